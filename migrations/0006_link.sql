@@ -1,0 +1,55 @@
+-- What both sides agreed on, record by record.
+
+-- One row per local record that is, or is about to be, a Zoho record. Unique both ways: a local record has one Zoho record, and a
+-- Zoho record belongs to one local record of a sync. A row without zoho_id is the intent of a create, committed before the call:
+-- whoever finds create_sent_at knows that a create may have happened whose answer nobody has seen.
+create table sluice.link (
+  sync             text        not null,
+  key              text        not null,                       -- canonical: what the key columns' own types print
+  zoho_id          text,
+  fields           jsonb       not null default '{}',          -- {"<zoho field>": {"local": …, "zoho": …, "confirmed": bool}}
+  zoho_modified_at timestamptz,                                -- Zoho's own time of the newest state that we know
+  create_sent_at   timestamptz,                                -- a create may be under way, or lost, since then
+  creates          smallint    not null default 0,             -- creates sent whose outcome we never learnt
+  look_again_at    timestamptz,                                -- a repeated create is looked up once more at this time
+  pushed_at        timestamptz,                                -- the last write that was sent: min_interval counts from here
+  synced_at        timestamptz,                                -- both sides were last known equal
+  created_at       timestamptz not null default clock_timestamp(),
+  constraint link_pkey primary key (sync, key)
+) with (fillfactor = 80);
+
+create unique index link_zoho_id_key on sluice.link (sync, zoho_id) where zoho_id is not null;
+
+-- What is to be written into the application's own row (ids and status columns), left here by settle and carried out afterwards, one
+-- business row a transaction: a business row may be locked by anybody for any time, and Sluice never waits for one while it
+-- holds anything else. One row per record; a newer write takes the place of an older one.
+create table sluice.local_write (
+  sync       text        not null,
+  key        text        not null,
+  columns    jsonb       not null,                             -- {"<column>": "text or null"}
+  version    bigint      not null default 1,                   -- raised by each replacement; carrying out deletes only what it read
+  due_at     timestamptz not null default clock_timestamp(),
+  tries      integer     not null default 0,
+  error      text,                                             -- why the table refused it: shown by check and status, never fails a sync
+  created_at timestamptz not null default clock_timestamp(),
+  constraint local_write_pkey primary key (sync, key)
+) with (fillfactor = 70);
+
+create index local_write_due_at_idx on sluice.local_write (due_at);
+
+-- A change that a brake or a broken expression holds back until a person decides: a truncate, a mass change, a watch key that failed.
+create table sluice.held_change (
+  id          bigint      generated always as identity,
+  sync        text        not null,
+  reason      text        not null,
+  operation   text        not null,
+  records     bigint,                                          -- how many, where that is known
+  sample      jsonb       not null default '[]',
+  resolution  text,
+  resolved_by text,
+  resolved_at timestamptz,
+  created_at  timestamptz not null default clock_timestamp(),
+  constraint held_change_pkey primary key (id),
+  constraint held_change_resolution_check check (resolution in ('approved', 'rejected'))
+);
+create index held_change_open_idx on sluice.held_change (sync) where resolution is null;
