@@ -1,0 +1,241 @@
+-- What happens to a row that somebody inserts: it is checked, made canonical, and folded into its record's slot when it is due.
+
+create function sluice.lane_rank(p_lane text) returns smallint
+language sql immutable parallel safe set search_path = pg_catalog as $$
+  select case p_lane when 'interactive' then 0 when 'realtime' then 1 when 'normal' then 2 when 'reconcile' then 3 when 'backfill' then 4 end::smallint
+$$;
+
+create function sluice.lane_name(p_rank smallint) returns text
+language sql immutable parallel safe set search_path = pg_catalog as $$
+  select (array['interactive', 'realtime', 'normal', 'reconcile', 'backfill'])[p_rank + 1]
+$$;
+
+-- A key as the key columns' own types print it, so that `042` and `42`, or a UUID in any case, are one record. Several columns: a JSON
+-- array of their texts, in the order of the sync's `key`.
+create function sluice.canonical_key(p_sync text, p_key jsonb) returns text
+language plpgsql stable set search_path = pg_catalog, sluice as $$
+declare
+  y sluice.sync;
+  given text[];
+  one text;
+  canonical text[] := '{}';
+begin
+  select * into y from sluice.sync where name = p_sync;
+  if cardinality(y.key_columns) = 1 then
+    if jsonb_typeof(p_key) not in ('string', 'number', 'boolean') then
+      raise exception using errcode = '22023', message = format('the key of sync "%s" must be a string or a number', p_sync);
+    end if;
+    given := array[p_key #>> '{}'];
+  else
+    if jsonb_typeof(p_key) = 'string' then
+      begin
+        p_key := (p_key #>> '{}')::jsonb;
+      exception when others then
+        p_key := 'null';
+      end;
+    end if;
+    if jsonb_typeof(p_key) <> 'array' or jsonb_array_length(p_key) <> cardinality(y.key_columns) then
+      raise exception using errcode = '22023',
+        message = format('the key of sync "%s" must be a JSON array of %s values: %s', p_sync, cardinality(y.key_columns), array_to_string(y.key_columns, ', '));
+    end if;
+    given := array(select e #>> '{}' from jsonb_array_elements(p_key) with ordinality as t (e, n) order by n);
+  end if;
+  for i in 1 .. cardinality(given) loop
+    begin
+      execute format('select ($1::%s)::text', y.key_types[i]) into one using given[i];
+    exception when others then
+      raise exception using errcode = '22023',
+        message = format('key %L does not fit %s.%s, which is %s', given[i], y.relation, y.key_columns[i], y.key_types[i]);
+    end;
+    if one is null then
+      raise exception using errcode = '22023', message = format('the key of sync "%s" must not be null', p_sync);
+    end if;
+    canonical := canonical || one;
+  end loop;
+  return case when cardinality(canonical) = 1 then canonical[1] else to_jsonb(canonical)::text end;
+end $$;
+
+-- A path that means what it says: one leading slash and nothing that a server or a proxy could read as another path.
+create function sluice.path_is_plain(p_path text) returns boolean
+language sql immutable parallel safe set search_path = pg_catalog as $$
+  select p_path ~ '^/[^?#\\[:cntrl:][:space:]]*$' and p_path !~ '//' and p_path !~ '\.\.' and p_path !~* '%(2e|2f|5c|3f|23|25|0|1)'
+$$;
+
+-- Checked against tables, so that a wrong row fails in the statement that inserts it and not at night in a worker.
+create function sluice.check_job() returns trigger
+language plpgsql security definer set search_path = pg_catalog, sluice as $$
+declare
+  k sluice.job_kind;
+  y sluice.sync;
+  c sluice.connection;
+  arg record;
+  given jsonb;
+  names text;
+begin
+  select * into k from sluice.job_kind where name = new.kind;
+  if not found then
+    select string_agg(name, ', ' order by name) into names from sluice.job_kind;
+    raise exception using errcode = '22023', message = format('unknown job kind "%s"', new.kind), hint = 'known kinds: ' || names;
+  end if;
+  if new.args is null or jsonb_typeof(new.args) <> 'object' then
+    raise exception using errcode = '22023', message = format('args of a "%s" job must be a JSON object', new.kind);
+  end if;
+  if new.lane is not null and sluice.lane_rank(new.lane) is null then
+    raise exception using errcode = '22023', message = format('unknown lane "%s"', new.lane), hint = 'lanes: interactive, realtime, normal, reconcile, backfill';
+  end if;
+
+  for arg in select a.key as name, a.value ->> 'type' as type, (a.value ->> 'required')::boolean as required from jsonb_each(k.args) a
+             order by a.value ->> 'type' <> 'sync', a.key loop       -- the sync first: its key is read with it
+    given := new.args -> arg.name;
+    if given is null or given = 'null' then
+      if arg.required then
+        raise exception using errcode = '22023', message = format('a "%s" job needs "%s" in its args', new.kind, arg.name);
+      end if;
+      continue;
+    end if;
+    if arg.type in ('string', 'sync', 'connection', 'product', 'method', 'path') and jsonb_typeof(given) <> 'string'
+       or arg.type = 'object' and jsonb_typeof(given) <> 'object'
+       or arg.type = 'number' and jsonb_typeof(given) <> 'number'
+       or arg.type = 'boolean' and jsonb_typeof(given) <> 'boolean' then
+      raise exception using errcode = '22023',
+        message = format('"%s" in the args of a "%s" job must be %s, not %s', arg.name, new.kind,
+          case when arg.type in ('object', 'number', 'boolean') then arg.type else 'a string' end, jsonb_typeof(given));
+    end if;
+    case arg.type
+      when 'sync' then
+        select * into y from sluice.sync where name = given #>> '{}';
+        if not found then
+          select string_agg(name, ', ' order by name) into names from sluice.sync where retired_at is null;
+          raise exception using errcode = '22023', message = format('unknown sync "%s"', given #>> '{}'), hint = 'published syncs: ' || coalesce(names, 'none; run "sluice attach"');
+        elsif y.retired_at is not null then
+          raise exception using errcode = '22023', message = format('sync "%s" was retired', y.name);
+        elsif new.kind = 'push' and y.direction = 'pull' then
+          raise exception using errcode = '22023', message = format('sync "%s" only pulls', y.name);
+        end if;
+        new.sync := y.name;
+        new.lane := coalesce(new.lane, y.lane);
+      when 'key' then
+        new.key := sluice.canonical_key(y.name, given);
+        new.args := jsonb_set(new.args, array[arg.name], to_jsonb(new.key));
+      when 'connection' then
+        select * into c from sluice.connection where name = given #>> '{}';
+        if not found or c.retired_at is not null then
+          select string_agg(name, ', ' order by name) into names from sluice.connection where retired_at is null;
+          raise exception using errcode = '22023', message = format('unknown connection "%s"', given #>> '{}'), hint = 'published connections: ' || coalesce(names, 'none; run "sluice attach"');
+        end if;
+      when 'product' then
+        if given #>> '{}' not in ('crm', 'books', 'inventory', 'billing', 'fsm') then
+          raise exception using errcode = '22023', message = format('unknown product "%s"', given #>> '{}'), hint = 'products: crm, books, inventory, billing, fsm';
+        end if;
+      when 'method' then
+        if given #>> '{}' not in ('GET', 'POST', 'PUT', 'PATCH', 'DELETE') then
+          raise exception using errcode = '22023', message = format('unknown method "%s"', given #>> '{}'), hint = 'methods: GET, POST, PUT, PATCH, DELETE';
+        end if;
+      when 'path' then
+        if not sluice.path_is_plain(given #>> '{}') then
+          raise exception using errcode = '22023', message = format('path %L must start with one "/" and hold no "//", "..", "\", "?", "#" or their encoded forms', given #>> '{}');
+        end if;
+      else
+        null;
+    end case;
+  end loop;
+
+  if k.args is not null then
+    select string_agg(format('"%s"', a), ', ' order by a) into names from jsonb_object_keys(new.args) a where not k.args ? a;
+    if names is not null then
+      raise exception using errcode = '22023', message = format('a "%s" job has no %s in its args', new.kind, names),
+        hint = 'it takes: ' || (select string_agg(a, ', ' order by a) from jsonb_object_keys(k.args) a);
+    end if;
+  end if;
+  if octet_length(new.args::text) > 1048576 + 65536 or octet_length(new.args ->> 'body') > 1048576 then
+    raise exception using errcode = '22023', message = 'the body of a job may hold at most 1 MiB';
+  end if;
+
+  select s.id into new.shape_id from sluice.shape s
+  where s.kind = new.kind and s.sync = new.sync
+    and (new.sync <> '' or s.connection = new.args ->> 'connection' and s.product = coalesce(new.args ->> 'product', k.product))
+  limit 1;
+  if new.shape_id is null then
+    raise exception using errcode = '22023', message = format('no published connection can run this "%s" job', new.kind),
+      hint = 'an own kind names its connection in args; "sluice attach" publishes the configuration';
+  end if;
+  if new.key = '' then
+    new.sync := '';
+    new.key := 'job:' || new.id;
+  end if;
+  new.lane := coalesce(new.lane, 'normal');
+  new.run_at := coalesce(new.run_at, clock_timestamp());
+  new.created_at := clock_timestamp();
+  new.created_by := session_user;
+  return new;
+end $$;
+
+-- Runs as the caller, which a security definer function cannot do: any request under our token is for administrators.
+create function sluice.check_call_right() returns trigger
+language plpgsql set search_path = pg_catalog as $$
+begin
+  if new.kind = 'call' and not coalesce((select pg_has_role(current_user, r.oid, 'member') from pg_roles r where r.rolname = 'sluice_admin'),
+      (select rolsuper from pg_roles where rolname = current_user)) then
+    raise exception using errcode = '42501', message = format('role "%s" may not insert "call" jobs', current_user),
+      hint = 'grant sluice_admin to it, or insert as a member of sluice_admin';
+  end if;
+  return new;
+end $$;
+
+create function sluice.job_arrived() returns trigger
+language plpgsql security definer set search_path = pg_catalog, sluice as $$
+begin
+  perform sluice.wake_sleeper('job');
+  return null;
+end $$;
+
+create trigger check_call_right before insert on sluice.job for each row execute function sluice.check_call_right();
+create trigger check_job before insert on sluice.job for each row execute function sluice.check_job();
+create trigger job_arrived after insert on sluice.job for each statement execute function sluice.job_arrived();
+
+-- Turns due jobs into work on their records' slots: any worker, its own short transaction, at most 1,000 jobs. Only rows that are seen
+-- are taken; an older id may become visible after a newer one was settled. Slots are raised in the order of (sync, key), in which
+-- settle locks them too.
+create function sluice.fold(out folded integer, out next_run_at timestamptz)
+language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+begin
+  with due as materialized (
+    select id from sluice.job where run_at <= clock_timestamp() order by run_at limit 1000 for update skip locked
+  ), taken as (
+    delete from sluice.job j using due where j.id = due.id returning j.*
+  ), wanted as materialized (
+    select sync, key, min(shape_id) as shape_id, min(kind) as kind, (array_agg(args order by id desc))[1] as args,
+           min(sluice.lane_rank(lane)) as lane, min(run_at) as run_at, max(max_failures) as max_failures
+    from taken group by sync, key
+  ), raised as (
+    insert into sluice.slot as s (sync, key, shape_id, kind, args, lane, due_at, max_failures)
+    select w.sync, w.key, w.shape_id, w.kind, case when w.sync = '' then w.args end, w.lane,
+           greatest(w.run_at, l.pushed_at + y.min_interval), w.max_failures
+    from wanted w
+    left join sluice.sync y on y.name = w.sync
+    left join sluice.link l on l.sync = w.sync and l.key = w.key
+    order by w.sync, w.key
+    on conflict (sync, key) do update set
+      work = s.work + 1,
+      shape_id = excluded.shape_id,
+      max_failures = greatest(s.max_failures, excluded.max_failures),
+      lane = case when s.state = 'available' then least(s.lane, excluded.lane) else s.lane end,
+      due_at = case
+        when s.state = 'running' then s.due_at
+        when s.waiting_sync is not null then greatest(excluded.due_at, s.not_before)
+        -- a backoff is not shortened by another edit, only by a person who asks for it now
+        when s.tries > 0 and excluded.lane > 0 then s.due_at
+        else greatest(least(s.due_at, excluded.due_at), s.not_before) end,
+      waiting_sync = case when s.state = 'available' then null else s.waiting_sync end,
+      waiting_key = case when s.state = 'available' then null else s.waiting_key end,
+      next_lane = case when s.state = 'running' then least(s.next_lane, excluded.lane) end,
+      next_due_at = case when s.state = 'running' then least(s.next_due_at, excluded.due_at) end
+    returning s.id, s.sync, s.key, s.work
+  ), noted as (
+    insert into sluice.slot_job (job_id, slot_id, work, kind, args, lane, run_at, max_failures, created_at, created_by)
+    select t.id, r.id, r.work, t.kind, t.args, sluice.lane_rank(t.lane), t.run_at, t.max_failures, t.created_at, t.created_by
+    from taken t join raised r on r.sync = t.sync and r.key = t.key
+  )
+  select count(*) into folded from taken;
+  select min(run_at) into next_run_at from sluice.job;
+end $$;

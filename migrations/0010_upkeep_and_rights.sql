@@ -1,0 +1,62 @@
+-- Partitions by day, and who may do what.
+
+-- Makes the days ahead and drops those past their keeping. Creating and attaching apart takes a weaker lock than PARTITION OF; a lock that is
+-- not there within 200 ms is not waited for, since whatever waits behind it would stall inserts: the caller tries again later.
+create function sluice.keep_partitions(p_days_ahead integer, p_days_kept integer) returns void
+language plpgsql set search_path = pg_catalog, sluice set lock_timeout = '200ms' as $$
+declare
+  parent text;
+  day date;
+  child text;
+begin
+  foreach parent in array array['attempt', 'job_history', 'change_history'] loop
+    for i in 0 .. p_days_ahead loop
+      day := (clock_timestamp() at time zone 'UTC')::date + i;
+      child := format('%s_%s', parent, to_char(day, 'YYYYMMDD'));
+      if to_regclass(format('sluice.%I', child)) is null then
+        execute format('create table sluice.%I (like sluice.%I including defaults including constraints)', child, parent);
+        execute format('alter table sluice.%I attach partition sluice.%I for values from (%L) to (%L)', parent, child,
+          to_char(day, 'YYYY-MM-DD') || ' 00:00:00+00', to_char(day + 1, 'YYYY-MM-DD') || ' 00:00:00+00');
+      end if;
+    end loop;
+    for child in
+      select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid
+      where i.inhparent = format('sluice.%I', parent)::regclass
+        and to_date(right(c.relname, 8), 'YYYYMMDD') < (clock_timestamp() at time zone 'UTC')::date - p_days_kept
+    loop
+      execute format('drop table sluice.%I', child);
+    end loop;
+  end loop;
+end $$;
+select sluice.keep_partitions(7, 90);
+
+revoke all on all tables in schema sluice from public;
+revoke all on all functions in schema sluice from public;
+revoke all on all procedures in schema sluice from public;
+
+do $$
+begin
+  if exists (select from pg_roles where rolname = 'sluice_enqueue') then
+    grant usage on schema sluice to sluice_enqueue;
+    grant insert (kind, args, lane, run_at, max_failures), select (id, created_at) on sluice.job to sluice_enqueue;
+    grant execute on function sluice.enqueue(text, jsonb, text, timestamptz, integer) to sluice_enqueue;
+    grant execute on function sluice.job_result(bigint) to sluice_enqueue;
+  end if;
+  if exists (select from pg_roles where rolname = 'sluice_read') then
+    grant usage on schema sluice to sluice_read;
+    grant select on all tables in schema sluice to sluice_read;
+    revoke select on sluice.credential from sluice_read;
+    grant execute on function sluice.job_result(bigint), sluice.zoho_id(text, text), sluice.canonical_key(text, jsonb), sluice.lane_name(smallint), sluice.lane_rank(text) to sluice_read;
+    grant execute on procedure sluice.wait(text, text, interval) to sluice_read;
+  end if;
+  if exists (select from pg_roles where rolname = 'sluice_admin') then
+    grant usage on schema sluice to sluice_admin;
+    grant select on all tables in schema sluice to sluice_admin;
+    revoke select on sluice.credential from sluice_admin;
+    grant insert (kind, args, lane, run_at, max_failures) on sluice.job to sluice_admin;
+    grant execute on function sluice.enqueue(text, jsonb, text, timestamptz, integer), sluice.job_result(bigint), sluice.zoho_id(text, text), sluice.canonical_key(text, jsonb),
+      sluice.lane_name(smallint), sluice.lane_rank(text), sluice.cancel(bigint), sluice.requeue(bigint), sluice.discard(bigint),
+      sluice.pause(text, text, text), sluice.resume(text, text) to sluice_admin;
+    grant execute on procedure sluice.wait(text, text, interval) to sluice_admin;
+  end if;
+end $$;
