@@ -197,12 +197,12 @@ create trigger job_arrived after insert on sluice.job for each statement execute
 -- are taken; an older id may become visible after a newer one was settled. Slots are raised in the order of (sync, key), in which
 -- settle locks them too.
 create function sluice.fold(out folded integer, out next_run_at timestamptz)
-language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_mergejoin = off set jit = off as $$
+declare
+  ids bigint[] := array(select j.id from sluice.job j where j.run_at <= clock_timestamp() order by j.run_at limit 1000 for update skip locked);
 begin
-  with due as materialized (
-    select id from sluice.job where run_at <= clock_timestamp() order by run_at limit 1000 for update skip locked
-  ), taken as (
-    delete from sluice.job j using due where j.id = due.id returning j.*
+  with taken as (
+    delete from sluice.job where id = any (ids) returning *
   ), wanted as materialized (
     select sync, key, min(shape_id) as shape_id, min(kind) as kind, (array_agg(args order by id desc))[1] as args,
            min(sluice.lane_rank(lane)) as lane, min(run_at) as run_at, max(max_failures) as max_failures
@@ -213,7 +213,8 @@ begin
            greatest(w.run_at, l.pushed_at + y.min_interval), w.max_failures
     from wanted w
     left join sluice.sync y on y.name = w.sync
-    left join sluice.link l on l.sync = w.sync and l.key = w.key
+    -- one probe per record, whatever the planner believes of a young table
+    left join lateral (select pushed_at from sluice.link where sync = w.sync and key = w.key limit 1) l on true
     order by w.sync, w.key
     on conflict (sync, key) do update set
       work = s.work + 1,

@@ -103,8 +103,8 @@ declare
   lanes smallint[];
   bulk boolean;
   lane_ smallint;
-  shape sluice.shape;
-  l smallint;
+  shape_ sluice.shape;
+  rank_ smallint;
   suspect smallint;
   room integer;
   found_ids bigint[];
@@ -150,23 +150,23 @@ begin
       continue;
     end if;
     lane_ := case when bulk then sluice.choose_lane(budget.id, budget.call_window, lanes, now_) else (select min(l) from unnest(lanes) l) end;
-    select s.* into shape from sluice.heads(p_shapes) h join sluice.shape s on s.id = h.shape_id
+    select s.* into shape_ from sluice.heads(p_shapes) h join sluice.shape s on s.id = h.shape_id
     where h.budget_id = budget.id and h.lane = lane_ and h.due_at <= now_ order by h.served_at, h.shape_id limit 1;
 
     -- The most urgent first, then whatever else rides along for free. A suspect rides only with its like.
     ids := '{}';
-    room := shape.batch_max;
-    foreach l in array array[lane_] || array_remove('{0,1,2,3,4}'::smallint[], lane_) loop
+    room := shape_.batch_max;
+    foreach rank_ in array array[lane_] || array_remove('{0,1,2,3,4}'::smallint[], lane_) loop
       exit when room <= 0;
       if cardinality(ids) = 0 then
         select w.max_batch into suspect from sluice.slot w
-        where w.shape_id = shape.id and w.lane = l and w.state = 'available' and w.due_at <= now_ order by w.due_at limit 1 for update skip locked;
+        where w.shape_id = shape_.id and w.lane = rank_ and w.state = 'available' and w.due_at <= now_ order by w.due_at limit 1 for update skip locked;
         continue when not found;
-        room := least(shape.batch_max, coalesce(suspect, shape.batch_max));
+        room := least(shape_.batch_max, coalesce(suspect, shape_.batch_max));
       end if;
       found_ids := array(
         select w.id from sluice.slot w
-        where w.shape_id = shape.id and w.lane = l and w.state = 'available' and w.due_at <= now_ and w.max_batch is not distinct from suspect
+        where w.shape_id = shape_.id and w.lane = rank_ and w.state = 'available' and w.due_at <= now_ and w.max_batch is not distinct from suspect
         order by w.due_at limit room for update skip locked);
       ids := ids || found_ids;
       room := room - cardinality(found_ids);
@@ -176,26 +176,26 @@ begin
       continue;
     end if;
 
-    select p.answered_at, p.opened_at is not null into answered, open from sluice.product p where p.connection = shape.connection and p.product = shape.product;
+    select p.answered_at, p.opened_at is not null into answered, open from sluice.product p where p.connection = shape_.connection and p.product = shape_.product;
     if open then
-      update sluice.product set probe_at = now_ + interval '5 s' where connection = shape.connection and product = shape.product;
+      update sluice.product set probe_at = now_ + interval '5 s' where connection = shape_.connection and product = shape_.product;
     end if;
     send_by_ := now_ + interval '2 s';
     insert into sluice.batch (worker, shape_id, budget_id, connection, product, lane, records, claimed_at, send_by, timeout, lease_until, place_id, flight_id)
-    values (p_worker, shape.id, budget.id, shape.connection, shape.product, lane_, cardinality(ids), now_, send_by_, p_timeout, now_ + p_lease, places.place_id, places.flight_id)
+    values (p_worker, shape_.id, budget.id, shape_.connection, shape_.product, lane_, cardinality(ids), now_, send_by_, p_timeout, now_ + p_lease, places.place_id, places.flight_id)
     returning token into token_;
     perform sluice.note_grant(budget, places.place_id, places.flight_id, token_, lane_, now_, send_by_, p_timeout, bulk);
-    update sluice.shape set served_at = now_ where id = shape.id;
+    update sluice.shape set served_at = now_ where id = shape_.id;
 
     doubts := '{}';
-    if shape.kind = 'push' then
+    if shape_.kind = 'push' then
       -- The claim of a record without link is itself the intent of a create, committed before the call.
       keys := array(select w.key from sluice.slot w where w.id = any (ids) order by w.key);
       select coalesce(jsonb_object_agg(l.key, jsonb_build_object('since', l.create_sent_at, 'creates', l.creates)), '{}') into doubts
-      from sluice.link l where l.sync = shape.sync and l.key = any (keys) and l.zoho_id is null and l.create_sent_at is not null;
+      from sluice.link l where l.sync = shape_.sync and l.key = any (keys) and l.zoho_id is null and l.create_sent_at is not null;
       with intended as (
         insert into sluice.link as l (sync, key, create_sent_at)
-        select shape.sync, k, now_ from unnest(keys) k order by k
+        select shape_.sync, k, now_ from unnest(keys) k order by k
         on conflict (sync, key) do update set create_sent_at = excluded.create_sent_at where l.zoho_id is null and l.create_sent_at is null
         returning l.key
       ) select coalesce(array_agg(key), '{}') into intents from intended;
@@ -217,8 +217,8 @@ begin
         'job_id', (select min(j.job_id) from sluice.slot_job j where j.slot_id = w.id)) order by w.sync, w.key)
     into slots from claimed w;
 
-    return jsonb_build_object('token', token_, 'place', places.place_id, 'connection', shape.connection, 'product', shape.product, 'kind', shape.kind,
-      'sync', shape.sync, 'lane', sluice.lane_name(lane_), 'claimed_at', now_, 'send_by_ms', 2000, 'slots', slots);
+    return jsonb_build_object('token', token_, 'place', places.place_id, 'connection', shape_.connection, 'product', shape_.product, 'kind', shape_.kind,
+      'sync', shape_.sync, 'lane', sluice.lane_name(lane_), 'claimed_at', now_, 'send_by_ms', 2000, 'slots', slots);
   end loop;
   return jsonb_build_object('wait_ms', case when wait_until = 'infinity' then null
     else greatest(0, ceil(extract(epoch from wait_until - clock_timestamp()) * 1000))::bigint end);
@@ -334,12 +334,12 @@ create type sluice.outcome as (
 create function sluice.settle_slots(b sluice.batch, now_ timestamptz, p_outcomes jsonb) returns void
 language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
 declare
-  shape sluice.shape;
+  shape_ sluice.shape;
   rest interval;
   outcomes sluice.outcome[];
 begin
-  select * into shape from sluice.shape where id = b.shape_id;
-  select y.min_interval into rest from sluice.sync y where y.name = shape.sync;
+  select * into shape_ from sluice.shape where id = b.shape_id;
+  select y.min_interval into rest from sluice.sync y where y.name = shape_.sync;
   outcomes := array(select o from jsonb_populate_recordset(null::sluice.outcome, p_outcomes) o);
   perform from sluice.slot where batch = b.token order by sync, key for update;
 
@@ -395,9 +395,9 @@ begin
     creates = case when o."create" = 'doubt' then l.creates + 1 when o."create" = 'settled' then 0 else l.creates end,
     pushed_at = case when o.pushed then now_ else l.pushed_at end
   from unnest(outcomes) o join sluice.slot s on s.id = o.slot and s.batch = b.token
-  where shape.kind = 'push' and l.sync = s.sync and l.key = s.key and (s.create_intent or o."create" in ('doubt', 'settled') or o.pushed);
+  where shape_.kind = 'push' and l.sync = s.sync and l.key = s.key and (s.create_intent or o."create" in ('doubt', 'settled') or o.pushed);
   delete from sluice.link l using unnest(outcomes) o, sluice.slot s
-  where shape.kind = 'push' and s.id = o.slot and s.batch = b.token and s.create_intent and l.sync = s.sync and l.key = s.key
+  where shape_.kind = 'push' and s.id = o.slot and s.batch = b.token and s.create_intent and l.sync = s.sync and l.key = s.key
     and l.zoho_id is null and l.create_sent_at is null and l.pushed_at is null and l.creates = 0;
 
   delete from sluice.slot s using unnest(outcomes) o
@@ -428,7 +428,7 @@ begin
   where s.id = o.slot and s.batch = b.token;
 
   update sluice.sync_counter set last_success_at = now_
-  where sync = shape.sync and exists (select from unnest(outcomes) o where o.outcome = 'done');
+  where sync = shape_.sync and exists (select from unnest(outcomes) o where o.outcome = 'done');
 end $$;
 
 -- One batch whose worker stopped beating; false: there is none. What it held in the ledger frees itself. The records: a lost write may still arrive until the

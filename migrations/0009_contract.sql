@@ -115,13 +115,12 @@ declare
   started timestamptz := clock_timestamp();
   letter sluice.dead_letter;
 begin
+  if transaction_timestamp() <> statement_timestamp() then
+    raise exception using errcode = '25001', message = 'sluice.wait cannot run inside a transaction: nothing it waits for could become visible',
+      hint = 'call it by itself, in autocommit mode';
+  end if;
   loop
-    begin
-      commit;
-    exception when invalid_transaction_termination then
-      raise exception using errcode = '25001', message = 'sluice.wait cannot run inside a transaction: nothing it waits for could become visible',
-        hint = 'call it by itself, in autocommit mode';
-    end;
+    commit;
     exit when not exists (select from sluice.change c where c.id <= newest)
       and not exists (select from sluice.job j where j.sync = $1 and j.key = canonical and j.run_at <= clock_timestamp())
       and not exists (select from sluice.slot s where s.sync = $1 and s.key = canonical);
