@@ -3,88 +3,23 @@
 //! It must never send without spending a [`Grant`], repeat a request, follow a redirect, or accept an answer without a limit
 //! on its size and its time.
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
-use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use serde_json::Value;
 use sluice_core::grant::Grant;
 use url::Url;
 
 use crate::classify::{self, Body, Effect, Facts};
+use crate::network::{before, http_client, read_body, timed_out, transport_error};
 use crate::{
-    Answer, DataCenter, Error, Evidence, Failed, Limits, Method, NotSent, Product, Sent,
-    UnknownReason, address,
+    AccessToken, Answer, BuildError, Error, Evidence, Failed, Limits, Method, NotSent, Product,
+    Sent, Settings, address,
 };
 
-/// Longest answer that is read, in bytes: a full page of 200 records is well below.
-pub const MAX_ANSWER_BYTES: usize = 10 * 1024 * 1024;
 /// Longest body that is sent, in bytes.
 const MAX_REQUEST_BYTES: usize = 10 * 1024 * 1024;
-/// A connection that takes longer is given up, early enough that "could not connect" is told from "no answer".
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Idle connections are dropped before the other side is likely to: a write into a closed connection has an unknown outcome.
-const POOL_IDLE: Duration = Duration::from_secs(20);
-
-/// What a client needs to know about one Zoho organisation.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Where the account lives; gives the hosts unless they are overridden.
-    pub data_center: DataCenter,
-    /// Overrides the accounts server, for a simulator or a proxy: tokens at `{accounts_url}/oauth/v2/token`.
-    pub accounts_url: Option<Url>,
-    /// Overrides the API host; a token's `api_domain` is then ignored.
-    pub api_url: Option<Url>,
-    /// The OAuth client's id.
-    pub client_id: String,
-    /// The OAuth client's secret.
-    pub client_secret: SecretString,
-    /// The finance organisation, digits. Sent as a query parameter (Books, Inventory) or a header (Billing).
-    pub organization_id: Option<String>,
-    /// From handing a request to the network until its answer is read.
-    pub request_timeout: Duration,
-}
-
-/// A minted token and the API host that came with it.
-#[derive(Debug, Clone)]
-pub struct AccessToken {
-    secret: SecretString,
-    api_domain: Option<String>,
-}
-
-impl AccessToken {
-    /// A token as the token endpoint gave it. `api_domain` is checked against Zoho's closed list when it is used.
-    pub fn new(secret: SecretString, api_domain: Option<String>) -> Self {
-        Self { secret, api_domain }
-    }
-
-    /// The token itself, for keeping it encrypted.
-    pub fn secret(&self) -> &SecretString {
-        &self.secret
-    }
-
-    /// The API host that the token answer named.
-    pub fn api_domain(&self) -> Option<&str> {
-        self.api_domain.as_deref()
-    }
-}
-
-/// Why a client cannot be made of its settings.
-#[derive(Debug, thiserror::Error)]
-pub enum BuildError {
-    /// An organisation id that is not 1 to 20 digits.
-    #[error("organization_id must be digits")]
-    OrganizationId,
-    /// An override that is no http(s) address, or carries a user, a query or a fragment.
-    #[error("{0} must be an http or https address without user, query and fragment")]
-    Address(&'static str),
-    /// The TLS library or the system's certificates.
-    #[error("the HTTP client cannot be set up")]
-    Http(#[source] reqwest::Error),
-}
 
 /// One organisation's connection to Zoho. Cheap to clone; connections are shared between clones.
 #[derive(Debug, Clone)]
@@ -100,35 +35,7 @@ impl Client {
     /// # Errors
     /// [`BuildError`], saying which setting is wrong.
     pub fn new(settings: Settings) -> Result<Self, BuildError> {
-        let digits =
-            |id: &String| (1..=20).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_digit());
-        if !settings.organization_id.as_ref().is_none_or(digits) {
-            return Err(BuildError::OrganizationId);
-        }
-        let bad = |name| BuildError::Address(name);
-        if settings
-            .api_url
-            .as_ref()
-            .is_some_and(|url| !is_plain_base(url))
-        {
-            return Err(bad("api_url"));
-        }
-        if settings
-            .accounts_url
-            .as_ref()
-            .is_some_and(|url| !is_plain_base(url))
-        {
-            return Err(bad("accounts_url"));
-        }
-        let accounts = settings
-            .accounts_url
-            .as_ref()
-            .map_or_else(|| settings.data_center.accounts_url(), Url::to_string);
-        let token_url = Url::parse(&format!(
-            "{}/oauth/v2/token",
-            accounts.trim_end_matches('/')
-        ))
-        .map_err(|_| bad("accounts_url"))?;
+        let token_url = settings.token_url()?;
         Ok(Self {
             http: http_client(&settings).map_err(BuildError::Http)?,
             settings,
@@ -203,9 +110,11 @@ impl Client {
                 .map_err(|_| format!("{name} cannot be sent as a header"))?;
             headers.insert(HeaderName::from_static(name), value);
         }
-        let mut credentials =
-            HeaderValue::from_str(&format!("Zoho-oauthtoken {}", token.secret.expose_secret()))
-                .map_err(|_| "the access token holds characters that no header may".to_owned())?;
+        let mut credentials = HeaderValue::from_str(&format!(
+            "Zoho-oauthtoken {}",
+            token.secret().expose_secret()
+        ))
+        .map_err(|_| "the access token holds characters that no header may".to_owned())?;
         credentials.set_sensitive(true);
         headers.insert(AUTHORIZATION, credentials);
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
@@ -275,7 +184,7 @@ impl Client {
         let place = grant.place();
         let started = Instant::now();
         if let Err(late) = grant.spend(started) {
-            tracing::debug!(target_product = target, %method, path, late_by = ?late.late_by, "grant too late; nothing sent");
+            tracing::debug!(product = target, %method, path, late_by = ?late.late_by, "grant too late; nothing sent");
             return Err(not_sent(place, late.into()));
         }
         let deadline = started + self.settings.request_timeout;
@@ -305,7 +214,7 @@ impl Client {
             }
         };
         let ms = u64::try_from(evidence.latency.as_millis()).unwrap_or(u64::MAX);
-        tracing::debug!(target_product = target, %method, path, status = evidence.status, ms, "request to Zoho");
+        tracing::debug!(product = target, %method, path, status = evidence.status, ms, "request to Zoho");
         match result {
             Ok(body) => Ok(Reply {
                 body,
@@ -388,111 +297,4 @@ impl Reply {
 
 pub(crate) fn not_sent(place: i64, reason: NotSent) -> Failed<Error> {
     Failed::new(Error::NotSent(reason), Evidence::nothing_sent(place))
-}
-
-fn is_plain_base(url: &Url) -> bool {
-    matches!(url.scheme(), "http" | "https")
-        && url.has_host()
-        && url.username().is_empty()
-        && url.password().is_none()
-        && url.query().is_none()
-        && url.fragment().is_none()
-}
-
-fn http_client(settings: &Settings) -> Result<reqwest::Client, reqwest::Error> {
-    let overrides = [settings.accounts_url.as_ref(), settings.api_url.as_ref()];
-    let mut builder = reqwest::Client::builder()
-        .user_agent(concat!("sluice/", env!("CARGO_PKG_VERSION")))
-        .redirect(reqwest::redirect::Policy::none())
-        .referer(false)
-        // By default a request refused at protocol level is sent again: a call outside the budget.
-        .retry(reqwest::retry::never())
-        .timeout(settings.request_timeout)
-        .connect_timeout(CONNECT_TIMEOUT.min(settings.request_timeout / 2))
-        .pool_idle_timeout(POOL_IDLE);
-    if overrides.into_iter().flatten().any(is_loopback) {
-        builder = builder.no_proxy();
-    }
-    if overrides
-        .into_iter()
-        .all(|url| url.is_some_and(|url| url.scheme() == "http"))
-    {
-        // No TLS will be spoken, so a machine without certificates will do.
-        builder = builder.tls_certs_only([]);
-    }
-    builder.build()
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost",
-        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
-        None => false,
-    }
-}
-
-/// Runs `future` while the clock says so *before* each step: a process that was stopped while it connected must not go on to
-/// send when it is continued, even if its timers have not fired yet.
-async fn before<T>(deadline: Instant, future: impl Future<Output = T>) -> Option<T> {
-    let mut future = pin!(future);
-    poll_fn(move |cx| {
-        if Instant::now() > deadline {
-            Poll::Ready(None)
-        } else {
-            future.as_mut().poll(cx).map(Some)
-        }
-    })
-    .await
-}
-
-fn timed_out(effect: Effect) -> Error {
-    if effect.writes() {
-        Error::OutcomeUnknown {
-            reason: UnknownReason::TimedOut,
-        }
-    } else {
-        Error::Unavailable {
-            reason: "no answer in time".to_owned(),
-        }
-    }
-}
-
-/// The address is left out on purpose: it may hold values of records.
-fn transport_error(effect: Effect, error: &reqwest::Error) -> Error {
-    if error.is_connect() {
-        let what = if error.is_timeout() {
-            "no connection in time"
-        } else {
-            "no connection"
-        };
-        return Error::Unavailable {
-            reason: what.to_owned(),
-        };
-    }
-    if error.is_timeout() {
-        timed_out(effect)
-    } else {
-        classify::lost(effect)
-    }
-}
-
-async fn read_body(mut response: reqwest::Response) -> Body {
-    let declared = response
-        .content_length()
-        .and_then(|length| usize::try_from(length).ok());
-    if declared.is_some_and(|length| length > MAX_ANSWER_BYTES) {
-        return Body::TooLarge;
-    }
-    let mut bytes = Vec::with_capacity(declared.unwrap_or_default());
-    loop {
-        match response.chunk().await {
-            Ok(Some(chunk)) if bytes.len() + chunk.len() > MAX_ANSWER_BYTES => {
-                return Body::TooLarge;
-            }
-            Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
-            Ok(None) => return Body::parse(&bytes),
-            Err(_) => return Body::Lost,
-        }
-    }
 }

@@ -12,7 +12,6 @@ use crate::Evidence;
 #[error("{error}")]
 pub struct Failed<E> {
     /// What went wrong.
-    #[source]
     pub error: E,
     /// What the request showed; boxed, since it is larger than most values.
     pub evidence: Box<Evidence>,

@@ -11,6 +11,8 @@
 //! The rooms: [`oauth`] mints tokens; [`billing`] and [`crm`] are the products we know by module; [`call`] is any request under a
 //! product's base path; [`mask`] hides personal data in what people get to see.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod address;
 pub mod billing;
 pub mod call;
@@ -21,16 +23,20 @@ mod error;
 mod evidence;
 mod hosts;
 pub mod mask;
+mod network;
 pub mod oauth;
 mod product;
+mod settings;
 
-pub use client::{AccessToken, BuildError, Client, MAX_ANSWER_BYTES, Settings};
+pub use client::Client;
 pub use error::{
     AuthKind, Error, Failed, LimitScope, NotSent, Rejection, RejectionKind, UnknownReason,
 };
 pub use evidence::{Answer, Evidence, Limits, Sent};
 pub use hosts::{DataCenter, UntrustedHost, trusted_api_domain};
+pub use network::MAX_ANSWER_BYTES;
 pub use product::{LedgerScope, Method, Product};
+pub use settings::{AccessToken, BuildError, Settings};
 
 /// What a call to a product gives back.
 pub type Result<T> = std::result::Result<Answer<T>, Failed<Error>>;

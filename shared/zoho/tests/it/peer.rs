@@ -131,7 +131,7 @@ pub(crate) fn token() -> AccessToken {
 
 async fn read_request(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
-    let mut chunk = [0; 16 * 1024];
+    let mut chunk = vec![0; 16 * 1024];
     loop {
         let text = String::from_utf8_lossy(&bytes);
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
