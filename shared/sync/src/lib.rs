@@ -7,6 +7,8 @@
 
 pub mod catalog;
 pub mod definition;
+pub mod link;
 pub mod module;
+pub mod plan;
 pub mod read;
 pub mod value;

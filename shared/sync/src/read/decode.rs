@@ -10,14 +10,13 @@ use crate::value::scalar_text;
 
 /// Decodes one field from its column's text, `None` being SQL's null. Constants pass `None`.
 pub(super) fn field(path: &str, field: &Field, text: Option<&str>) -> Result<FieldValue, Problem> {
-    let problem = |message: String| Problem { field: path.to_owned(), message };
     let value = match text {
         None => Value::Null,
-        Some(text) => serde_json::from_str(text).map_err(|error| problem(format!("its JSON cannot be read: {error}")))?,
+        Some(text) => serde_json::from_str(text).map_err(|error| Problem::payload(path, format!("its JSON cannot be read: {error}")))?,
     };
     match field {
         Field::List(list) => decode_list(path, &list.item, &list.or_else, &value),
-        other => scalar(other, &value).map_err(problem),
+        other => scalar(other, &value).map_err(|message| Problem::validation(path, message)),
     }
 }
 
@@ -57,7 +56,7 @@ fn element(path: &str, fields: &Fields, row: &Value) -> Result<BTreeMap<String, 
     let mut decoded = BTreeMap::new();
     for (index, (name, field)) in fields.iter().enumerate() {
         let value = row.get(index).unwrap_or(&Value::Null);
-        let value = scalar(field, value).map_err(|message| Problem { field: format!("{path}.{name}"), message })?;
+        let value = scalar(field, value).map_err(|message| Problem::validation(format!("{path}.{name}"), message))?;
         decoded.insert(name.clone(), value);
     }
     Ok(decoded)

@@ -18,7 +18,7 @@ mod decode;
 mod row;
 mod statement;
 
-pub use row::{FieldValue, Parents, Problem, Ref, Row};
+pub use row::{Class, FieldValue, Parents, Problem, Ref, Row};
 use statement::Part;
 
 /// How long one statement with expressions of the configuration may take.
@@ -159,7 +159,7 @@ impl Reader {
             if let Err(error) = self.part(definition, part, &[]).await {
                 match Fault::of(&error) {
                     Fault::Passing => return Err(error),
-                    Fault::Row | Fault::Definition => problems.push(Problem { field: named(part), message: message(&error) }),
+                    Fault::Row | Fault::Definition => problems.push(Problem::payload(named(part), message(&error))),
                 }
             }
         }
@@ -194,11 +194,11 @@ impl Reader {
                     _ => return Ok(failed(keys[0].clone(), NOT_UNIQUE.to_owned())),
                 },
                 Err(error) if matches!(Fault::of(&error), Fault::Passing) => return Err(error),
-                Err(error) => row.problems.push(Problem { field: named(part), message: message(&error) }),
+                Err(error) => row.problems.push(Problem::payload(named(part), message(&error))),
             }
         }
         if row.problems.is_empty() {
-            row.problems.push(Problem { field: "key".to_owned(), message: message(whole) });
+            row.problems.push(Problem::payload("key", message(whole)));
         }
         // A row whose `when` fails must not pass for one that is excluded.
         row.when |= row.problems.iter().any(|problem| problem.field == "when");
@@ -208,7 +208,7 @@ impl Reader {
     async fn explain(&self, definition: &Definition, error: sqlx::Error) -> Result<Error, sqlx::Error> {
         let mut problems = self.probe(definition).await?;
         if problems.is_empty() {
-            problems.push(Problem { field: "table".to_owned(), message: message(&error) });
+            problems.push(Problem::payload("table", message(&error)));
         }
         Ok(Error::Broken { problems })
     }
@@ -224,7 +224,7 @@ fn named(part: Part<'_>) -> String {
 }
 
 fn failed(key: String, message: String) -> Found {
-    Found::Row(Row { key, when: true, fields: BTreeMap::new(), problems: vec![Problem { field: "key".to_owned(), message }] })
+    Found::Row(Row { key, when: true, fields: BTreeMap::new(), problems: vec![Problem::payload("key", message)] })
 }
 
 fn assemble(definition: &Definition, rows: Vec<PgRow>, found: &mut BTreeMap<String, Found>) {

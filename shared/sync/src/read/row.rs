@@ -49,10 +49,31 @@ pub struct Ref {
 /// Why a field of a row cannot be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
+    /// The dead letter's class.
+    pub class: Class,
     /// The Zoho field; `when` or `key` for those.
     pub field: String,
     /// What is wrong.
     pub message: String,
+}
+
+/// What kind of problem a row has, in the dead letters' words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// The value is not one that the mapping allows: mend the row.
+    Validation,
+    /// No value could be made at all: an expression failed, or its JSON cannot be read.
+    Payload,
+}
+
+impl Problem {
+    pub(crate) fn payload(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { class: Class::Payload, field: field.into(), message: message.into() }
+    }
+
+    pub(crate) fn validation(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { class: Class::Validation, field: field.into(), message: message.into() }
+    }
 }
 
 /// Zoho ids of parents, by (sync, key).
