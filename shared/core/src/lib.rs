@@ -2,4 +2,6 @@
 //! the ledger to the Zoho client. Imports no other crate of the workspace.
 
 pub mod config;
+pub mod db;
 pub mod grant;
+pub mod postgres;
