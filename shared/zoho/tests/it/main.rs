@@ -1,0 +1,8 @@
+//! The client against a peer that breaks in scripted ways: exact bytes, dropped connections, silence.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod logs;
+mod peer;
+mod products;
+mod tokens;
+mod transport;
