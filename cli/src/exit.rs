@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 
 use sluice_core::{config, db, postgres, secrets};
+use sluice_producer::publish;
 
 /// What a command that ran to its end has to say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +50,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
             || cause.is::<config::Error>()
             || cause.is::<secrets::Error>()
             || cause.downcast_ref::<postgres::Error>().is_some_and(is_missing_server)
+            || matches!(cause.downcast_ref(), Some(publish::Error::Invalid(_) | publish::Error::Cron { .. } | publish::Error::Retirable(_)))
             || matches!(cause.downcast_ref(), Some(db::migrate::Error::Behind { .. } | db::migrate::Error::Newer { .. }))
             || cause.downcast_ref::<sqlx::Error>().is_some_and(is_refused_argument)
     })

@@ -1,0 +1,1 @@
+//! `sluice auth`: turns a grant code into a stored refresh token.
