@@ -283,8 +283,9 @@ async fn root_lends_the_server_to_another_user_who_may_be_unable_to_reach_the_fo
     if !is_root() {
         return;
     }
-    // tempdir makes folders that only root may enter.
+    use std::os::unix::fs::PermissionsExt;
     let project = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(project.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
     let server = postgres::start(options(DataDir::Folder(project.path().into())))
         .await
         .unwrap();
@@ -298,7 +299,6 @@ async fn root_lends_the_server_to_another_user_who_may_be_unable_to_reach_the_fo
     server.stop().await.unwrap();
     remove_elsewhere(project.path());
 
-    use std::os::unix::fs::PermissionsExt;
     let open = tempfile::tempdir().unwrap();
     std::fs::set_permissions(open.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let server = postgres::start(options(DataDir::Folder(open.path().into())))
