@@ -127,6 +127,20 @@ async fn a_temporary_server_serves_and_leaves_nothing_when_it_stops() {
 }
 
 #[tokio::test]
+async fn a_table_made_without_a_schema_lands_in_public_and_not_among_sluice_s_own() {
+    let server = postgres::start(options(DataDir::Temporary)).await.unwrap();
+    let mut connection = PgConnection::connect(server.url()).await.unwrap();
+    sqlx::raw_sql("create schema sluice; create table customers ()")
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    let schema =
+        "select relnamespace::regnamespace::text from pg_class where relname = 'customers'";
+    assert_eq!(ask(server.url(), schema).await.unwrap(), "public");
+    server.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn without_the_password_nobody_gets_in() {
     let server = postgres::start(options(DataDir::Temporary)).await.unwrap();
     let mut url = url::Url::parse(server.url()).unwrap();
