@@ -3,3 +3,5 @@
 
 pub mod config;
 pub mod grant;
+pub mod secrets;
+pub mod telemetry;
