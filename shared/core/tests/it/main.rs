@@ -1,1 +1,3 @@
+//! Integration tests of `sluice_core`: one binary, a module per subject.
+
 mod config;
