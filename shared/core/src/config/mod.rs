@@ -14,6 +14,7 @@ pub mod environment;
 pub mod field;
 pub mod finding;
 mod masked;
+pub mod module;
 pub mod network;
 mod reader;
 pub mod section;

@@ -56,6 +56,7 @@ fn note_and_mend(source: &mut Source, container: Path, kind: Kind, reported: &mu
         }
         Kind::Missing(name) => {
             let path = container.child(name);
+            let line = source.written.find(&path).map(|node| node.line).or(line);
             let message = match source.unset.get(&path) {
                 Some(variable) => format!(
                     "is required, and ${{{variable}}} is not set; set it, in the environment or in .env"

@@ -314,7 +314,7 @@ fn a_variable_that_is_not_set_is_a_mistake_where_the_key_is_required_or_maps_a_f
     assert_eq!(
         found,
         [
-            "line 2: connections.main.client_id: is required, and ${ZOHO_CLIENT_ID} is not set; set it, in the environment or in .env",
+            "line 3: connections.main.client_id: is required, and ${ZOHO_CLIENT_ID} is not set; set it, in the environment or in .env",
             "line 12: syncs.deals.fields.Deal_Name: ${COLUMN} is not set; set it, in the environment or in .env",
         ]
     );
