@@ -152,6 +152,9 @@ impl FaultSpec {
         if !(0.0..=1.0).contains(&self.probability) {
             return Err("a fault's probability must lie between 0 and 1".to_owned());
         }
+        if self.times == Some(0) {
+            return Err("a fault's times must be at least 1".to_owned());
+        }
         if self.kind == FaultKind::RecordError && (self.field.is_none() || self.value.is_none()) {
             return Err("a record_error needs `field` and `value`".to_owned());
         }
@@ -251,6 +254,11 @@ impl Faults {
         self.next_id += 1;
         self.set.push_back((self.next_id, spec));
         Ok(self.next_id)
+    }
+
+    /// Starts the counts of what was applied again.
+    pub(crate) fn forget_applied(&mut self) {
+        self.applied.clear();
     }
 
     pub(crate) fn clear(&mut self) {

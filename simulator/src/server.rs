@@ -40,6 +40,15 @@ const GATEWAY_PAGE: &str = "<html><head><title>Zoho</title></head><body><h1>We a
 #[error("the connection is closed on purpose")]
 struct Closed;
 
+/// How a request ends.
+#[derive(Debug)]
+enum Ending {
+    Answer(Answer),
+    Close,
+    /// Nothing is ever answered; the connection stays open until the client gives up.
+    Silence,
+}
+
 type Response = hyper::Response<BoxBody<Bytes, Infallible>>;
 
 /// Serves until the shutdown; open connections are then cut.
@@ -128,8 +137,10 @@ async fn exchange(
     // A task of its own: the client's going away must not undo what Zoho has begun.
     let outcome = tokio::spawn(carry_out(Arc::clone(&shared), request, plan)).await;
     match outcome {
-        Ok(Some(answer)) => Ok(respond(answer, Some(in_flight))),
-        Ok(None) => Err(Closed),
+        Ok(Ending::Answer(answer)) => Ok(respond(answer, Some(in_flight))),
+        Ok(Ending::Close) => Err(Closed),
+        // hyper drops this, and the count in flight with it, when the client closes the connection.
+        Ok(Ending::Silence) => std::future::pending().await,
         Err(error) => {
             tracing::error!(%error, "the simulator failed on a request");
             Err(Closed)
@@ -147,70 +158,68 @@ async fn read(body: Incoming) -> Result<Bytes, TooLarge> {
     }
 }
 
-/// Lets the latency pass, commits or does not, and says what is answered: nothing means that the connection closes.
-async fn carry_out(shared: Arc<Shared>, request: Request, plan: Plan) -> Option<Answer> {
+/// Lets the latency pass, commits or does not, and says how the request ends.
+async fn carry_out(shared: Arc<Shared>, request: Request, plan: Plan) -> Ending {
     let half = plan.latency / 2;
     sleep(half).await;
-    let mut answer = match (plan.outage, plan.fault.clone()) {
-        (Some(outage), _) => out_of_service(outage).await,
+    let mut ending = match (plan.outage, plan.fault.clone()) {
+        (Some(outage), _) => out_of_service(outage),
         (None, Some(fault)) => faulty(&shared, &request, &plan, fault).await,
-        (None, None) => Some(shared.state().commit(&plan, &request)),
+        (None, None) => Ending::Answer(shared.state().commit(&plan, &request)),
     };
-    if answer.is_some() {
-        sleep(half).await;
+    match &mut ending {
+        Ending::Answer(answer) => {
+            sleep(half).await;
+            shared.state().answered(&plan, &request, Some(answer));
+        }
+        Ending::Close | Ending::Silence => shared.state().answered(&plan, &request, None),
     }
-    shared.state().answered(&plan, &request, answer.as_mut());
-    answer
+    ending
 }
 
-async fn out_of_service(outage: Outage) -> Option<Answer> {
+fn out_of_service(outage: Outage) -> Ending {
     match outage {
-        Outage::Unavailable => Some(Answer::html(503, GATEWAY_PAGE)),
-        Outage::Drop => None,
-        Outage::Timeout => std::future::pending().await,
+        Outage::Unavailable => Ending::Answer(Answer::html(503, GATEWAY_PAGE)),
+        Outage::Drop => Ending::Close,
+        Outage::Timeout => Ending::Silence,
     }
 }
 
-async fn faulty(
-    shared: &Arc<Shared>,
-    request: &Request,
-    plan: &Plan,
-    fault: Drawn,
-) -> Option<Answer> {
+async fn faulty(shared: &Arc<Shared>, request: &Request, plan: &Plan, fault: Drawn) -> Ending {
     let product = request.product();
     let commit = || shared.state().commit(plan, request);
     match fault.kind {
-        FaultKind::ErrorBefore => Some(internal_error(product, fault.status)),
+        FaultKind::ErrorBefore => Ending::Answer(internal_error(product, fault.status)),
         FaultKind::ErrorAfter => {
             commit();
-            Some(internal_error(product, fault.status))
+            Ending::Answer(internal_error(product, fault.status))
         }
-        FaultKind::Html => Some(Answer::html(fault.status, GATEWAY_PAGE)),
-        FaultKind::Timeout => std::future::pending().await,
+        FaultKind::Html => Ending::Answer(Answer::html(fault.status, GATEWAY_PAGE)),
+        FaultKind::Timeout => Ending::Silence,
         FaultKind::TimeoutAfter => {
             commit();
-            std::future::pending().await
+            Ending::Silence
         }
-        FaultKind::DropBefore => None,
+        FaultKind::DropBefore => Ending::Close,
         FaultKind::DropAfter => {
             commit();
-            None
+            Ending::Close
         }
         FaultKind::DropLate => {
             commit_late(Arc::clone(shared), request.clone(), plan, &fault);
-            None
+            Ending::Close
         }
-        FaultKind::Unauthorized => Some(match product {
+        FaultKind::Unauthorized => Ending::Answer(match product {
             Product::Crm => crm::invalid_token(),
             _ => billing::unauthorized(),
         }),
-        FaultKind::RateLimited => Some(rate_limited(product, &fault)),
+        FaultKind::RateLimited => Ending::Answer(rate_limited(product, &fault)),
         FaultKind::Slow => {
             sleep(fault.wait).await;
-            Some(commit())
+            Ending::Answer(commit())
         }
         // Drawn for single records, where they are written.
-        FaultKind::RecordError => Some(commit()),
+        FaultKind::RecordError => Ending::Answer(commit()),
     }
 }
 

@@ -308,6 +308,7 @@ impl State {
         self.log.clear();
         self.limits = Limits::default();
         self.accounts.forget_mints();
+        self.faults.forget_applied();
         flights.reset();
         if records {
             self.scenario = self.at_start.clone();

@@ -5,3 +5,5 @@ pub mod config;
 pub mod db;
 pub mod grant;
 pub mod postgres;
+pub mod secrets;
+pub mod telemetry;

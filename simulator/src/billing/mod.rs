@@ -8,6 +8,7 @@ mod customers;
 mod events;
 mod fields;
 mod invoices;
+mod lines;
 mod list;
 mod payments;
 mod subscriptions;

@@ -120,7 +120,7 @@ impl Crm {
 fn check_text(field: &Field, value: &Value, at: usize) -> Option<Result<Value, Refusal>> {
     let text = value.as_str()?;
     if field.spec.data_type == "email"
-        && !(text.contains('@') && !text.contains(char::is_whitespace))
+        && (!text.contains('@') || text.contains(char::is_whitespace))
     {
         return None;
     }

@@ -35,6 +35,9 @@ async fn a_request_is_logged_by_method_path_status_and_time_and_never_by_content
         .with_writer(move || writer.clone())
         .finish();
     let _guard = tracing::subscriber::set_default(subscriber);
+    // With a single dispatcher alive, tracing asks the thread that meets a log statement first, and another test's thread, which
+    // has none, would switch it off for all. With two it asks both.
+    let _second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
     let minted = format!(r#"{{"access_token":"{}"}}"#, token_text());
     let peer = Peer::playing(vec![
         answer(200, "", &minted),
