@@ -1,1 +1,0 @@
-//! `sluice auth`: turns a grant code into a stored refresh token.
