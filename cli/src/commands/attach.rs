@@ -2,7 +2,8 @@
 
 use serde_json::json;
 use sluice_core::config::Config;
-use sluice_producer::attach;
+use sluice_producer::Definitions;
+use sluice_producer::capture::{self, Attached, LOCK_PATIENCE};
 
 use crate::exit::{Answer, Usage};
 use crate::output;
@@ -23,16 +24,35 @@ pub(crate) async fn run(session: &Session, args: Args) -> anyhow::Result<Answer>
     let (config, db) = session.open().await?;
     known(&config, &args.syncs)?;
     let published = publish::publish(&db, &config, args.retire).await?;
-    let attached = attach::attach(&db, &config, &args.syncs).await?;
+    let definitions = Definitions::compile(&db, &config).await?;
+    let attached = capture::attach(&db, &definitions, &args.syncs, LOCK_PATIENCE).await?;
     if session.options.json {
         output::json(&json!({ "published": published, "attached": attached }))?;
         return Ok(Answer::Yes);
     }
     publish::print(&published)?;
-    for line in &attached {
-        output::line(&line.to_string())?;
-    }
+    print(&attached)?;
     Ok(Answer::Yes)
+}
+
+/// Says what became of the triggers.
+///
+/// # Errors
+/// When standard output is closed.
+pub(crate) fn print(attached: &Attached) -> std::io::Result<()> {
+    for table in &attached.installed {
+        output::line(&format!("{table}: capture triggers installed"))?;
+    }
+    for table in &attached.removed {
+        output::line(&format!("{table}: capture triggers removed"))?;
+    }
+    for uncaptured in &attached.uncaptured {
+        eprintln!("warning: {uncaptured}");
+    }
+    if attached.installed.is_empty() && attached.removed.is_empty() {
+        output::line("the capture triggers are as they should be")?;
+    }
+    Ok(())
 }
 
 /// That the file has these syncs.

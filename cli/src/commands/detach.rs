@@ -1,9 +1,10 @@
 //! `sluice detach`: removes the capture triggers. Links, jobs and what is published stay.
 
 use serde_json::json;
-use sluice_producer::attach;
+use sluice_producer::Definitions;
+use sluice_producer::capture::{self, LOCK_PATIENCE};
 
-use crate::commands::attach::known;
+use crate::commands::attach::{known, print};
 use crate::exit::Answer;
 use crate::output;
 use crate::session::Session;
@@ -18,13 +19,12 @@ pub(crate) struct Args {
 pub(crate) async fn run(session: &Session, args: Args) -> anyhow::Result<Answer> {
     let (config, db) = session.open().await?;
     known(&config, &args.syncs)?;
-    let detached = attach::detach(&db, &config, &args.syncs).await?;
+    let definitions = Definitions::compile(&db, &config).await?;
+    let detached = capture::detach(&db, &definitions, &args.syncs, LOCK_PATIENCE).await?;
     if session.options.json {
         output::json(&json!({ "detached": detached }))?;
         return Ok(Answer::Yes);
     }
-    for line in &detached {
-        output::line(&line.to_string())?;
-    }
+    print(&detached)?;
     Ok(Answer::Yes)
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sluice_core::config::Config;
 use sluice_core::db::Db;
+use sluice_queue::agreement::Agreement;
 
 use crate::exit::Answer;
 use crate::output::{self, text, time};
@@ -77,15 +78,14 @@ async fn notices(config: &Config, db: &Db) -> Result<Vec<String>, sqlx::Error> {
     Ok(notices)
 }
 
-/// Syncs whose published definition is not this file's: replicas with this file leave them alone.
+/// Syncs whose published definition is not this file's: replicas with this file leave them alone. Without a file there is nothing to compare.
 pub(crate) async fn differing(config: &Config, db: &Db) -> Result<Vec<String>, sqlx::Error> {
-    let published = sqlx::query!(
-        r#"select name, hash, published_by, to_char(published_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI') as "at!" from sluice.sync where retired_at is null"#
-    )
-    .fetch_all(db)
-    .await?;
-    let differs = published.iter().filter(|row| config.syncs.get(&row.name).is_some_and(|sync| sync.definition_hash() != row.hash));
-    Ok(differs.map(|row| format!("config differs: {} (published {} UTC by {})", row.name, row.at, row.published_by)).collect())
+    if config.file.is_none() {
+        return Ok(Vec::new());
+    }
+    let own = config.syncs.iter().map(|(name, sync)| (name.clone(), sync.definition_hash())).collect();
+    let agreement = Agreement::read(db, &own).await?;
+    Ok(agreement.differing.iter().map(ToString::to_string).collect())
 }
 
 async fn paused(db: &Db) -> Result<Vec<String>, sqlx::Error> {

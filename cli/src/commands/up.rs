@@ -7,10 +7,12 @@ use sluice_core::config::Config;
 use sluice_core::db::{self, Db};
 use sluice_core::postgres::{self, DataDir, Server};
 use sluice_core::secrets::KeyRing;
-use sluice_producer::attach;
+use sluice_producer::Definitions;
+use sluice_producer::capture::{self, LOCK_PATIENCE};
 use sluice_worker::WorkerOptions;
 use tokio_util::sync::CancellationToken;
 
+use crate::commands::attach;
 use crate::exit::Answer;
 use crate::output;
 use crate::process;
@@ -61,7 +63,8 @@ async fn serve(config: Config, db: &Db, args: Args, shutdown: CancellationToken)
         db::migrate::run(db).await?;
     }
     publish::print(&publish::publish(db, &config, false).await?)?;
-    attach::attach(db, &config, &[]).await?;
+    let definitions = Definitions::compile(db, &config).await?;
+    attach::print(&capture::attach(db, &definitions, &[], LOCK_PATIENCE).await?)?;
     output::line(&format!("http://{}", config.http.listen))?;
     let options = WorkerOptions { concurrency: args.concurrency.map(usize::from), name: session::host_name() };
     both(Arc::new(config), db, options, shutdown).await

@@ -12,8 +12,10 @@ use secrecy::SecretString;
 use sluice_core::config::{Config, Environment};
 use sluice_core::db::{self, Db, dynamic};
 use sluice_core::secrets::random_key;
-use sluice_producer::{attach, trigger};
+use sluice_producer::Definitions;
+use sluice_producer::capture::{self, LOCK_PATIENCE};
 use sluice_simulator::{Scenario, Simulator};
+use sluice_sync::read::Reader;
 use tokio_util::sync::CancellationToken;
 
 use crate::publish;
@@ -49,10 +51,13 @@ impl World {
             load(&db, sql).await.with_context(|| format!("{}/{what}.sql", recipe.name))?;
         }
         publish::publish(&db, &config, false).await?;
-        attach::attach(&db, &config, &[]).await?;
+        let definitions = Definitions::compile(&db, &config).await?;
+        capture::attach(&db, &definitions, &[], LOCK_PATIENCE).await?;
+        let reader = Reader::new(db.clone(), config.database.expression_role.clone());
         let mut enqueued = BTreeMap::new();
         for (name, _) in config.syncs.iter().filter(|(_, sync)| sync.direction.pushes()) {
-            enqueued.insert(name.clone(), trigger::all(&db, &config, name, false).await?);
+            let jobs = sluice_producer::trigger(&db, &reader, &definitions, Some(name), None, false).await?;
+            enqueued.insert(name.clone(), jobs);
         }
         Ok(Self { config: Arc::new(config), db, zoho, enqueued })
     }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::json;
 use sluice_core::config::Config;
 use sluice_core::db::{self, Db};
+use sluice_producer::{Definitions, capture};
 
 use crate::commands::status;
 use crate::exit::Answer;
@@ -76,11 +77,13 @@ async fn in_database(config: &Config, db: &Db, findings: &mut Vec<Finding>) -> a
         Ok(()) => Finding::ok("schema", "up to date"),
         Err(error) => Finding::error("schema", error.to_string()),
     });
-    findings.extend(syncs::definitions(config, db).await?);
+    let definitions = Definitions::compile(db, config).await?;
+    findings.extend(syncs::definitions(&definitions, db).await?);
     if has_schema {
         findings.extend(database::roles(db).await?);
         findings.extend(syncs::credentials(config, db).await?);
-        findings.extend(syncs::capture(config, db).await?);
+        let uncaptured = capture::uncaptured(db, &definitions).await?;
+        findings.extend(uncaptured.iter().map(|one| Finding::warning(format!("table {}", one.table), &one.why)));
         let notices = status::differing(config, db).await?.into_iter().chain(status::unwritten(db).await?);
         findings.extend(notices.map(|notice| Finding::warning("status", notice)));
     }

@@ -1,15 +1,14 @@
 //! Each sync against the tables it names, and each connection's way into Zoho.
 
-use sluice_core::config::{Config, Sync};
+use sluice_core::config::Config;
 use sluice_core::db::Db;
-use sluice_producer::definitions::Definitions;
+use sluice_producer::Definitions;
 use sluice_sync::definition::{self, Definition};
 use sluice_sync::module::{Create, Lookup, Refusal};
 
 use super::Finding;
 
-pub(super) async fn definitions(config: &Config, db: &Db) -> Result<Vec<Finding>, sqlx::Error> {
-    let definitions = Definitions::compile(db, config).await?;
+pub(super) async fn definitions(definitions: &Definitions, db: &Db) -> Result<Vec<Finding>, sqlx::Error> {
     let mut findings: Vec<Finding> = definitions.findings.iter().map(translate).collect();
     for definition in definitions.by_name.values() {
         let at = format!("syncs.{}", definition.name());
@@ -93,42 +92,4 @@ pub(super) async fn credentials(config: &Config, db: &Db) -> Result<Vec<Finding>
         }
     });
     Ok(findings.collect())
-}
-
-/// Tables, and partitions, whose changes nobody would notice.
-pub(super) async fn capture(config: &Config, db: &Db) -> Result<Vec<Finding>, sqlx::Error> {
-    let mut findings = Vec::new();
-    for sync in config.syncs.values().filter(|sync| sync.direction.pushes()) {
-        for table in tables(sync) {
-            let bare = without_trigger(db, table).await?;
-            if !bare.is_empty() {
-                let advice = format!("changes are not captured: {} has no trigger; run `sluice attach {}`", bare.join(", "), sync.name);
-                findings.push(Finding::error(format!("syncs.{}", sync.name), advice));
-            }
-        }
-    }
-    Ok(findings)
-}
-
-fn tables(sync: &Sync) -> impl Iterator<Item = &str> {
-    std::iter::once(sync.table.as_str()).chain(sync.watch.iter().map(|watch| watch.table.as_str()))
-}
-
-/// The table itself, or its partitions, as far as they lack a capture trigger. Views cannot have one.
-async fn without_trigger(db: &Db, table: &str) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query_scalar!(
-        r#"with recursive family as (
-             select to_regclass($1)::oid as oid
-             union all
-             select i.inhrelid from family f join pg_inherits i on i.inhparent = f.oid join pg_class c on c.oid = i.inhrelid and c.relispartition
-           )
-           select c.oid::regclass::text as "name!" from family f join pg_class c on c.oid = f.oid and c.relkind = 'r'
-           where not exists (
-             select from pg_trigger t join pg_proc p on p.oid = t.tgfoid join pg_namespace n on n.oid = p.pronamespace
-             where t.tgrelid = c.oid and not t.tgisinternal and n.nspname = 'sluice' and p.proname like 'capture%')
-           order by 1"#,
-        table
-    )
-    .fetch_all(db)
-    .await
 }
