@@ -57,7 +57,7 @@ pub(crate) fn table(columns: &[Column], rows: &[Value], none: &str) -> String {
         return none.to_owned();
     }
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
+    table.load_style(presets::NOTHING);
     table.set_header(columns.iter().map(|column| column.title));
     let now = Utc::now();
     for row in rows {
