@@ -148,7 +148,10 @@ pub(super) fn columns(sync: &Sync, table: &Table, findings: &mut Findings) {
             match table.column(column) {
                 None => findings.error(&at, unknown_column(column, &table.name, &table.column_names())),
                 Some(found) if found.base_type == "bytea" => {
-                    findings.error(&at, format!("`{column}` is bytea, which has no text to send; use sql = \"encode(this.{column}, 'base64')\""));
+                    findings.error(
+                        &at,
+                        format!("`{column}` is bytea, which has no text to send; use sql = \"encode(this.{column}, 'base64')\""),
+                    );
                 }
                 Some(_) => {}
             }
@@ -183,6 +186,9 @@ pub(super) fn key_is_unique(sync: &Sync, table: &Table, findings: &mut Findings)
 /// A view has no capture trigger.
 pub(super) fn changes_are_seen(sync: &Sync, table: &Table, findings: &mut Findings) {
     if sync.direction.pushes() && sync.watch.is_empty() && matches!(table.kind, Kind::View | Kind::Foreign) {
-        findings.warning("watch", format!("changes of `{}` are not captured: add a `watch` on its tables, else only schedules and triggers push it", table.name));
+        findings.warning(
+            "watch",
+            format!("changes of `{}` are not captured: add a `watch` on its tables, else only schedules and triggers push it", table.name),
+        );
     }
 }

@@ -99,8 +99,11 @@ impl Definition {
 
     /// The names of all tables that compiling these syncs needs to know, for [`Catalog::load`].
     pub fn tables<'a>(syncs: impl IntoIterator<Item = &'a Sync>) -> Vec<String> {
-        let mut names: Vec<String> =
-            syncs.into_iter().flat_map(|sync| std::iter::once(&sync.table).chain(sync.watch.iter().map(|watch| &watch.table))).cloned().collect();
+        let mut names: Vec<String> = syncs
+            .into_iter()
+            .flat_map(|sync| std::iter::once(&sync.table).chain(sync.watch.iter().map(|watch| &watch.table)))
+            .cloned()
+            .collect();
         names.sort();
         names.dedup();
         names

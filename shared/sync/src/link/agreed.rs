@@ -29,7 +29,8 @@ pub fn after_write(definition: &Definition, row: &Row, link: Option<&Link>, writ
         if !sent && !left_empty {
             continue;
         }
-        let answered = record.and_then(|record| field_in(&definition.module, record, path)).map(|value| known_part(definition, path, value));
+        let answered =
+            record.and_then(|record| field_in(&definition.module, record, path)).map(|value| known_part(definition, path, value));
         let zoho = answered.clone().or_else(|| field_in(&definition.module, &write.body, path).cloned());
         let zoho = zoho.as_ref().map_or(Value::Null, value::null_if_empty);
         pairs.insert(path.clone(), Pair { local, zoho, confirmed: answered.is_some() });

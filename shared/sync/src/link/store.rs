@@ -146,13 +146,9 @@ pub async fn zoho_id(tx: &mut Tx, sync: &str, key: &str) -> Result<Option<String
 /// # Errors
 /// When the database does not answer.
 pub async fn keys_of(tx: &mut Tx, sync: &str, zoho_ids: &[String]) -> Result<BTreeMap<String, String>, sqlx::Error> {
-    let rows = sqlx::query!(
-        r#"select zoho_id as "zoho_id!", key from sluice.link where sync = $1 and zoho_id = any($2)"#,
-        sync,
-        zoho_ids
-    )
-    .fetch_all(tx)
-    .await?;
+    let rows = sqlx::query!(r#"select zoho_id as "zoho_id!", key from sluice.link where sync = $1 and zoho_id = any($2)"#, sync, zoho_ids)
+        .fetch_all(tx)
+        .await?;
     Ok(rows.into_iter().map(|row| (row.zoho_id, row.key)).collect())
 }
 
@@ -215,5 +211,7 @@ pub async fn looked_again(tx: &mut Tx, sync: &str, key: &str) -> Result<(), sqlx
 
 /// Locks rows in their one order; a delete or update over many keys would lock in the order of its plan.
 async fn lock(tx: &mut Tx, sync: &str, keys: &[String]) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query_scalar!("select key from sluice.link where sync = $1 and key = any($2) order by key for update", sync, keys).fetch_all(tx).await
+    sqlx::query_scalar!("select key from sluice.link where sync = $1 and key = any($2) order by key for update", sync, keys)
+        .fetch_all(tx)
+        .await
 }

@@ -95,7 +95,13 @@ const fn document(base: Facts, name: &'static str, record_key: &'static str, id_
 /// Every module we know something particular about.
 pub const KNOWN: &[Facts] = &[
     // No e-mail filter and no reference that a list shows: walked by what rows carry, a custom field told apart in single reads.
-    Facts { name: "customers", record_key: "customer", id_key: "customer_id", found_by: Found::Values(&["display_name", "email"]), ..BILLING },
+    Facts {
+        name: "customers",
+        record_key: "customer",
+        id_key: "customer_id",
+        found_by: Found::Values(&["display_name", "email"]),
+        ..BILLING
+    },
     Facts { name: "products", record_key: "product", id_key: "product_id", found_by: Found::Values(&["name"]), ..BILLING },
     Facts { name: "plans", record_key: "plan", id_key: "plan_code", unique: Some("plan_code"), ..BILLING },
     Facts { name: "addons", record_key: "addon", id_key: "addon_code", unique: Some("addon_code"), ..BILLING },

@@ -14,10 +14,18 @@ use crate::value;
 
 /// The body that carries these fields, or the references that have no Zoho id yet. Without `link` it creates, and carries our
 /// reference; with it, null clears what was there.
-pub(super) fn write(definition: &Definition, row: &Row, link: Option<&Link>, sent: Vec<String>, parents: &Parents) -> Result<Write, Vec<Ref>> {
+pub(super) fn write(
+    definition: &Definition,
+    row: &Row,
+    link: Option<&Link>,
+    sent: Vec<String>,
+    parents: &Parents,
+) -> Result<Write, Vec<Ref>> {
     let fields = || sent.iter().filter_map(|path| Some((path, row.fields.get(path)?)));
-    let missing: Vec<Ref> =
-        fields().flat_map(|(path, field)| field.refs(path)).filter(|one| !parents.contains_key(&(one.sync.clone(), one.key.clone()))).collect();
+    let missing: Vec<Ref> = fields()
+        .flat_map(|(path, field)| field.refs(path))
+        .filter(|one| !parents.contains_key(&(one.sync.clone(), one.key.clone())))
+        .collect();
     if !missing.is_empty() {
         return Err(missing);
     }

@@ -148,7 +148,9 @@ pub fn decide(definition: &Definition, facts: Facts<'_>) -> Step {
         return match (definition.sync.when_false, zoho_id) {
             (_, None) => Step::Nothing(Reason::WhenFalse),
             (WhenFalse::Delete, Some(_)) => withdraw(definition, facts.link),
-            (WhenFalse::Keep, Some(_)) => Step::Held { reason: "the row no longer matches `when`; its Zoho record is left as it is".to_owned() },
+            (WhenFalse::Keep, Some(_)) => {
+                Step::Held { reason: "the row no longer matches `when`; its Zoho record is left as it is".to_owned() }
+            }
         };
     }
     if !row.problems.is_empty() {
@@ -188,10 +190,13 @@ pub(crate) fn is_pushed(definition: &Definition, path: &str) -> bool {
 }
 
 fn create(definition: &Definition, row: &Row, facts: Facts<'_>) -> Step {
-    let fields = row.fields.iter().filter(|(path, field)| is_pushed(definition, path) && !field.is_null() && !facts.leave_out.contains(*path));
+    let fields =
+        row.fields.iter().filter(|(path, field)| is_pushed(definition, path) && !field.is_null() && !facts.leave_out.contains(*path));
     let sent: Vec<String> = fields.map(|(path, _)| path.clone()).collect();
     if sent.is_empty() {
-        return Step::Unsendable { problems: vec![Problem::validation("fields", "every mapped field is null, so there is nothing to create")] };
+        return Step::Unsendable {
+            problems: vec![Problem::validation("fields", "every mapped field is null, so there is nothing to create")],
+        };
     }
     match body::write(definition, row, None, sent, facts.parents) {
         Ok(write) => Step::Create(write),
@@ -211,7 +216,8 @@ fn update(definition: &Definition, row: &Row, link: &Link, zoho_id: &str, facts:
     match body::write(definition, row, Some(link), sent, facts.parents) {
         Err(missing) => Step::WaitFor(missing),
         Ok(write) => {
-            let subform = |path: &&String| definition.module.appends_rows() && matches!(definition.fields().get(*path), Some(Field::List(_)));
+            let subform =
+                |path: &&String| definition.module.appends_rows() && matches!(definition.fields().get(*path), Some(Field::List(_)));
             let subforms = write.sent.iter().filter(subform).cloned().collect();
             Step::Update { zoho_id: zoho_id.to_owned(), write, changed, subforms }
         }

@@ -100,7 +100,13 @@ impl Reader {
     ///
     /// # Errors
     /// When the filter is wrong or the database does not answer.
-    pub async fn keys_after(&self, definition: &Definition, filter: Option<&str>, after: Option<&str>, limit: u32) -> Result<Vec<String>, sqlx::Error> {
+    pub async fn keys_after(
+        &self,
+        definition: &Definition,
+        filter: Option<&str>,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<String>, sqlx::Error> {
         let filter = filter.map(Expression::from_configuration);
         let mut tx = self.begin().await?;
         let keys = dynamic::query_scalar::<String>(statement::keys(definition, filter.as_ref()))

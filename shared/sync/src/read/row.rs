@@ -104,9 +104,7 @@ impl FieldValue {
             Self::List(elements) => elements
                 .iter()
                 .enumerate()
-                .flat_map(|(index, element)| {
-                    element.iter().flat_map(move |(name, value)| value.refs(&format!("{field}[{index}].{name}")))
-                })
+                .flat_map(|(index, element)| element.iter().flat_map(move |(name, value)| value.refs(&format!("{field}[{index}].{name}"))))
                 .collect(),
         }
     }
@@ -123,7 +121,9 @@ impl FieldValue {
             }
             Self::List(elements) => {
                 let missing = elements.iter().flatten().any(|(name, value)| value.sent(name, parents, wrap).is_none());
-                let objects = elements.iter().map(|element| nest(element, |name, value| value.sent(name, parents, wrap).filter(|value| !value.is_null())));
+                let objects = elements
+                    .iter()
+                    .map(|element| nest(element, |name, value| value.sent(name, parents, wrap).filter(|value| !value.is_null())));
                 (!missing).then(|| Value::Array(objects.collect()))
             }
         }

@@ -198,7 +198,8 @@ fn value(sql: Sql, definition: &Definition, field: &Field, from: &From<'_>) -> S
                 "(select case when pg_catalog.jsonb_array_length(sluice_list.sluice_items) > 0 \
                  then pg_catalog.jsonb_build_object('item', sluice_list.sluice_items) else pg_catalog.jsonb_build_object('else', ",
             );
-            let sql = if list.or_else.is_empty() { sql.text("null") } else { object(sql, definition, &list.or_else, &From::This(definition)) };
+            let sql =
+                if list.or_else.is_empty() { sql.text("null") } else { object(sql, definition, &list.or_else, &From::This(definition)) };
             let sql = sql.text(") end from (select pg_catalog.to_jsonb(array(select ");
             let sql = object(sql, definition, &list.item, &From::Item);
             sql.text(" from ").expression(&each).text(" as sluice_item)) as sluice_items) as sluice_list)")
