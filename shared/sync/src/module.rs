@@ -246,7 +246,7 @@ mod tests {
     #[test]
     fn records_and_ids_are_found_in_every_envelope() {
         let customers = module("billing/customers");
-        let answer = json!({"code": 0, "message": "ok", "customer": {"customer_id": 90300000001, "updated_time": "2026-06-09T13:16:45-0400"}});
+        let answer = json!({"code": 0, "message": "ok", "customer": {"customer_id": 90300000001_i64, "updated_time": "2026-06-09T13:16:45-0400"}});
         let record = customers.record_in(&answer).unwrap();
         assert_eq!(customers.id_of(record).as_deref(), Some("90300000001"));
         assert_eq!(customers.modified_at(record).unwrap().to_rfc3339(), "2026-06-09T17:16:45+00:00");

@@ -140,6 +140,11 @@ fn paths_do_not_collide(fields: &Fields, module: &Module, findings: &mut Finding
 pub(super) fn columns(sync: &Sync, table: &Table, findings: &mut Findings) {
     for (path, field) in &sync.fields {
         let at = format!("fields.{path}");
+        if let Field::List(list) = field
+            && list.item.values().chain(list.or_else.values()).any(|inner| matches!(inner, Field::List(_)))
+        {
+            findings.error(&at, "a list cannot hold a list; make it json in `each`".to_owned());
+        }
         let own: BTreeMap<&str, &Field> = match field {
             Field::List(list) => list.or_else.iter().map(|(name, field)| (name.as_str(), field)).collect(),
             other => [("", other)].into(),
