@@ -158,6 +158,11 @@ where
     sqlx::query_scalar(AssertSqlSafe(sql.text))
 }
 
+/// The text for sqlx's lower levels.
+pub(super) fn text(sql: Sql) -> AssertSqlSafe<String> {
+    AssertSqlSafe(sql.text)
+}
+
 /// A whole SQL file that the person at the keyboard named, such as a recipe's tables; it may hold several statements.
 pub fn script(file: String) -> sqlx::RawSql {
     sqlx::raw_sql(AssertSqlSafe(file))

@@ -8,6 +8,7 @@ pub mod dynamic;
 mod executor;
 pub mod listen;
 pub mod migrate;
+mod types;
 
 use std::time::Duration;
 
@@ -106,6 +107,9 @@ pub struct Db {
 }
 
 /// A transaction; rolled back when it is dropped. `&mut Tx` is an executor.
+///
+/// Behind a transaction pooler, a statement that is the first to meet a type created *after* its connection was opened fails
+/// with code 26000; so does one that meets a built-in type without a Rust counterpart, such as `regclass`. Cast those to text.
 #[derive(Debug)]
 #[must_use = "a transaction that is not committed is rolled back"]
 pub struct Tx {
@@ -120,9 +124,18 @@ impl Db {
     /// A malformed address, a database that cannot be reached or refuses us, or none within 10 s.
     pub async fn connect(settings: Settings) -> Result<Self, sqlx::Error> {
         let options = settings.pooled()?;
+        let pooler = settings.pooler;
         let pool = PgPoolOptions::new()
             .max_connections(settings.max_connections)
             .acquire_timeout(ACQUIRE_LIMIT)
+            .after_connect(move |connection, _| {
+                Box::pin(async move {
+                    match pooler {
+                        Pooler::None => Ok(()),
+                        Pooler::Transaction => types::learn(connection).await,
+                    }
+                })
+            })
             .connect_with(options)
             .await?;
         Ok(Self { pool, settings })

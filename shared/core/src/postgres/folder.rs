@@ -3,9 +3,9 @@
 //! One lock file per place says who owns it. The lock is held by the owner *and* its guard, so it is free only when the guard
 //! has cleaned up too; whatever still runs on a place whose lock is free is a leftover.
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -61,6 +61,7 @@ pub(super) fn temporary(user: ServerUser, sweeper: &Installation) -> Result<Plac
     sweep(&base, &user, sweeper);
     let made = tempfile::Builder::new()
         .prefix(TEMPORARY_PREFIX)
+        .permissions(Permissions::from_mode(0o700))
         .tempdir_in(&base)
         .map_err(at(&base))?;
     let folder = made.path().canonicalize().map_err(at(made.path()))?;

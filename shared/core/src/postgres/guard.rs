@@ -78,7 +78,7 @@ impl Guard {
         })
     }
 
-    /// Creates the data with this password for the user `sluice`, unless it exists. False: it failed, and the log says why.
+    /// Creates the data with this password for the user `postgres`, unless it exists. False: it failed, and the log says why.
     pub(super) fn init(&mut self, password: &str) -> io::Result<bool> {
         writeln!(self.commands, "init\n{password}")?;
         self.answer()

@@ -41,8 +41,9 @@ init() {
     # Made under another name first: data that exists is whole, also if we are killed in the middle.
     rm -rf "$folder/data.new"
     printf '%s' "$1" >"$folder/password"
+    # Not a user `sluice`: "$user" comes first in the search path, so a table made without a schema would land in our own.
     for locale in C.UTF-8 C; do # C.UTF-8 is not everywhere
-        "$bin/initdb" -D "$folder/data.new" -U sluice --pwfile="$folder/password" --auth=scram-sha-256 \
+        "$bin/initdb" -D "$folder/data.new" -U postgres --pwfile="$folder/password" --auth=scram-sha-256 \
             --encoding=UTF8 --locale=$locale --data-checksums $sync && mv "$folder/data.new" "$data" && return 0
         rm -rf "$folder/data.new"
     done

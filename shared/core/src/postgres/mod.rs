@@ -176,7 +176,7 @@ pub fn address(project: &Path) -> Result<String, Error> {
 }
 
 impl Server {
-    /// `postgres://sluice:…@127.0.0.1:…/sluice`, of a superuser. It holds the password: don't log it.
+    /// `postgres://postgres:…@127.0.0.1:…/sluice`, of a superuser. It holds the password: don't log it.
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -254,7 +254,7 @@ fn launch(options: &Options) -> Result<Launched, Error> {
     }
     match bring_up(&mut guard, &place, &password) {
         Ok(port) => {
-            let url = format!("postgres://sluice:{password}@127.0.0.1:{port}/sluice");
+            let url = format!("postgres://postgres:{password}@127.0.0.1:{port}/sluice");
             Ok(Launched::Started {
                 url,
                 guard,

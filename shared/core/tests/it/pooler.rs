@@ -160,6 +160,12 @@ async fn hammer(db: &Db, id: i64) -> Result<(), sqlx::Error> {
         ),
         (id, now, json)
     );
+    // A type that no connection could know when it was opened.
+    let mood: String = sqlx::query("select 'calm'::mood")
+        .fetch_one(db)
+        .await?
+        .try_get_unchecked(0)?;
+    assert_eq!(mood, "calm");
     let numbers: Vec<i32> = sqlx::query_scalar::<_, i32>("select generate_series(1, $1)")
         .bind(50)
         .fetch(db)
@@ -197,6 +203,32 @@ async fn hammer(db: &Db, id: i64) -> Result<(), sqlx::Error> {
         .await?;
     assert_eq!(limit, "0", "a setting left its transaction");
     Ok(())
+}
+
+#[tokio::test]
+async fn a_transaction_behind_the_pooler_knows_the_database_s_own_types() {
+    let test = TestDb::new().await;
+    let Some(bouncer) = Bouncer::start(&test).await else {
+        return;
+    };
+    sqlx::raw_sql(
+        "create type mood as enum ('calm'); create domain big as bigint check (value > 9); create type pair as (a int, b mood)",
+    )
+    .execute(test.db())
+    .await
+    .unwrap();
+    let db = Db::connect(bouncer.settings()).await.unwrap();
+    // More connections than the pooler has, at the same time: none may meet a name that another left.
+    let open = (0..6).map(|_| async {
+        let mut tx = db.begin().await.unwrap();
+        let all = "select 'calm'::mood, array['calm'::mood], 10::big, row(1, 'calm')::pair, array[row(1, 'calm')::pair]";
+        sqlx::query(all).fetch_one(&mut tx).await.unwrap();
+        let name = "select name from pg_prepared_statements";
+        let left: Option<String> = sqlx::query_scalar(name).fetch_optional(&mut tx).await.unwrap();
+        assert!(left.unwrap_or_default().is_empty(), "a named statement stayed behind");
+        tx.commit().await.unwrap();
+    });
+    futures::future::join_all(open).await;
 }
 
 #[tokio::test]

@@ -127,6 +127,20 @@ async fn a_temporary_server_serves_and_leaves_nothing_when_it_stops() {
 }
 
 #[tokio::test]
+async fn a_table_made_without_a_schema_lands_in_public_and_not_among_sluice_s_own() {
+    let server = postgres::start(options(DataDir::Temporary)).await.unwrap();
+    let mut connection = PgConnection::connect(server.url()).await.unwrap();
+    sqlx::raw_sql("create schema sluice; create table customers ()")
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    let schema =
+        "select relnamespace::regnamespace::text from pg_class where relname = 'customers'";
+    assert_eq!(ask(server.url(), schema).await.unwrap(), "public");
+    server.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn without_the_password_nobody_gets_in() {
     let server = postgres::start(options(DataDir::Temporary)).await.unwrap();
     let mut url = url::Url::parse(server.url()).unwrap();
@@ -283,8 +297,9 @@ async fn root_lends_the_server_to_another_user_who_may_be_unable_to_reach_the_fo
     if !is_root() {
         return;
     }
-    // tempdir makes folders that only root may enter.
+    use std::os::unix::fs::PermissionsExt;
     let project = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(project.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
     let server = postgres::start(options(DataDir::Folder(project.path().into())))
         .await
         .unwrap();
@@ -298,7 +313,6 @@ async fn root_lends_the_server_to_another_user_who_may_be_unable_to_reach_the_fo
     server.stop().await.unwrap();
     remove_elsewhere(project.path());
 
-    use std::os::unix::fs::PermissionsExt;
     let open = tempfile::tempdir().unwrap();
     std::fs::set_permissions(open.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let server = postgres::start(options(DataDir::Folder(open.path().into())))
