@@ -20,7 +20,10 @@ pub async fn database(sql: &str) -> TestDb {
 /// Runs statements.
 pub async fn run(test: &TestDb, sql: &str) {
     let mut tx = test.db().begin().await.unwrap();
-    dynamic::script(sql.to_owned()).execute(&mut tx).await.unwrap();
+    dynamic::script(sql.to_owned())
+        .execute(&mut tx)
+        .await
+        .unwrap();
     tx.commit().await.unwrap();
 }
 
@@ -37,21 +40,34 @@ pub fn syncs(file: &str) -> BTreeMap<String, Sync> {
 pub async fn definition(test: &TestDb, file: &str, name: &str) -> Definition {
     let syncs = syncs(file);
     let mut tx = test.db().begin().await.unwrap();
-    let catalog = Catalog::load(&mut tx, &Definition::tables(syncs.values())).await.unwrap();
+    let catalog = Catalog::load(&mut tx, &Definition::tables(syncs.values()))
+        .await
+        .unwrap();
     tx.rollback().await.unwrap();
-    Definition::compile(&syncs[name], &syncs, &catalog).unwrap().0
+    Definition::compile(&syncs[name], &syncs, &catalog)
+        .unwrap()
+        .0
 }
 
 /// A definition of a sync `things` over the table `things` with key `id`, given its fields.
 pub async fn things(test: &TestDb, fields: &str) -> Definition {
-    let file = format!("[things]\nconnection = \"main\"\ntable = \"things\"\nkey = \"id\"\nmodule = \"billing/customers\"\n[things.fields]\n{fields}");
+    let file = format!(
+        "[things]\nconnection = \"main\"\ntable = \"things\"\nkey = \"id\"\nmodule = \"billing/customers\"\n[things.fields]\n{fields}"
+    );
     definition(test, &file, "things").await
 }
 
 /// Reads these keys.
-pub async fn read(test: &TestDb, definition: &Definition, keys: &[&str]) -> BTreeMap<String, Found> {
+pub async fn read(
+    test: &TestDb,
+    definition: &Definition,
+    keys: &[&str],
+) -> BTreeMap<String, Found> {
     let keys: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();
-    Reader::new(test.db().clone(), None).rows(definition, &keys).await.unwrap()
+    Reader::new(test.db().clone(), None)
+        .rows(definition, &keys)
+        .await
+        .unwrap()
 }
 
 /// Reads one row, which must exist.
@@ -64,6 +80,9 @@ pub async fn row(test: &TestDb, definition: &Definition, key: &str) -> Row {
 
 /// The row's local values as one object, printed: exact digits are part of what is compared.
 pub fn printed(row: &Row) -> String {
-    let fields = row.fields.iter().map(|(path, value): (&String, &FieldValue)| (path.clone(), value.local()));
+    let fields = row
+        .fields
+        .iter()
+        .map(|(path, value): (&String, &FieldValue)| (path.clone(), value.local()));
     Value::Object(fields.collect()).to_string()
 }
