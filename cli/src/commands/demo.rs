@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use sluice_core::config::section::Log;
 use sluice_core::postgres::{DataDir, Server};
-use sluice_worker::WorkerOptions;
+use sluice_core::secrets::KeyRing;
+use sluice_worker::Options;
 use tokio_util::sync::CancellationToken;
 
 use crate::commands::up;
@@ -62,7 +63,7 @@ impl Demo<'_> {
         let Some(world) = self.shutdown.run_until_cancelled(Box::pin(making)).await.transpose()? else { return Ok(Answer::No) };
         self.introduce(server, &world)?;
         let working = self.shutdown.child_token();
-        let options = WorkerOptions { concurrency: None, name: "demo".to_owned() };
+        let options = Options { name: Some("demo".to_owned()), concurrency: None, keys: KeyRing::load(&world.config.security, world.config.folder())? };
         let roles = up::both(world.config.clone(), &world.db, options, working.clone());
         let watching = async {
             let answer = self.watch(&world, &working).await;
