@@ -33,7 +33,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(session: &Session, args: Args) -> anyhow::Result<Answer> {
     let recipe = recipe::find(args.recipe.as_deref())?;
-    let _log = session.log(&Log::default(), ".".as_ref(), -1)?; // what it has to say is said in its own lines
+    let _log = session.log(&Log::default(), ".".as_ref(), -2)?; // what there is to say stands in the summary
     let shutdown = process::shutdown_on_signal()?;
     let demo = Demo { session, recipe, once: args.once, started: Instant::now(), shutdown };
     demo.say(&format!(

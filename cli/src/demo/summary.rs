@@ -88,7 +88,9 @@ impl Summary {
         for (class, letters) in classes {
             output::line(&format!("\nDead letters, {class}: {}", letters.len()))?;
             for letter in letters {
-                let field = letter.field.as_ref().map(|field| format!("{field}: ")).unwrap_or_default();
+                // Our own messages begin with the field, Zoho's do not.
+                let field = letter.field.iter().filter(|field| !letter.message.starts_with(*field)).map(|field| format!("{field}: "));
+                let field: String = field.collect();
                 let record = [letter.sync.as_deref(), letter.key.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(" ");
                 output::line(&format!("  {record}: {field}{}", letter.message))?;
                 if let Some(hint) = &letter.hint {
