@@ -1,0 +1,429 @@
+//! The mapping language: where the value of one Zoho field comes from (`[syncs.NAME.fields]`).
+//!
+//! These types only say what was written; they read no row, run no SQL and know no Zoho field. A field is written in one of six
+//! forms (see [`Field`]); the forms exclude each other, and a mixture is refused while reading.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::Value;
+
+/// Zoho field name → where it comes from. A dot in a name descends into an object: see [`segments`].
+pub type Fields = BTreeMap<String, Field>;
+
+/// Where the value of one Zoho field comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Field {
+    /// `"name"` or `{ column = "name", … }`: a column of the row. The only form (with [`Field::Ref`]) that is also pulled.
+    Column(ColumnField),
+    /// `{ sql = "…" }`: an SQL expression over the row, named `this`. Push only; json is sent as it is.
+    Sql(String),
+    /// `{ value = … }`: a constant. Push only.
+    Value(Value),
+    /// `{ ref = "accounts", column = "account_id" }`: the Zoho id of a record of another sync.
+    Ref(RefField),
+    /// `{ each = "select …", item = { … } }`: a list with one object per row of a query. Push only.
+    List(ListField),
+}
+
+/// A column of the local row.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ColumnField {
+    /// The column's name, unquoted.
+    pub column: String,
+    /// The side whose changes alone count.
+    pub owner: Option<Owner>,
+    /// What happens when both sides changed; absent: the sync's own [`Conflict`].
+    pub conflict: Option<Conflict>,
+    /// With an `owner`: whether the other side's edits are overwritten (else only recorded). Default false.
+    pub repair: bool,
+    /// Local value (as text) → the Zoho values that mean the same. Empty: values cross as they are.
+    pub values: BTreeMap<String, Meanings>,
+}
+
+/// The Zoho id of the record of sync `sync` whose local key stands in `column`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefField {
+    /// The other sync's name (written `ref`).
+    pub sync: String,
+    /// The local column that holds the other record's key.
+    pub column: String,
+    /// The side whose changes alone count.
+    pub owner: Option<Owner>,
+    /// What happens when both sides changed; absent: the sync's own.
+    pub conflict: Option<Conflict>,
+    /// As [`ColumnField::repair`].
+    pub repair: bool,
+}
+
+/// A list: one object per row of a query, in the query's order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListField {
+    /// The query; the row is `this`.
+    pub each: String,
+    /// The object made of each row: columns, values and refs over the query's columns (no `sql`, no list: write those in `each`).
+    pub item: Fields,
+    /// Sent as the only object where `each` yields no row; columns of `this`. Empty: an empty list is sent.
+    pub or_else: Fields,
+}
+
+/// What Zoho calls one local value: the first is sent, all are read as that local value. Never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Meanings(Vec<Value>);
+
+impl Meanings {
+    /// The one that is sent.
+    pub fn sent(&self) -> &Value {
+        &self.0[0]
+    }
+
+    /// All that are read as the local value, the sent one first.
+    pub fn read(&self) -> &[Value] {
+        &self.0
+    }
+}
+
+/// A side of a sync.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Owner {
+    /// The database.
+    Local,
+    /// The Zoho app.
+    Zoho,
+}
+
+/// What happens to a field that changed on both sides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Conflict {
+    /// The database wins.
+    Local,
+    /// Zoho wins.
+    Zoho,
+    /// The later change wins, by capture time and Zoho's modified time.
+    #[default]
+    Newest,
+    /// A person decides; the field is left alone on both sides until then.
+    Manual,
+}
+
+/// The names that lead to a field: `billing_address.street` → `billing_address`, `street`.
+pub fn segments(name: &str) -> impl Iterator<Item = &str> {
+    name.split('.')
+}
+
+impl Field {
+    /// A plain column, as `"name"` in the file.
+    pub fn column(name: impl Into<String>) -> Self {
+        Self::Column(ColumnField {
+            column: name.into(),
+            ..ColumnField::default()
+        })
+    }
+
+    /// Whether Zoho's value can be written back into a column.
+    pub fn is_pulled(&self) -> bool {
+        match self {
+            Self::Column(_) | Self::Ref(_) => true,
+            Self::Sql(_) | Self::Value(_) | Self::List(_) => false,
+        }
+    }
+
+    /// The names of all syncs that this field refers to, list items included.
+    pub fn refs(&self) -> Vec<&str> {
+        match self {
+            Self::Ref(field) => vec![&field.sync],
+            Self::List(list) => list
+                .item
+                .values()
+                .chain(list.or_else.values())
+                .flat_map(Self::refs)
+                .collect(),
+            Self::Column(_) | Self::Sql(_) | Self::Value(_) => Vec::new(),
+        }
+    }
+}
+
+/// The long form as it stands in the file; which keys are present says which [`Field`] is meant.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "FieldTable")]
+struct Table {
+    /// A column of the row (or, with `ref`, the column that holds the other record's key).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    column: Option<String>,
+    /// SQL over the row `this`; push only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sql: Option<String>,
+    /// A constant; push only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    value: Option<Value>,
+    /// The name of another sync.
+    #[serde(default, rename = "ref", skip_serializing_if = "Option::is_none")]
+    reference: Option<String>,
+    /// A query over `this` that yields the rows of a list; push only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    each: Option<String>,
+    /// The object made of each row.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    item: Fields,
+    /// The only object where `each` is empty.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    or_else: Fields,
+    /// The side whose changes alone count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    owner: Option<Owner>,
+    /// What happens when both sides changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    conflict: Option<Conflict>,
+    /// Overwrite the other side's edits of an owned field.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    repair: bool,
+    /// Local value → Zoho value, or a list of which the first is sent and all are read.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    values: BTreeMap<String, Meanings>,
+}
+
+const FORMS: &str = "write \"column\", { column = … }, { sql = … }, { value = … }, { ref = …, column = … } or { each = …, item = … }";
+
+impl Table {
+    fn into_field(self) -> Result<Field, String> {
+        let forms = [
+            self.each.is_some(),
+            self.reference.is_some(),
+            self.sql.is_some(),
+            self.value.is_some(),
+        ];
+        let chosen = forms.iter().filter(|present| **present).count();
+        let column_alone = chosen == 0 && self.column.is_some();
+        if chosen > 1
+            || (chosen == 0 && !column_alone)
+            || (self.column.is_some() && !column_alone && self.reference.is_none())
+        {
+            return Err(format!("a field comes from exactly one place: {FORMS}"));
+        }
+        self.refuse_keys_of_other_forms(column_alone)?;
+        let (owner, conflict, repair) = (self.owner, self.conflict, self.repair);
+        if let Some(each) = self.each {
+            if self.item.is_empty() {
+                return Err(
+                    "a list needs `item`: the object to make of each row of `each`".to_owned(),
+                );
+            }
+            return Ok(Field::List(ListField {
+                each,
+                item: self.item,
+                or_else: self.or_else,
+            }));
+        }
+        match (self.reference, self.sql, self.value, self.column) {
+            (Some(sync), _, _, Some(column)) => Ok(Field::Ref(RefField {
+                sync,
+                column,
+                owner,
+                conflict,
+                repair,
+            })),
+            (Some(_), _, _, None) => Err(
+                "`ref` needs `column`: the local column that holds the other record's key"
+                    .to_owned(),
+            ),
+            (None, Some(sql), _, _) => Ok(Field::Sql(sql)),
+            (None, None, Some(value), _) => Ok(Field::Value(value)),
+            (None, None, None, column) => Ok(Field::Column(ColumnField {
+                column: column.unwrap_or_default(),
+                owner,
+                conflict,
+                repair,
+                values: self.values,
+            })),
+        }
+    }
+
+    fn refuse_keys_of_other_forms(&self, column_alone: bool) -> Result<(), String> {
+        let pulled = column_alone || self.reference.is_some();
+        let misplaced = [
+            (
+                !self.item.is_empty() && self.each.is_none(),
+                "`item` belongs to a list; give `each` too",
+            ),
+            (
+                !self.or_else.is_empty() && self.each.is_none(),
+                "`or_else` belongs to a list; give `each` too",
+            ),
+            (
+                !self.values.is_empty() && !column_alone,
+                "`values` belongs to a column; elsewhere translate in the SQL",
+            ),
+            (
+                self.owner.is_some() && !pulled,
+                "`owner` belongs to a column or a ref; everything else is pushed only",
+            ),
+            (
+                self.conflict.is_some() && !pulled,
+                "`conflict` belongs to a column or a ref; everything else is pushed only",
+            ),
+            (
+                self.repair && self.owner.is_none(),
+                "`repair` says what to do with edits of the side that is not `owner`; give `owner` too",
+            ),
+        ];
+        misplaced
+            .iter()
+            .find(|(wrong, _)| *wrong)
+            .map_or(Ok(()), |(_, message)| Err((*message).to_owned()))
+    }
+}
+
+impl Serialize for Field {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let table = match self.clone() {
+            Self::Column(field)
+                if field
+                    == (ColumnField {
+                        column: field.column.clone(),
+                        ..ColumnField::default()
+                    }) =>
+            {
+                return serializer.serialize_str(&field.column);
+            }
+            Self::Column(ColumnField {
+                column,
+                owner,
+                conflict,
+                repair,
+                values,
+            }) => Table {
+                column: Some(column),
+                owner,
+                conflict,
+                repair,
+                values,
+                ..Table::default()
+            },
+            Self::Sql(sql) => Table {
+                sql: Some(sql),
+                ..Table::default()
+            },
+            Self::Value(value) => Table {
+                value: Some(value),
+                ..Table::default()
+            },
+            Self::Ref(RefField {
+                sync,
+                column,
+                owner,
+                conflict,
+                repair,
+            }) => Table {
+                reference: Some(sync),
+                column: Some(column),
+                owner,
+                conflict,
+                repair,
+                ..Table::default()
+            },
+            Self::List(ListField {
+                each,
+                item,
+                or_else,
+            }) => Table {
+                each: Some(each),
+                item,
+                or_else,
+                ..Table::default()
+            },
+        };
+        table.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Field {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(FieldVisitor)
+    }
+}
+
+struct FieldVisitor;
+
+impl<'de> Visitor<'de> for FieldVisitor {
+    type Value = Field;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "where the field comes from; {FORMS}")
+    }
+
+    fn visit_str<E: de::Error>(self, column: &str) -> Result<Field, E> {
+        Ok(Field::column(column))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Field, A::Error> {
+        Table::deserialize(MapAccessDeserializer::new(map))?
+            .into_field()
+            .map_err(de::Error::custom)
+    }
+}
+
+impl JsonSchema for Field {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Field".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let table = generator.subschema_for::<Table>();
+        json_schema!({
+            "description": "A column's name, or a table that says where the field comes from.",
+            "anyOf": [{ "type": "string" }, table],
+        })
+    }
+}
+
+impl Serialize for Meanings {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0.as_slice() {
+            [only] => only.serialize(serializer),
+            several => several.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Meanings {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Value::deserialize(deserializer)? {
+            Value::Array(several) if several.is_empty() => Err(de::Error::custom(
+                "an empty list says nothing; name at least the value to send",
+            )),
+            Value::Array(several)
+                if several.iter().any(|one| one.is_array() || one.is_object()) =>
+            {
+                Err(de::Error::custom(
+                    "expected texts, numbers or booleans in the list",
+                ))
+            }
+            Value::Array(several) => Ok(Self(several)),
+            Value::Object(_) => Err(de::Error::custom(
+                "expected a text, a number, a boolean, or a list of them",
+            )),
+            one => Ok(Self(vec![one])),
+        }
+    }
+}
+
+impl JsonSchema for Meanings {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Meanings".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let scalar = serde_json::json!(["string", "number", "boolean"]);
+        json_schema!({ "anyOf": [{ "type": scalar }, { "type": "array", "minItems": 1, "items": { "type": scalar } }] })
+    }
+}
+
+#[cfg(test)]
+mod tests;

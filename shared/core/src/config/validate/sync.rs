@@ -1,0 +1,279 @@
+//! Syncs and their mappings.
+
+use super::super::Config;
+use super::super::field::{Field, Fields, segments};
+use super::super::sync::{Module, OnDelete, Product, Sync, WhenFalse};
+use super::Check;
+
+/// The field by which CRM's upsert finds an existing record without being told that it is unique; Zoho CRM API v8, "Upsert Records",
+/// duplicate check fields. Modules not named here are custom ones, whose field is Name.
+fn system_field(module: &Module) -> &'static str {
+    match module.name.as_str() {
+        "Leads" | "Contacts" => "Email",
+        "Accounts" => "Account_Name",
+        "Deals" => "Deal_Name",
+        "Products" => "Product_Name",
+        "Campaigns" => "Campaign_Name",
+        "Vendors" => "Vendor_Name",
+        "Price_Books" => "Price_Book_Name",
+        "Quotes" | "Cases" | "Sales_Orders" | "Purchase_Orders" | "Invoices" => "Subject",
+        _ => "Name",
+    }
+}
+
+impl Check<'_> {
+    pub(super) fn sync(&mut self, config: &Config, sync: &Sync) {
+        let name = sync.name.as_str();
+        let at = |key| ["syncs", name, key];
+        let known = config.connections.keys().map(String::as_str).collect();
+        self.reference(&at("connection"), "connections", &sync.connection, known);
+        self.filled(&at("table"), &sync.table);
+        let columns = sync.key.columns();
+        self.wrong_if(columns.is_empty(), &at("key"), "name at least one column");
+        self.wrong_if(
+            columns.iter().any(|column| column.trim().is_empty()),
+            &at("key"),
+            "must not be empty",
+        );
+        let twice = columns
+            .iter()
+            .enumerate()
+            .any(|(index, column)| columns[..index].contains(column));
+        self.wrong_if(twice, &at("key"), "names a column twice");
+        if let Some(when) = &sync.when {
+            self.filled(&at("when"), when);
+        }
+        self.wrong_if(
+            sync.brake.per.is_zero(),
+            &at("brake"),
+            "`per` must be longer than 0s",
+        );
+        for watch in &sync.watch {
+            self.wrong_if(
+                watch.table.trim().is_empty() || watch.key.trim().is_empty(),
+                &at("watch"),
+                "`table` and `key` must not be empty",
+            );
+        }
+        let crm = sync.module.product == Product::Crm;
+        self.wrong_if(
+            sync.skip_workflows && !crm,
+            &at("skip_workflows"),
+            "only CRM writes can skip workflows; remove it",
+        );
+        self.deletes(sync);
+        self.creates(sync);
+        self.directions(sync);
+        self.mapping(config, sync);
+    }
+
+    fn deletes(&mut self, sync: &Sync) {
+        let at = |key| ["syncs", sync.name.as_str(), key];
+        let marks = sync.on_delete == OnDelete::Mark;
+        self.wrong_if(marks && sync.mark.is_empty(), &at("mark"), "on_delete = \"mark\" needs it: the Zoho fields to set, such as { status = \"inactive\" }");
+        if !marks && !sync.mark.is_empty() {
+            self.note(&at("mark"), "has no effect without on_delete = \"mark\"");
+        }
+        let nothing_to_do =
+            sync.when_false == WhenFalse::Delete && sync.on_delete == OnDelete::Ignore;
+        self.wrong_if(nothing_to_do, &at("when_false"), "\"delete\" does what `on_delete` says, which is \"ignore\"; choose mark, void or delete there");
+    }
+
+    /// A create must be one that cannot happen twice.
+    fn creates(&mut self, sync: &Sync) {
+        let at = |key| ["syncs", sync.name.as_str(), key];
+        for field in &sync.match_on {
+            let mapped = sync.fields.contains_key(field)
+                || self.in_file(&["syncs", &sync.name, "fields", field]);
+            if !mapped {
+                self.wrong(
+                    &at("match_on"),
+                    format!("names `{field}`, which is not among the sync's fields; map it"),
+                );
+            }
+        }
+        if let Some(reference) = &sync.reference {
+            self.filled(&at("reference"), reference);
+            self.wrong_if(
+                sync.fields.contains_key(reference),
+                &at("reference"),
+                "names a field that is mapped; it must be one that nothing else writes",
+            );
+        }
+        if sync.module.product != Product::Crm
+            || !sync.direction.pushes()
+            || sync.reference.is_some()
+        {
+            return;
+        }
+        let system = system_field(&sync.module);
+        if sync.match_on.is_empty() {
+            let advice = format!(
+                "a CRM sync needs `reference` (a field that carries our key) or `match_on` with a field that CRM keeps unique, such as [\"{system}\"]; else a create could happen twice"
+            );
+            self.wrong(&at("reference"), advice);
+        } else if !sync.match_on.iter().any(|field| field == system) {
+            let fields = sync.match_on.join(", ");
+            self.note(
+                &at("match_on"),
+                format!(
+                    "works only if {fields} is marked unique in {}; `sluice check` asks Zoho",
+                    sync.module
+                ),
+            );
+        }
+    }
+
+    fn directions(&mut self, sync: &Sync) {
+        let at = |key| ["syncs", sync.name.as_str(), key];
+        let written = |key| self.in_file(&at(key));
+        let (fields, columns) = (
+            written("fields") && !sync.fields.is_empty(),
+            written("columns") && !sync.columns.is_empty(),
+        );
+        let (pushes, pulls) = (sync.direction.pushes(), sync.direction.pulls());
+        self.wrong_if(
+            pushes && !fields,
+            &at("fields"),
+            "a sync that pushes needs at least one field",
+        );
+        self.wrong_if(
+            !pushes && !fields && !columns,
+            &at("fields"),
+            "a sync that pulls needs `fields` or `columns`",
+        );
+        self.wrong_if(
+            !pulls && columns,
+            &at("columns"),
+            "is for pulling; set direction to \"pull\" or \"both\", or remove it",
+        );
+        for (name, field) in &sync.fields {
+            let at = ["syncs", sync.name.as_str(), "fields", name.as_str()];
+            self.wrong_if(
+                !pushes && !field.is_pulled(),
+                &at,
+                "sql, value and lists are for pushing; use [columns] to pull with SQL",
+            );
+            if let Field::Column(field) = field {
+                let ours = sync
+                    .writeback
+                    .columns()
+                    .any(|column| column == field.column);
+                self.wrong_if(
+                    pushes && ours,
+                    &at,
+                    "maps a column that `writeback` writes; each push would cause the next",
+                );
+                let twice = sync.columns.contains_key(&field.column);
+                self.wrong_if(
+                    pulls && twice,
+                    &at,
+                    "its column is also written by [columns]; keep one",
+                );
+            }
+        }
+        for (column, sql) in &sync.columns {
+            self.filled(&["syncs", &sync.name, "columns", column], sql);
+        }
+    }
+
+    fn mapping(&mut self, config: &Config, sync: &Sync) {
+        self.fields(config, sync, &["syncs", &sync.name, "fields"], &sync.fields);
+        for (name, field) in &sync.fields {
+            if let Field::List(list) = field {
+                self.fields(
+                    config,
+                    sync,
+                    &["syncs", &sync.name, "fields", name, "item"],
+                    &list.item,
+                );
+                self.fields(
+                    config,
+                    sync,
+                    &["syncs", &sync.name, "fields", name, "or_else"],
+                    &list.or_else,
+                );
+                self.items(
+                    &["syncs", &sync.name, "fields", name, "item"],
+                    &list.item,
+                    true,
+                );
+                self.items(
+                    &["syncs", &sync.name, "fields", name, "or_else"],
+                    &list.or_else,
+                    false,
+                );
+            }
+        }
+    }
+
+    fn fields(&mut self, config: &Config, sync: &Sync, at: &[&str], fields: &Fields) {
+        for (name, field) in fields {
+            let path = [at, &[name.as_str()]].concat();
+            let part_missing = segments(name).any(|segment| segment.trim().is_empty());
+            self.wrong_if(part_missing, &path, "a Zoho field's name has no empty part");
+            let parents = name
+                .match_indices('.')
+                .map(|(position, _)| &name[..position]);
+            if let Some(parent) = parents
+                .into_iter()
+                .find(|parent| fields.contains_key(*parent))
+            {
+                self.wrong(
+                    &path,
+                    format!("`{parent}` is mapped as a whole too; keep one"),
+                );
+            }
+            match field {
+                Field::Column(field) => self.filled(&path, &field.column),
+                Field::Sql(sql) => self.filled(&path, sql),
+                Field::List(list) => self.filled(&path, &list.each),
+                Field::Value(_) => {}
+                Field::Ref(field) => {
+                    self.filled(&path, &field.column);
+                    self.reference(
+                        &path,
+                        "syncs",
+                        &field.sync,
+                        config.syncs.keys().map(String::as_str).collect(),
+                    );
+                    let other = config.syncs.get(&field.sync);
+                    let elsewhere = other.is_some_and(|other| other.connection != sync.connection);
+                    self.wrong_if(
+                        elsewhere,
+                        &path,
+                        "refers to a sync of another connection, whose Zoho ids mean nothing here",
+                    );
+                }
+            }
+        }
+    }
+
+    /// What stands inside a list is pushed only, and its SQL is `each`.
+    fn items(&mut self, at: &[&str], fields: &Fields, of_each: bool) {
+        for (name, field) in fields {
+            let path = [at, &[name.as_str()]].concat();
+            let owned = match field {
+                Field::Column(field) => field.owner.is_some() || field.conflict.is_some(),
+                Field::Ref(field) => field.owner.is_some() || field.conflict.is_some(),
+                Field::Sql(_) => {
+                    self.wrong_if(
+                        of_each,
+                        &path,
+                        "write the expression as a column of `each`, and name that column here",
+                    );
+                    false
+                }
+                Field::List(_) => {
+                    self.wrong(
+                        &path,
+                        "a list does not stand inside a list; build the inner one as json in SQL",
+                    );
+                    false
+                }
+                Field::Value(_) => false,
+            };
+            self.wrong_if(owned, &path, "`owner` and `conflict` belong to fields of the record; a list is pushed only, as a whole");
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! The calls of one batch: the grant in hand, what became of the last one, and how to ask for another.
+//!
+//! Shared between the handler, which calls, and the settle, which must know what was sent even if the handler panicked.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use sluice_core::db::Db;
+use sluice_core::grant::Grant;
+
+use crate::settle::{Health, Report};
+use crate::store;
+
+/// The calls of one batch.
+#[derive(Debug, Clone)]
+pub struct Calls {
+    token: i64,
+    worker: Arc<str>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug)]
+struct State {
+    grant: Option<Grant>,
+    report: Report,
+    calls: u16,
+}
+
+/// Why there is no grant.
+#[derive(Debug, thiserror::Error)]
+pub enum NoGrant {
+    /// The budget has none now: settle with `continue`.
+    #[error("the budget has no further call now")]
+    Later,
+    /// The lease was lost: drop everything.
+    #[error("the lease on the batch was lost")]
+    Lost,
+    /// The ledger could not be asked; without it nothing is sent.
+    #[error("the ledger could not be asked")]
+    Ledger(#[source] sqlx::Error),
+}
+
+impl Calls {
+    /// The calls of a batch that was just claimed with a grant.
+    pub fn new(token: i64, worker: Arc<str>, grant: Grant) -> Self {
+        let state = State { grant: Some(grant), report: Report::default(), calls: 0 };
+        Self { token, worker, state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// The grant of the claim, or another one: asked for once, without waiting.
+    ///
+    /// # Errors
+    /// [`NoGrant`], for each of which nothing may be sent.
+    pub async fn grant(&self, db: &Db) -> Result<Grant, NoGrant> {
+        let report = {
+            let mut state = self.lock();
+            if let Some(grant) = state.grant.take() {
+                return Ok(grant);
+            }
+            state.report
+        };
+        let asked_at = Instant::now();
+        let answer = store::grant_again(db, self.token, &self.worker, &report).await.map_err(NoGrant::Ledger)?;
+        let mut state = self.lock();
+        match answer {
+            store::Again::Lost => Err(NoGrant::Lost),
+            store::Again::Later => {
+                // the place of the call before was settled by asking; nothing is in hand
+                state.report = Report { sent: false, ..Report::default() };
+                Err(NoGrant::Later)
+            }
+            store::Again::Granted { place, valid } => {
+                state.report = Report::default();
+                Ok(Grant::issued(place, asked_at, valid))
+            }
+        }
+    }
+
+    /// Says that a request is about to leave. Before it does: what happens between is then taken for sent.
+    pub fn sending(&self) {
+        let mut state = self.lock();
+        state.report = Report { sent: true, ..Report::default() };
+        state.calls += 1;
+    }
+
+    /// The grant was late, or the request could not be made: nothing left after all.
+    pub fn not_sent(&self) {
+        let mut state = self.lock();
+        state.report = Report::default();
+        state.calls = state.calls.saturating_sub(1);
+    }
+
+    /// An answer came, after `latency`. `below_500`: the product works. `blocked_for`: it refuses everybody that long.
+    pub fn answered(&self, latency: Duration, below_500: bool, blocked_for: Option<Duration>) {
+        let health = if below_500 { Health::Answered } else { Health::Unanswered };
+        self.lock().report = Report { sent: true, answered_in: Some(latency), health, blocked_for };
+    }
+
+    /// No answer came.
+    pub fn unanswered(&self) {
+        self.lock().report = Report { sent: true, health: Health::Unanswered, ..Report::default() };
+    }
+
+    /// What became of the call in hand. A grant that was never used counts as not sent.
+    pub fn report(&self) -> Report {
+        self.lock().report
+    }
+
+    /// Calls made so far.
+    pub fn made(&self) -> u16 {
+        self.lock().calls
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,144 @@
+//! What a settle says: what became of the call, and of each record.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use crate::outcome::Outcome;
+
+/// What became of the call in hand, for the ledger and the circuit.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Report {
+    /// Bytes may have left. Pessimistic: set before sending.
+    pub sent: bool,
+    /// The answer's latency; `None` while there is none.
+    pub answered_in: Option<Duration>,
+    /// What the call says about the product's health.
+    pub health: Health,
+    /// Zoho refuses everybody for this long.
+    pub blocked_for: Option<Duration>,
+}
+
+/// What a call says about its product.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Health {
+    /// Nothing.
+    #[default]
+    Unsaid,
+    /// An answer below 500.
+    Answered,
+    /// A 5xx, a time-out, no connection.
+    Unanswered,
+}
+
+impl Report {
+    /// The form that the SQL functions take.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "sent": self.sent,
+            "answered": self.answered_in.is_some(),
+            "answer_ms": self.answered_in.map(millis),
+            "health": match self.health { Health::Unsaid => None, Health::Answered => Some("answered"), Health::Unanswered => Some("unanswered") },
+            "blocked_ms": self.blocked_for.map(millis),
+            "blocked_reason": self.blocked_for.map(|_| "Zoho answered 429"),
+        })
+    }
+}
+
+/// What is known of a create after a run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Create {
+    /// None was sent by this run; an older doubt stays.
+    #[default]
+    None,
+    /// Whether there was one is known.
+    Settled,
+    /// One was sent whose outcome nobody knows.
+    Doubt,
+}
+
+/// What became of one record.
+#[derive(Debug, Clone)]
+pub struct Settlement {
+    /// The slot.
+    pub slot: i64,
+    /// The outcome.
+    pub outcome: Outcome,
+    /// What is known of its create.
+    pub create: Create,
+    /// A write to the record was sent: `min_interval` counts from now.
+    pub pushed: bool,
+    /// How long the run took.
+    pub ms: Option<u32>,
+    /// Calls spent on it.
+    pub calls: u16,
+    /// Masked summary of what was sent.
+    pub request: Option<Value>,
+    /// Masked summary of what came back.
+    pub response: Option<Value>,
+}
+
+impl Settlement {
+    /// A settlement about which nothing else is known.
+    pub fn new(slot: i64, outcome: Outcome) -> Self {
+        Self { slot, outcome, create: Create::None, pushed: false, ms: None, calls: 0, request: None, response: None }
+    }
+
+    /// The form that `sluice.settle` takes.
+    pub fn to_json(&self) -> Value {
+        let mut o = Map::new();
+        let mut put = |name: &str, value: Value| {
+            if !value.is_null() {
+                o.insert(name.to_owned(), value);
+            }
+        };
+        put("slot", json!(self.slot));
+        put("outcome", json!(self.outcome.as_str()));
+        put("create", match self.create { Create::None => Value::Null, Create::Settled => json!("settled"), Create::Doubt => json!("doubt") });
+        put("pushed", json!(self.pushed));
+        put("calls", json!(self.calls));
+        put("ms", json!(self.ms));
+        put("request", json!(self.request));
+        put("response", json!(self.response));
+        match &self.outcome {
+            Outcome::Done { reason } => put("reason", json!(reason)),
+            Outcome::Continue { progress } => put("progress", json!(progress)),
+            Outcome::Retry(r) => {
+                put("delay_ms", json!(millis(r.after)));
+                put("hold_ms", json!(r.hold.map(millis)));
+                put("counts", json!(r.counts));
+                put("unbooked", json!(r.unbooked));
+                put("panic", json!(r.panicked));
+                put("max_batch", json!(r.max_batch));
+                put("message", json!(r.message));
+                put("http_status", json!(r.http_status));
+                put("progress", json!(r.progress));
+            }
+            Outcome::Snooze { after, reason } => {
+                put("delay_ms", json!(millis(*after)));
+                put("reason", json!(reason));
+            }
+            Outcome::Wait { sync, key } => {
+                put("waiting_sync", json!(sync));
+                put("waiting_key", json!(key));
+                put("reason", json!(format!("waits for {sync} {key}")));
+            }
+            Outcome::Dead(letter) => {
+                put("class", json!(letter.class));
+                put("code", json!(letter.code));
+                put("field", json!(letter.field));
+                put("message", json!(letter.message));
+                put("hint", json!(letter.hint));
+                put("http_status", json!(letter.http_status));
+                put("response", json!(letter.response));
+                put("depends_sync", json!(letter.depends_on.as_ref().map(|d| &d.0)));
+                put("depends_key", json!(letter.depends_on.as_ref().map(|d| &d.1)));
+            }
+        }
+        Value::Object(o)
+    }
+}
+
+fn millis(d: Duration) -> u64 {
+    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
+}

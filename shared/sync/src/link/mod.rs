@@ -1,0 +1,59 @@
+//! What both sides agreed on, record by record.
+//!
+//! A [`Link`] joins a local key to a Zoho id and keeps, per field, the pair of values last agreed on. Its halves advance only on
+//! confirmed success ([`agreed`]); [`store`] is the only place that reads or writes the table.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub mod agreed;
+pub mod store;
+
+/// Zoho field → the pair of values last agreed on. A field that is absent was never agreed on.
+pub type Pairs = BTreeMap<String, Pair>;
+
+/// The value of one field on both sides, each as its own side prints it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Pair {
+    /// As it was read from the row; a reference is the key that the row holds.
+    pub local: Value,
+    /// As Zoho answered it; where its answer does not carry the record, as it was sent.
+    pub zoho: Value,
+    /// Whether `zoho` was read from Zoho.
+    pub confirmed: bool,
+}
+
+/// A row of `sluice.link`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Link {
+    /// The sync.
+    pub sync: String,
+    /// The canonical local key.
+    pub key: String,
+    /// The Zoho record, once it is known.
+    pub zoho_id: Option<String>,
+    /// What was agreed on.
+    pub fields: Pairs,
+    /// Zoho's own time of the newest state that we know.
+    pub zoho_modified_at: Option<DateTime<Utc>>,
+    /// A create is under way, or lost, since then.
+    pub create_sent_at: Option<DateTime<Utc>>,
+    /// Creates sent whose outcome was never learnt.
+    pub creates: i16,
+    /// When a repeated create is to be looked up once more.
+    pub look_again_at: Option<DateTime<Utc>>,
+    /// When the last write was sent.
+    pub pushed_at: Option<DateTime<Utc>>,
+    /// When both sides were last known equal.
+    pub synced_at: Option<DateTime<Utc>>,
+}
+
+impl Link {
+    /// Whether a create may have reached Zoho without our knowing: it must be looked for before another is sent.
+    pub fn may_be_lost(&self) -> bool {
+        self.zoho_id.is_none() && self.creates > 0
+    }
+}

@@ -1,0 +1,219 @@
+//! Reads and writes `sluice.link`. Rows are always written in the order of (sync, key), so that two settles never deadlock.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+use sluice_core::db::Tx;
+use sqlx::types::Json;
+
+use super::{Link, Pairs};
+use crate::read::{Parents, Ref};
+
+/// How long after a repeated create Zoho is asked once more whether there are two records now: its lists may lag (finance sheet §4.2).
+pub const LOOK_AGAIN_AFTER_SECONDS: i32 = 300;
+
+/// Why links could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// One of the Zoho ids belongs to another record of the same sync: nothing was written, and the transaction is lost.
+    #[error("a Zoho record is linked to another row already: {detail}")]
+    Taken {
+        /// Postgres's detail, which names the sync and the id.
+        detail: String,
+    },
+    /// The database does not answer.
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+}
+
+/// What a confirmed success writes into a link. It ends any intent to create.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Agreed {
+    /// The canonical local key.
+    pub key: String,
+    /// The Zoho record.
+    pub zoho_id: String,
+    /// What is agreed on now: all pairs, not only the new ones.
+    pub fields: Pairs,
+    /// Zoho's own time of the state that its answer showed. `None` keeps what was known; an older time never replaces a newer one.
+    pub zoho_modified_at: Option<chrono::DateTime<chrono::Utc>>,
+    /// Whether a write was sent, from which `min_interval` counts.
+    pub written: bool,
+    /// Whether the record came of a repeated create and must be looked up once more.
+    pub look_again: bool,
+}
+
+/// The links of these keys of a sync; keys without one are absent.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn load(tx: &mut Tx, sync: &str, keys: &[String]) -> Result<BTreeMap<String, Link>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"select key, zoho_id, fields as "fields: Json<Pairs>", zoho_modified_at, create_sent_at, creates, look_again_at, pushed_at, synced_at
+           from sluice.link where sync = $1 and key = any($2)"#,
+        sync,
+        keys
+    )
+    .fetch_all(tx)
+    .await?;
+    let links = rows.into_iter().map(|row| Link {
+        sync: sync.to_owned(),
+        key: row.key,
+        zoho_id: row.zoho_id,
+        fields: row.fields.0,
+        zoho_modified_at: row.zoho_modified_at,
+        create_sent_at: row.create_sent_at,
+        creates: row.creates,
+        look_again_at: row.look_again_at,
+        pushed_at: row.pushed_at,
+        synced_at: row.synced_at,
+    });
+    Ok(links.map(|link| (link.key.clone(), link)).collect())
+}
+
+/// Writes what was agreed on for records of one sync; times are the database's.
+///
+/// # Errors
+/// [`Error::Taken`] when a Zoho id belongs to another row: ask [`keys_of`] first where that can be.
+pub async fn save(tx: &mut Tx, sync: &str, agreed: &[Agreed]) -> Result<(), Error> {
+    let rows: Vec<_> = agreed
+        .iter()
+        .map(|one| {
+            json!({
+                "key": one.key, "zoho_id": one.zoho_id, "fields": one.fields, "zoho_modified_at": one.zoho_modified_at,
+                "written": one.written, "look_again": one.look_again,
+            })
+        })
+        .collect();
+    let written = sqlx::query!(
+        "insert into sluice.link as l (sync, key, zoho_id, fields, zoho_modified_at, pushed_at, synced_at, look_again_at)
+         select $1, n.key, n.zoho_id, n.fields, n.zoho_modified_at, case when n.written then clock_timestamp() end, clock_timestamp(),
+                case when n.look_again then clock_timestamp() + make_interval(secs => $3) end
+         from jsonb_to_recordset($2) as n(key text, zoho_id text, fields jsonb, zoho_modified_at timestamptz, written bool, look_again bool)
+         order by n.key
+         on conflict on constraint link_pkey do update
+         set zoho_id = excluded.zoho_id, fields = excluded.fields, synced_at = excluded.synced_at,
+             zoho_modified_at = greatest(l.zoho_modified_at, excluded.zoho_modified_at),
+             pushed_at = coalesce(excluded.pushed_at, l.pushed_at),
+             look_again_at = coalesce(excluded.look_again_at, l.look_again_at),
+             create_sent_at = null, creates = 0",
+        sync,
+        Json(rows) as _,
+        f64::from(LOOK_AGAIN_AFTER_SECONDS)
+    )
+    .execute(tx)
+    .await;
+    match written {
+        Ok(_) => Ok(()),
+        Err(sqlx::Error::Database(error)) if error.constraint() == Some("link_zoho_id_key") => {
+            let detail = error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().and_then(|error| error.detail()).unwrap_or_default();
+            Err(Error::Taken { detail: detail.to_owned() })
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The Zoho ids of the records that rows refer to. A parent without Zoho id is absent.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn parents(tx: &mut Tx, refs: &[Ref]) -> Result<Parents, sqlx::Error> {
+    let (syncs, keys): (Vec<String>, Vec<String>) = refs.iter().map(|one| (one.sync.clone(), one.key.clone())).unzip();
+    let rows = sqlx::query!(
+        r#"select l.sync, l.key, l.zoho_id as "zoho_id!"
+           from (select distinct sync, key from unnest($1::text[], $2::text[]) as r(sync, key)) r
+           join sluice.link l using (sync, key)
+           where l.zoho_id is not null"#,
+        &syncs,
+        &keys
+    )
+    .fetch_all(tx)
+    .await?;
+    Ok(rows.into_iter().map(|row| ((row.sync, row.key), row.zoho_id)).collect())
+}
+
+/// The Zoho id of one record.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn zoho_id(tx: &mut Tx, sync: &str, key: &str) -> Result<Option<String>, sqlx::Error> {
+    let found = sqlx::query_scalar!("select zoho_id from sluice.link where sync = $1 and key = $2", sync, key).fetch_optional(tx).await?;
+    Ok(found.flatten())
+}
+
+/// Zoho id → local key, for the ids that are linked.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn keys_of(tx: &mut Tx, sync: &str, zoho_ids: &[String]) -> Result<BTreeMap<String, String>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"select zoho_id as "zoho_id!", key from sluice.link where sync = $1 and zoho_id = any($2)"#,
+        sync,
+        zoho_ids
+    )
+    .fetch_all(tx)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.zoho_id, row.key)).collect())
+}
+
+/// Withdraws the intent to create, where it is certain that nothing was sent or that Zoho refused it. A link that says nothing else
+/// goes; one that counts creates of unknown outcome keeps that.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn clear_create_intents(tx: &mut Tx, sync: &str, keys: &[String]) -> Result<(), sqlx::Error> {
+    let ordered = lock(tx, sync, keys).await?;
+    sqlx::query!("delete from sluice.link where sync = $1 and key = any($2) and zoho_id is null and creates = 0", sync, &ordered)
+        .execute(&mut *tx)
+        .await?;
+    sqlx::query!(
+        "update sluice.link set create_sent_at = null where sync = $1 and key = any($2) and zoho_id is null and create_sent_at is not null",
+        sync,
+        &ordered
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Removes the links of records that are gone from Zoho.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn remove(tx: &mut Tx, sync: &str, keys: &[String]) -> Result<(), sqlx::Error> {
+    let ordered = lock(tx, sync, keys).await?;
+    sqlx::query!("delete from sluice.link where sync = $1 and key = any($2)", sync, &ordered).execute(tx).await?;
+    Ok(())
+}
+
+/// Moves a link to the row's new key. False if there was none, or if the new key has a link of its own, which then stays.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn move_key(tx: &mut Tx, sync: &str, from: &str, to: &str) -> Result<bool, sqlx::Error> {
+    lock(tx, sync, &[from.to_owned(), to.to_owned()]).await?;
+    let moved = sqlx::query!(
+        "update sluice.link set key = $3
+         where sync = $1 and key = $2 and not exists (select from sluice.link where sync = $1 and key = $3)",
+        sync,
+        from,
+        to
+    )
+    .execute(tx)
+    .await?;
+    Ok(moved.rows_affected() == 1)
+}
+
+/// Notes that a repeated create was looked up again and found to be single.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn looked_again(tx: &mut Tx, sync: &str, key: &str) -> Result<(), sqlx::Error> {
+    sqlx::query!("update sluice.link set look_again_at = null where sync = $1 and key = $2", sync, key).execute(tx).await?;
+    Ok(())
+}
+
+/// Locks rows in their one order; a delete or update over many keys would lock in the order of its plan.
+async fn lock(tx: &mut Tx, sync: &str, keys: &[String]) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar!("select key from sluice.link where sync = $1 and key = any($2) order by key for update", sync, keys).fetch_all(tx).await
+}

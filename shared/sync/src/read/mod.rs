@@ -1,0 +1,293 @@
+//! Reads rows through a mapping, as they are at that moment.
+//!
+//! One statement reads a whole batch, in a read-only transaction with a time limit and under the role for expressions. A row on
+//! which an expression fails is found out and told apart; it never fails the others. Nothing here writes, and no value passes
+//! through a float.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use sluice_core::db::dynamic::{self, Expression, Ident};
+use sluice_core::db::{Db, Tx};
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
+
+use crate::definition::{Definition, KeyColumn, Watch};
+
+mod decode;
+mod row;
+mod statement;
+
+pub use row::{Class, FieldValue, Parents, Problem, Ref, Row};
+use statement::Part;
+
+/// How long one statement with expressions of the configuration may take.
+pub const STATEMENT_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long the search for the guilty rows of a batch may take. What is not told apart by then fails with the batch's error.
+pub const ISOLATION_LIMIT: Duration = Duration::from_secs(15);
+
+/// What was found under a key.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Found {
+    /// The row. It may have problems.
+    Row(Row),
+    /// No row has this key.
+    Gone,
+}
+
+/// Why a batch could not be read at all.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The table or an expression no longer fits: nothing of this sync can be read until that is mended.
+    #[error("the mapping cannot be read: {}", .problems.iter().map(|p| format!("{}: {}", p.field, p.message)).collect::<Vec<_>>().join("; "))]
+    Broken {
+        /// By field.
+        problems: Vec<Problem>,
+    },
+    /// The database does not answer, or refuses for a reason that passes.
+    #[error("the database could not be read")]
+    Unavailable(#[from] sqlx::Error),
+}
+
+/// Reads rows through mappings.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    db: Db,
+    role: Option<String>,
+}
+
+impl Reader {
+    /// Expressions run under `role` (`[database] expression_role`); none: the connection's own.
+    pub fn new(db: Db, role: Option<String>) -> Self {
+        Self { db, role }
+    }
+
+    /// Reads the rows of these canonical keys. Every key is in the answer.
+    ///
+    /// # Errors
+    /// [`Error::Broken`] when the mapping no longer fits the table, [`Error::Unavailable`] when the database does not answer. A bad
+    /// row is no error: it carries its [`Problem`]s.
+    pub async fn rows(&self, definition: &Definition, keys: &[String]) -> Result<BTreeMap<String, Found>, Error> {
+        let mut found: BTreeMap<String, Found> = keys.iter().map(|key| (key.clone(), Found::Gone)).collect();
+        let mut parts: Vec<Vec<String>> = vec![found.keys().cloned().collect()];
+        let started = Instant::now();
+        while let Some(keys) = parts.pop().filter(|keys| !keys.is_empty()) {
+            match self.part(definition, Part::Whole, &keys).await {
+                Ok(rows) => assemble(definition, rows, &mut found),
+                Err(error) => match Fault::of(&error) {
+                    Fault::Passing => return Err(error.into()),
+                    Fault::Definition => return Err(self.explain(definition, error).await?),
+                    Fault::Row if keys.len() > 1 && started.elapsed() < ISOLATION_LIMIT => {
+                        let (left, right) = keys.split_at(keys.len() / 2);
+                        parts.extend([left.to_vec(), right.to_vec()]);
+                    }
+                    Fault::Row if started.elapsed() < ISOLATION_LIMIT => {
+                        for key in keys {
+                            let row = self.alone(definition, &key, &error).await?;
+                            found.insert(key, row);
+                        }
+                    }
+                    Fault::Row => found.extend(keys.into_iter().map(|key| (key.clone(), failed(key, message(&error))))),
+                },
+            }
+        }
+        Ok(found)
+    }
+
+    /// The canonical keys after `after` in key order, at most `limit`: walk the table by giving the last one back. `filter` is SQL
+    /// over the row. Rows for which `when` is false are included, since they may have to be withdrawn.
+    ///
+    /// # Errors
+    /// When the filter is wrong or the database does not answer.
+    pub async fn keys_after(&self, definition: &Definition, filter: Option<&str>, after: Option<&str>, limit: u32) -> Result<Vec<String>, sqlx::Error> {
+        let filter = filter.map(Expression::from_configuration);
+        let mut tx = self.begin().await?;
+        let keys = dynamic::query_scalar::<String>(statement::keys(definition, filter.as_ref()))
+            .bind(after)
+            .bind(i64::from(limit))
+            .fetch_all(&mut tx)
+            .await?;
+        tx.rollback().await?;
+        Ok(keys)
+    }
+
+    /// The canonical form of a key: each part cast to its column's type and back. `Err` in the result says why it is no key.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn canonical_key(&self, key: &[KeyColumn], text: &str) -> Result<Result<String, String>, sqlx::Error> {
+        let mut tx = self.begin().await?;
+        let answer = dynamic::query_scalar::<Option<String>>(statement::canonical_key(key)).bind(text).fetch_one(&mut tx).await;
+        tx.rollback().await?;
+        match answer {
+            Ok(Some(key)) => Ok(Ok(key)),
+            Ok(None) => Ok(Err("a key needs a value for each of its columns".to_owned())),
+            Err(error) if matches!(Fault::of(&error), Fault::Row) => Ok(Err(message(&error))),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The keys that a watch's expression yields for one state of a changed row, given the columns that it names as the JSON that
+    /// capture kept. `Err` in the result is the expression's own error.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn watched_keys(&self, watch: &Watch, row: &serde_json::Value) -> Result<Result<Vec<String>, String>, sqlx::Error> {
+        let table = Ident::qualified(&watch.table.schema, &watch.table.name);
+        let mut tx = self.begin().await?;
+        let answer = dynamic::query_scalar::<String>(statement::watched_keys(&Expression::from_configuration(&watch.key), &table))
+            .bind(sqlx::types::Json(row))
+            .fetch_all(&mut tx)
+            .await;
+        tx.rollback().await?;
+        match answer {
+            Ok(keys) => Ok(Ok(keys)),
+            Err(error) if matches!(Fault::of(&error), Fault::Passing) => Err(error),
+            Err(error) => Ok(Err(message(&error))),
+        }
+    }
+
+    /// Runs every expression of a mapping over no row at all: what the database refuses is wrong for every row.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn probe(&self, definition: &Definition) -> Result<Vec<Problem>, sqlx::Error> {
+        let mut problems = Vec::new();
+        let parts = std::iter::once(Part::When).chain(definition.fields().keys().map(|path| Part::Field(path)));
+        for part in parts {
+            if let Err(error) = self.part(definition, part, &[]).await {
+                match Fault::of(&error) {
+                    Fault::Passing => return Err(error),
+                    Fault::Row | Fault::Definition => problems.push(Problem::payload(named(part), message(&error))),
+                }
+            }
+        }
+        Ok(problems)
+    }
+
+    async fn begin(&self) -> Result<Tx, sqlx::Error> {
+        let mut tx = self.db.begin_read_only(self.role.as_deref(), STATEMENT_LIMIT).await?;
+        // Texts must not depend on the session: a time is UTC, a date is ISO, whatever the role's defaults are.
+        sqlx::query("select set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO, YMD', true), set_config('IntervalStyle', 'iso_8601', true)")
+            .execute(&mut tx)
+            .await?;
+        Ok(tx)
+    }
+
+    async fn part(&self, definition: &Definition, part: Part<'_>, keys: &[String]) -> Result<Vec<PgRow>, sqlx::Error> {
+        let mut tx = self.begin().await?;
+        let rows = dynamic::query(statement::rows(definition, part)).bind(keys).fetch_all(&mut tx).await;
+        tx.rollback().await?;
+        rows
+    }
+
+    /// Reads a row on which something fails, part by part, to name what does.
+    async fn alone(&self, definition: &Definition, key: &str, whole: &sqlx::Error) -> Result<Found, sqlx::Error> {
+        let keys = [key.to_owned()];
+        let mut row = Row { key: key.to_owned(), when: false, fields: BTreeMap::new(), problems: Vec::new() };
+        for part in std::iter::once(Part::When).chain(definition.fields().keys().map(|path| Part::Field(path))) {
+            match self.part(definition, part, &keys).await {
+                Ok(rows) => match rows.as_slice() {
+                    [] => return Ok(Found::Gone),
+                    [only] => fill(definition, part, only, &mut row),
+                    _ => return Ok(failed(keys[0].clone(), NOT_UNIQUE.to_owned())),
+                },
+                Err(error) if matches!(Fault::of(&error), Fault::Passing) => return Err(error),
+                Err(error) => row.problems.push(Problem::payload(named(part), message(&error))),
+            }
+        }
+        if row.problems.is_empty() {
+            row.problems.push(Problem::payload("key", message(whole)));
+        }
+        // A row whose `when` fails must not pass for one that is excluded.
+        row.when |= row.problems.iter().any(|problem| problem.field == "when");
+        Ok(Found::Row(row))
+    }
+
+    async fn explain(&self, definition: &Definition, error: sqlx::Error) -> Result<Error, sqlx::Error> {
+        let mut problems = self.probe(definition).await?;
+        if problems.is_empty() {
+            problems.push(Problem::payload("table", message(&error)));
+        }
+        Ok(Error::Broken { problems })
+    }
+}
+
+const NOT_UNIQUE: &str = "more than one row has this key";
+
+fn named(part: Part<'_>) -> String {
+    match part {
+        Part::Field(path) => path.to_owned(),
+        Part::When | Part::Whole => "when".to_owned(),
+    }
+}
+
+fn failed(key: String, message: String) -> Found {
+    Found::Row(Row { key, when: true, fields: BTreeMap::new(), problems: vec![Problem::payload("key", message)] })
+}
+
+fn assemble(definition: &Definition, rows: Vec<PgRow>, found: &mut BTreeMap<String, Found>) {
+    for read in rows {
+        let key: String = read.get(0);
+        let mut row = Row { key: key.clone(), when: false, fields: BTreeMap::new(), problems: Vec::new() };
+        fill(definition, Part::Whole, &read, &mut row);
+        let twice = matches!(found.get(&key), Some(Found::Row(_)));
+        found.insert(key.clone(), if twice { failed(key, NOT_UNIQUE.to_owned()) } else { Found::Row(row) });
+    }
+}
+
+/// Takes what a part of the statement read into the row.
+fn fill(definition: &Definition, part: Part<'_>, read: &PgRow, row: &mut Row) {
+    let mut column = 1;
+    if part.has_when() {
+        row.when = read.get(column);
+        column += 1;
+    }
+    let mut decoded: Vec<(&str, Result<FieldValue, Problem>)> = Vec::new();
+    for (path, field) in part.fields(definition) {
+        let text: Option<String> = read.get(column);
+        decoded.push((path, decode::field(path, field, text.as_deref())));
+        column += 1;
+    }
+    let constants = definition.fields().iter().filter(|(_, field)| matches!(field, sluice_core::config::field::Field::Value(_)));
+    decoded.extend(constants.map(|(path, field)| (path.as_str(), decode::field(path, field, None))));
+    for (path, value) in decoded {
+        match value {
+            Ok(value) => drop(row.fields.insert(path.to_owned(), value)),
+            Err(problem) => row.problems.push(problem),
+        }
+    }
+}
+
+/// Whose fault a failed statement is.
+enum Fault {
+    /// One row's data.
+    Row,
+    /// The table's or an expression's: no row can be read.
+    Definition,
+    /// Nobody's: it passes.
+    Passing,
+}
+
+impl Fault {
+    /// By SQLSTATE: data exceptions, violations and errors that functions raise concern a row, and so may a time-out; syntax and
+    /// missing objects or rights concern the definition; everything else (connection, resources, shutdown) passes.
+    fn of(error: &sqlx::Error) -> Self {
+        let sqlx::Error::Database(error) = error else { return Self::Passing };
+        let Some(code) = error.code() else { return Self::Passing };
+        match code.get(..2) {
+            Some("21" | "22" | "23" | "25" | "2F" | "38" | "39" | "54" | "P0") => Self::Row,
+            Some("0A" | "3D" | "3F" | "42") => Self::Definition,
+            Some("57") if code == "57014" => Self::Row,
+            _ => Self::Passing,
+        }
+    }
+}
+
+fn message(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Database(error) => error.message().to_owned(),
+        other => other.to_string(),
+    }
+}

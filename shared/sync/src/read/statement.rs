@@ -1,0 +1,237 @@
+//! The statement that reads rows through a mapping: one for a whole batch of keys, each value as text or exact JSON.
+//!
+//! The row is called `this`; our own names in scope of the user's expressions begin with `sluice_`, so that a bare column name
+//! means the row's column and nothing else. Keys are bound, never written into the text.
+
+use sluice_core::config::field::{Field, Fields};
+use sluice_core::db::dynamic::{Expression, Ident, Sql};
+
+use crate::definition::{Definition, KeyColumn};
+
+/// Which parts of a mapping a statement reads.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Part<'a> {
+    /// `when` and all fields.
+    Whole,
+    /// `when` alone.
+    When,
+    /// One field alone.
+    Field(&'a str),
+}
+
+impl<'a> Part<'a> {
+    /// Whether the statement's second column is `when`.
+    pub(super) fn has_when(self) -> bool {
+        matches!(self, Self::Whole | Self::When)
+    }
+
+    /// The fields that have a column in the statement, in its order. Constants need none.
+    pub(super) fn fields(self, definition: &'a Definition) -> impl Iterator<Item = (&'a str, &'a Field)> {
+        let included = move |path: &str| match self {
+            Self::Whole => true,
+            Self::When => false,
+            Self::Field(only) => only == path,
+        };
+        definition
+            .fields()
+            .iter()
+            .map(|(path, field)| (path.as_str(), field))
+            .filter(move |(path, field)| included(path) && !matches!(field, Field::Value(_)))
+    }
+}
+
+/// Reads `part` for the keys in `$1` (text[]): the key as given, then `when` (boolean), then a text column per field.
+pub(super) fn rows(definition: &Definition, part: Part<'_>) -> Sql {
+    let mut sql = Sql::new("select sluice_wanted.sluice_key, sluice_row.* from pg_catalog.unnest(")
+        .placeholder()
+        .text("::pg_catalog.text[]) as sluice_wanted(sluice_key) cross join lateral (select ");
+    let mut first = true;
+    if part.has_when() {
+        sql = when(sql, definition);
+        first = false;
+    }
+    for (_, field) in part.fields(definition) {
+        sql = sql.text(if first { "" } else { ", " });
+        sql = value(sql, definition, field, &From::This(definition)).text("::pg_catalog.text");
+        first = false;
+    }
+    sql = sql.text(if first { "true" } else { "" }).text(" from ").ident(&table(definition)).text(" as this where ");
+    for (index, column) in definition.key.iter().enumerate() {
+        sql = sql.text(if index > 0 { " and " } else { "" }).text("this.").ident(&Ident::name(&column.name)).text(" = ");
+        sql = wanted(sql, definition.key.len(), index, "sluice_wanted.sluice_key").text("::").ident(&column.type_ident);
+    }
+    sql.text(") as sluice_row")
+}
+
+/// The canonical keys of the rows after `$1` (a key; null: from the start), at most `$2`, in key order.
+pub(super) fn keys(definition: &Definition, filter: Option<&Expression>) -> Sql {
+    let mut sql = key_text(Sql::new("select "), &definition.key).text(" from ").ident(&table(definition)).text(" as this where (");
+    sql = sql.numbered(1).text("::pg_catalog.text is null or (");
+    sql = key_list(sql, definition).text(") > (");
+    for (index, column) in definition.key.iter().enumerate() {
+        sql = sql.text(if index > 0 { ", " } else { "" });
+        sql = wanted(sql, definition.key.len(), index, "$1::pg_catalog.text").text("::").ident(&column.type_ident);
+    }
+    sql = sql.text("))");
+    for column in &definition.key {
+        sql = sql.text(" and this.").ident(&Ident::name(&column.name)).text(" is not null");
+    }
+    if let Some(filter) = filter {
+        sql = sql.text(" and ").expression(filter);
+    }
+    key_list(sql.text(" order by "), definition).text(" limit ").numbered(2)
+}
+
+/// The canonical form of the key in `$1`.
+pub(super) fn canonical_key(key: &[KeyColumn]) -> Sql {
+    let piece = |sql: Sql, index: usize, column: &KeyColumn| {
+        wanted(sql, key.len(), index, "$1::pg_catalog.text").text("::").ident(&column.type_ident).text("::pg_catalog.text")
+    };
+    let sql = Sql::new("select ");
+    match key {
+        [only] => piece(sql, 0, only),
+        several => {
+            let mut sql = sql.text("pg_catalog.jsonb_build_array(");
+            for (index, column) in several.iter().enumerate() {
+                sql = piece(sql.text(if index > 0 { ", " } else { "" }), index, column);
+            }
+            sql.text(")::pg_catalog.text")
+        }
+    }
+}
+
+/// Evaluates a watch's key over the changed row in `$1` (jsonb of its columns) for the columns that it names.
+pub(super) fn watched_keys(key: &Expression, table: &Ident) -> Sql {
+    Sql::new("select sluice_key.sluice_key::pg_catalog.text from pg_catalog.jsonb_populate_record(null::")
+        .ident(table)
+        .text(", $1) as this cross join lateral (select ")
+        .expression(key)
+        .text(" as sluice_key) as sluice_key where sluice_key.sluice_key is not null")
+}
+
+fn table(definition: &Definition) -> Ident {
+    Ident::qualified(&definition.table.schema, &definition.table.name)
+}
+
+/// Takes the `index`-th part out of a key's text: all of it, or an element of the JSON array that a composite key is.
+fn wanted(sql: Sql, parts: usize, index: usize, text: &'static str) -> Sql {
+    if parts == 1 {
+        sql.text("(").text(text).text(")")
+    } else {
+        sql.text("((").text(text).text(")::pg_catalog.jsonb ->> ").literal(&index.to_string()).text("::pg_catalog.int4)")
+    }
+}
+
+/// The canonical key of the row `this`.
+fn key_text(sql: Sql, key: &[KeyColumn]) -> Sql {
+    match key {
+        [only] => sql.text("this.").ident(&Ident::name(&only.name)).text("::pg_catalog.text"),
+        several => {
+            let mut sql = sql.text("pg_catalog.jsonb_build_array(");
+            for (index, column) in several.iter().enumerate() {
+                sql = sql.text(if index > 0 { ", " } else { "" });
+                sql = sql.text("this.").ident(&Ident::name(&column.name)).text("::pg_catalog.text");
+            }
+            sql.text(")::pg_catalog.text")
+        }
+    }
+}
+
+fn key_list(mut sql: Sql, definition: &Definition) -> Sql {
+    for (index, column) in definition.key.iter().enumerate() {
+        sql = sql.text(if index > 0 { ", this." } else { "this." }).ident(&Ident::name(&column.name));
+    }
+    sql
+}
+
+fn when(sql: Sql, definition: &Definition) -> Sql {
+    match &definition.sync.when {
+        Some(when) => sql.text("coalesce(").expression(&Expression::from_configuration(when)).text(", false)"),
+        None => sql.text("true"),
+    }
+}
+
+/// Where a field's columns are looked for.
+enum From<'a> {
+    /// The row itself, whose types are known.
+    This(&'a Definition),
+    /// A row of a list's `each`.
+    Item,
+}
+
+impl From<'_> {
+    fn column(&self, sql: Sql, name: &str) -> Sql {
+        let alias = match self {
+            Self::This(_) => "this.",
+            Self::Item => "sluice_item.",
+        };
+        sql.text(alias).ident(&Ident::name(name))
+    }
+}
+
+/// A field's value as jsonb (or, for refs and mapped values, as jsonb text).
+fn value(sql: Sql, definition: &Definition, field: &Field, from: &From<'_>) -> Sql {
+    match field {
+        Field::Column(field) if !field.values.is_empty() => {
+            from.column(sql.text("pg_catalog.to_jsonb("), &field.column).text("::pg_catalog.text)")
+        }
+        Field::Column(field) => match from {
+            From::This(definition) if is_time(definition, &field.column) => {
+                let column = from.column(Sql::new("("), &field.column).text(")::pg_catalog.timestamptz");
+                sql.text("pg_catalog.to_jsonb(").append(&time(&column, definition)).text(")")
+            }
+            From::This(_) => from.column(sql.text("pg_catalog.to_jsonb("), &field.column).text(")"),
+            From::Item => of_any_type(sql, definition, &from.column(Sql::new(""), &field.column)),
+        },
+        Field::Sql(expression) => of_any_type(sql, definition, &Sql::new("").expression(&Expression::from_configuration(expression))),
+        Field::Value(_) => sql.text("null::pg_catalog.jsonb"),
+        Field::Ref(field) => {
+            let sql = from.column(sql.text("pg_catalog.to_jsonb("), &field.column);
+            match definition.parents.get(&field.sync) {
+                Some(parent) => sql.text("::").ident(&parent.type_ident).text("::pg_catalog.text)"),
+                None => sql.text("::pg_catalog.text)"),
+            }
+        }
+        Field::List(list) => {
+            let each = Expression::from_configuration(&list.each);
+            let sql = sql.text(
+                "(select case when pg_catalog.jsonb_array_length(sluice_list.sluice_items) > 0 \
+                 then pg_catalog.jsonb_build_object('item', sluice_list.sluice_items) else pg_catalog.jsonb_build_object('else', ",
+            );
+            let sql = if list.or_else.is_empty() { sql.text("null") } else { object(sql, definition, &list.or_else, &From::This(definition)) };
+            let sql = sql.text(") end from (select pg_catalog.to_jsonb(array(select ");
+            let sql = object(sql, definition, &list.item, &From::Item);
+            sql.text(" from ").expression(&each).text(" as sluice_item)) as sluice_items) as sluice_list)")
+        }
+    }
+}
+
+/// An element of a list: its values as an array in the order of their names.
+fn object(sql: Sql, definition: &Definition, fields: &Fields, from: &From<'_>) -> Sql {
+    let mut sql = sql.text("pg_catalog.to_jsonb(array[");
+    for (index, field) in fields.values().enumerate() {
+        sql = value(sql.text(if index > 0 { ", " } else { "" }), definition, field, from);
+    }
+    sql.text("]::pg_catalog.jsonb[])")
+}
+
+/// A time as Zoho reads it: UTC, to the second, which is as finely as Zoho keeps time.
+fn time(timestamptz: &Sql, definition: &Definition) -> Sql {
+    let format = format!("YYYY-MM-DD\"T\"HH24:MI:SS\"{}\"", definition.module.utc_offset());
+    Sql::new("pg_catalog.to_char(").append(timestamptz).text(" at time zone 'UTC', ").literal(&format).text(")")
+}
+
+/// A value whose type only the database knows: times are told apart while it runs.
+fn of_any_type(sql: Sql, definition: &Definition, value: &Sql) -> Sql {
+    let as_time = time(&Sql::new("sluice_value.sluice_value::pg_catalog.text::pg_catalog.timestamptz"), definition);
+    sql.text("(select case when pg_catalog.pg_typeof(sluice_value.sluice_value) in ")
+        .text("('pg_catalog.timestamptz'::pg_catalog.regtype, 'pg_catalog.timestamp'::pg_catalog.regtype) then pg_catalog.to_jsonb(")
+        .append(&as_time)
+        .text(") else pg_catalog.to_jsonb(sluice_value.sluice_value) end from (select ")
+        .append(value)
+        .text(" as sluice_value) as sluice_value)")
+}
+
+fn is_time(definition: &Definition, column: &str) -> bool {
+    definition.table.column(column).is_some_and(|column| matches!(column.base_type.as_str(), "timestamptz" | "timestamp"))
+}

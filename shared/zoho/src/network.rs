@@ -1,0 +1,116 @@
+//! How the network is used: the HTTP library's set-up, deadlines, bounded bodies, and what its errors mean.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use url::Url;
+
+use crate::classify::{self, Body, Effect};
+use crate::{Error, Settings, UnknownReason};
+
+/// Longest answer that is read, in bytes: a full page of 200 records is well below.
+pub const MAX_ANSWER_BYTES: usize = 10 * 1024 * 1024;
+/// A connection that takes longer is given up, early enough that "could not connect" is told from "no answer".
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Idle connections are dropped before the other side is likely to: a write into a closed connection has an unknown outcome.
+const POOL_IDLE: Duration = Duration::from_secs(20);
+
+pub(crate) fn http_client(settings: &Settings) -> Result<reqwest::Client, reqwest::Error> {
+    let overrides = [settings.accounts_url.as_ref(), settings.api_url.as_ref()];
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("sluice/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .referer(false)
+        // By default a request refused at protocol level is sent again: a call outside the budget.
+        .retry(reqwest::retry::never())
+        .timeout(settings.request_timeout)
+        .connect_timeout(CONNECT_TIMEOUT.min(settings.request_timeout / 2))
+        .pool_idle_timeout(POOL_IDLE);
+    if overrides.into_iter().flatten().any(is_loopback) {
+        builder = builder.no_proxy();
+    }
+    if overrides
+        .into_iter()
+        .all(|url| url.is_some_and(|url| url.scheme() == "http"))
+    {
+        // No TLS will be spoken, so a machine without certificates will do.
+        builder = builder.tls_certs_only([]);
+    }
+    builder.build()
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    }
+}
+
+/// Runs `future` while the clock says so *before* each step: a process that was stopped while it connected must not go on to
+/// send when it is continued, even if its timers have not fired yet.
+pub(crate) async fn before<T>(deadline: Instant, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    poll_fn(move |cx| {
+        if Instant::now() > deadline {
+            Poll::Ready(None)
+        } else {
+            future.as_mut().poll(cx).map(Some)
+        }
+    })
+    .await
+}
+
+pub(crate) fn timed_out(effect: Effect) -> Error {
+    if effect.writes() {
+        Error::OutcomeUnknown {
+            reason: UnknownReason::TimedOut,
+        }
+    } else {
+        Error::Unavailable {
+            reason: "no answer in time".to_owned(),
+        }
+    }
+}
+
+/// The address is left out on purpose: it may hold values of records.
+pub(crate) fn transport_error(effect: Effect, error: &reqwest::Error) -> Error {
+    if error.is_connect() {
+        let what = if error.is_timeout() {
+            "no connection in time"
+        } else {
+            "no connection"
+        };
+        return Error::Unavailable {
+            reason: what.to_owned(),
+        };
+    }
+    if error.is_timeout() {
+        timed_out(effect)
+    } else {
+        classify::lost(effect)
+    }
+}
+
+pub(crate) async fn read_body(mut response: reqwest::Response) -> Body {
+    let declared = response
+        .content_length()
+        .and_then(|length| usize::try_from(length).ok());
+    if declared.is_some_and(|length| length > MAX_ANSWER_BYTES) {
+        return Body::TooLarge;
+    }
+    let mut bytes = Vec::with_capacity(declared.unwrap_or_default());
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if bytes.len() + chunk.len() > MAX_ANSWER_BYTES => {
+                return Body::TooLarge;
+            }
+            Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
+            Ok(None) => return Body::parse(&bytes),
+            Err(_) => return Body::Lost,
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Wall-clock time in the shapes Zoho prints, and the scale by which every window is shortened.
+//!
+//! Must never be used to order requests: that is what the monotonic `Instant` of their arrival is for.
+
+use std::time::Duration;
+
+use chrono::{DateTime, FixedOffset, NaiveDate, Offset as _, SecondsFormat, Utc};
+
+/// Microseconds since the Unix epoch, now.
+pub(crate) fn now_us() -> i64 {
+    Utc::now().timestamp_micros()
+}
+
+/// The zone of the simulated organisation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Zone(FixedOffset);
+
+impl Zone {
+    /// Minutes east of UTC; out of range (a day or more) means UTC.
+    pub(crate) fn from_minutes(minutes: i32) -> Self {
+        Self(FixedOffset::east_opt(minutes.saturating_mul(60)).unwrap_or(Utc.fix()))
+    }
+
+    /// `2026-06-09T13:16:45-0400`: the finance products' form, without a colon in the offset
+    /// (Zoho finance fact: recorded exchanges, June 2026).
+    pub(crate) fn finance_time(self, at: DateTime<Utc>) -> String {
+        at.with_timezone(&self.0)
+            .format("%Y-%m-%dT%H:%M:%S%z")
+            .to_string()
+    }
+
+    /// `2026-06-09T13:16:45-04:00`: the CRM's form, seconds with a colon in the offset.
+    pub(crate) fn crm_time(self, at: DateTime<Utc>) -> String {
+        at.with_timezone(&self.0)
+            .to_rfc3339_opts(SecondsFormat::Secs, false)
+    }
+
+    /// Today's date in the organisation.
+    pub(crate) fn today(self) -> NaiveDate {
+        Utc::now().with_timezone(&self.0).date_naive()
+    }
+
+    /// Seconds until the organisation's next midnight, when the daily counter starts again.
+    pub(crate) fn seconds_to_midnight(self) -> i64 {
+        let now = Utc::now().with_timezone(&self.0);
+        let midnight = (now.date_naive() + chrono::Days::new(1)).and_time(chrono::NaiveTime::MIN);
+        (midnight - now.naive_local()).num_seconds().max(1)
+    }
+}
+
+/// A length of time as it passes here: `seconds` of Zoho's, divided by the scale.
+pub(crate) fn scaled(seconds: f64, time_scale: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds / time_scale).unwrap_or(Duration::ZERO)
+}
+
+/// An ISO 8601 date-time with an offset, with or without its colon.
+pub(crate) fn parse_time(text: &str) -> Option<DateTime<Utc>> {
+    DateTime::parse_from_rfc3339(text)
+        .or_else(|_| DateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%z"))
+        .ok()
+        .map(|at| at.with_timezone(&Utc))
+}

@@ -1,0 +1,292 @@
+//! Zoho CRM v8: records of any module, upsert with its duplicate rules, and the metadata a client needs.
+//!
+//! Written from the CRM facts. Single results stand in the order of the request; a 2xx does not mean that all of
+//! them succeeded.
+
+mod check;
+mod matching;
+mod meta;
+mod read;
+mod write;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use chrono::{DateTime, Utc};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    clock::Zone,
+    exchange::{Answer, Request},
+    faults::Faults,
+    ids::Ids,
+    log::Log,
+    operations::{Action, is_reserved_module},
+    scenario::{CrmField, Scenario},
+};
+use meta::Field;
+
+/// Field values by API name.
+pub(crate) type Values = Map<String, Value>;
+
+/// One record. Times are kept to the second, as Zoho shows them.
+#[derive(Clone, Debug)]
+struct Record {
+    values: Values,
+    created: DateTime<Utc>,
+    modified: DateTime<Utc>,
+}
+
+/// One module with its records, oldest first.
+#[derive(Debug)]
+struct Module {
+    name: String,
+    id: String,
+    fields: Vec<Field>,
+    records: BTreeMap<String, Record>,
+    /// Ids by value, for the fields that duplicates are looked for in.
+    index: HashMap<String, HashMap<String, BTreeSet<String>>>,
+}
+
+/// A page that was promised: the parameters it is bound to, and where it starts.
+#[derive(Debug)]
+struct PageToken {
+    parameters: String,
+    offset: usize,
+    expires: DateTime<Utc>,
+}
+
+/// What the CRM organisation holds.
+#[derive(Debug)]
+pub(crate) struct Crm {
+    organization_id: String,
+    user_id: String,
+    modules: BTreeMap<String, Module>,
+    page_tokens: BTreeMap<String, PageToken>,
+}
+
+/// What a handler may use besides the records.
+pub(crate) struct Context<'a> {
+    pub(crate) request: &'a Request,
+    /// The path's captures: module, and id where there is one.
+    pub(crate) captures: &'a [String],
+    pub(crate) scenario: &'a Scenario,
+    pub(crate) ids: &'a mut Ids,
+    pub(crate) log: &'a mut Log,
+    pub(crate) faults: &'a mut Faults,
+}
+
+impl Context<'_> {
+    fn module(&self) -> &str {
+        self.captures.first().map_or("", String::as_str)
+    }
+
+    fn id(&self) -> &str {
+        self.captures.get(1).map_or("", String::as_str)
+    }
+
+    fn zone(&self) -> Zone {
+        Zone::from_minutes(self.scenario.utc_offset_minutes)
+    }
+}
+
+/// A refusal of a whole call, or of one record of it.
+#[derive(Clone, Debug)]
+struct Refusal {
+    code: String,
+    message: String,
+    details: Value,
+}
+
+impl Refusal {
+    fn new(code: &str, message: &str, details: Value) -> Self {
+        Self {
+            code: code.to_owned(),
+            message: message.to_owned(),
+            details,
+        }
+    }
+
+    fn to_json(&self) -> Value {
+        json!({ "code": self.code, "details": self.details, "message": self.message, "status": "error" })
+    }
+
+    fn answer(&self, status: u16) -> Answer {
+        Answer::json(status, self.to_json())
+    }
+}
+
+impl Crm {
+    pub(crate) fn new(scenario: &Scenario, ids: &mut Ids) -> Self {
+        let mut crm = Self {
+            organization_id: ids.record(),
+            user_id: ids.record(),
+            modules: BTreeMap::new(),
+            page_tokens: BTreeMap::new(),
+        };
+        let standard = meta::STANDARD_MODULES.iter().copied();
+        for name in standard.chain(scenario.crm.modules.iter().map(String::as_str)) {
+            crm.add_module(name, ids);
+        }
+        for field in &scenario.crm.fields {
+            crm.set_field(field.clone(), ids);
+        }
+        crm
+    }
+
+    fn add_module(&mut self, name: &str, ids: &mut Ids) -> &mut Module {
+        self.modules
+            .entry(name.to_owned())
+            .or_insert_with(|| Module::new(name, ids))
+    }
+
+    /// Adds a field, or replaces the one of that name; an unknown module is made.
+    pub(crate) fn set_field(&mut self, field: CrmField, ids: &mut Ids) {
+        let module = self.add_module(&field.module.clone(), ids);
+        module.set_field(field, ids);
+    }
+
+    /// Carries out one documented operation.
+    pub(crate) fn handle(&mut self, action: Action, context: &mut Context<'_>) -> Answer {
+        if is_reserved_module(context.module()) {
+            return unknown_url();
+        }
+        match action {
+            Action::CrmOrg => self.org(),
+            Action::CrmFields => self.list_fields(context),
+            Action::CrmUpsert => self.upsert(context),
+            Action::CrmCreate => self.create(context),
+            Action::CrmUpdate | Action::CrmUpdateOne => self.update(context),
+            Action::CrmList => self.list(context),
+            Action::CrmGet => self.get(context),
+            Action::CrmDelete | Action::CrmDeleteOne => self.delete(context),
+            Action::OauthToken
+            | Action::OauthRevoke
+            | Action::Customers(_)
+            | Action::Products(_)
+            | Action::Plans(_)
+            | Action::Subscriptions(_)
+            | Action::Invoices(_)
+            | Action::Payments(_)
+            | Action::Transactions
+            | Action::Events
+            | Action::Event => unknown_url(),
+        }
+    }
+
+    fn org(&self) -> Answer {
+        let body = json!({ "org": [{
+            "id": self.organization_id, "zgid": self.organization_id, "company_name": "Simulated", "type": "production",
+            "time_zone": "UTC", "currency": "US Dollar", "iso_code": "USD", "domain_name": "simulated",
+        }]});
+        Answer::json(200, body)
+    }
+
+    fn list_fields(&self, context: &Context<'_>) -> Answer {
+        let Some(name) = context.request.query("module") else {
+            return Refusal::new(
+                "REQUIRED_PARAM_MISSING",
+                "One of the expected parameter is missing",
+                json!({ "param_name": "module" }),
+            )
+            .answer(400);
+        };
+        match self.modules.get(name) {
+            Some(module) => {
+                let fields: Vec<Value> = module.fields.iter().map(Field::to_json).collect();
+                Answer::json(200, json!({ "fields": fields }))
+            }
+            None => Refusal::new(
+                "INVALID_MODULE",
+                "the module name given seems to be invalid",
+                json!({}),
+            )
+            .answer(400),
+        }
+    }
+
+    /// The module of the path, or how Zoho refuses an unknown one.
+    fn known_module(&mut self, name: &str) -> Result<&mut Module, Answer> {
+        self.modules.get_mut(name).ok_or_else(|| {
+            let details = json!({ "resource_path_index": 0 });
+            Refusal::new(
+                "INVALID_MODULE",
+                "the module name given seems to be invalid",
+                details,
+            )
+            .answer(400)
+        })
+    }
+
+    /// The names of all modules; this and the next two are for the admin API.
+    pub(crate) fn module_names(&self) -> Vec<&str> {
+        self.modules.keys().map(String::as_str).collect()
+    }
+
+    pub(crate) fn count(&self, module: &str) -> usize {
+        self.modules
+            .get(module)
+            .map_or(0, |module| module.records.len())
+    }
+
+    pub(crate) fn all(&self, module: &str, zone: Zone) -> Option<Vec<Value>> {
+        let module = self.modules.get(module)?;
+        Some(
+            module
+                .records
+                .iter()
+                .map(|(id, record)| self.full(module, id, record, zone))
+                .collect(),
+        )
+    }
+
+    /// Changes or adds a record as a person in Zoho would, without any check. `None` if there is no such module or
+    /// record.
+    pub(crate) fn put_by_hand(
+        &mut self,
+        module: &str,
+        id: Option<&str>,
+        given: Values,
+        zone: Zone,
+        ids: &mut Ids,
+    ) -> Option<Value> {
+        let found = self.modules.get_mut(module)?;
+        let id = match id {
+            Some(id) => found.records.contains_key(id).then(|| id.to_owned())?,
+            None => ids.record(),
+        };
+        found.store(&id, given);
+        let (module, record) = (
+            self.modules.get(module)?,
+            self.modules.get(module)?.records.get(&id)?,
+        );
+        Some(self.full(module, &id, record, zone))
+    }
+
+    /// Deletes a record as a person in Zoho would.
+    pub(crate) fn delete_by_hand(&mut self, module: &str, id: &str) -> bool {
+        self.modules
+            .get_mut(module)
+            .is_some_and(|module| module.remove(id))
+    }
+}
+
+/// INVALID_URL_PATTERN, for an address that is none.
+pub(crate) fn unknown_url() -> Answer {
+    let message = "Please check if the URL trying to access is a correct one";
+    Refusal::new("INVALID_URL_PATTERN", message, json!({})).answer(404)
+}
+
+/// 401 for a token that is not, or no longer, valid.
+pub(crate) fn invalid_token() -> Answer {
+    Refusal::new("INVALID_TOKEN", "invalid oauth token", json!({})).answer(401)
+}
+
+/// 401 for a missing header, or another scheme than `Zoho-oauthtoken`.
+pub(crate) fn authentication_failure() -> Answer {
+    Refusal::new("AUTHENTICATION_FAILURE", "Authentication failed", json!({})).answer(401)
+}
+
+/// INTERNAL_ERROR with a 5xx.
+pub(crate) fn internal_error(status: u16) -> Answer {
+    Refusal::new("INTERNAL_ERROR", "Internal Server Error", json!({})).answer(status)
+}

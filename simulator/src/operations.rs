@@ -1,0 +1,261 @@
+//! The table of everything the simulated Zoho understands, each row with the document it was taken from.
+//!
+//! A call that is not in the table is answered as Zoho answers a wrong address, and recorded: so a test run also
+//! proves that the client only uses what is documented.
+
+use crate::exchange::Request;
+
+/// One documented operation.
+#[derive(Clone, Copy, Debug)]
+pub struct Operation {
+    /// HTTP method.
+    pub method: &'static str,
+    /// Path with `{captures}`; a row with a literal stands before the row that would capture it.
+    pub path: &'static str,
+    /// The query parameters that are documented for it.
+    pub query: &'static [&'static str],
+    /// Where it is documented.
+    pub source: &'static str,
+    pub(crate) action: Action,
+}
+
+/// What each operation does; dispatch is a `match` over this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    OauthToken,
+    OauthRevoke,
+    Customers(Verb),
+    Products(Verb),
+    Plans(Verb),
+    Subscriptions(Verb),
+    Invoices(Verb),
+    Payments(Verb),
+    Transactions,
+    Events,
+    Event,
+    CrmOrg,
+    CrmFields,
+    CrmUpsert,
+    CrmCreate,
+    CrmUpdate,
+    CrmUpdateOne,
+    CrmList,
+    CrmGet,
+    CrmDelete,
+    CrmDeleteOne,
+}
+
+/// The verbs of the finance products.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verb {
+    Create,
+    List,
+    Get,
+    Update,
+    Delete,
+    Activate,
+    Deactivate,
+    Cancel,
+    Reactivate,
+    Void,
+    Open,
+}
+
+const CUSTOMERS: &str = "Billing OpenAPI, customers.yml";
+const PRODUCTS: &str = "Billing OpenAPI, products.yml";
+const PLANS: &str = "Billing OpenAPI, plans.yml";
+const SUBSCRIPTIONS: &str = "Billing OpenAPI, subscription.yml";
+const INVOICES: &str = "Billing OpenAPI, invoices.yml";
+const PAYMENTS: &str = "Billing OpenAPI, payments.yml";
+const EVENTS: &str = "Billing OpenAPI, events.yml";
+const OAUTH: &str = "Zoho accounts, OAuth 2.0 protocol: web apps";
+const CRM: &str = "Zoho CRM API v8, records";
+const CRM_META: &str = "Zoho CRM API v8, metadata";
+
+const NONE: &[&str] = &[];
+const PAGES: &[&str] = &["page", "per_page"];
+
+const fn operation(
+    method: &'static str,
+    path: &'static str,
+    query: &'static [&'static str],
+    source: &'static str,
+    action: Action,
+) -> Operation {
+    Operation {
+        method,
+        path,
+        query,
+        source,
+        action,
+    }
+}
+
+/// Everything the simulated Zoho understands. `filter_by` and `customer_id` on lists are documented in the prose of
+/// the OpenAPI files; `page` and `per_page` are of the finance products' common conventions.
+#[rustfmt::skip]
+pub const OPERATIONS: &[Operation] = &[
+    operation("POST", "/oauth/v2/token", TOKEN, OAUTH, Action::OauthToken),
+    operation("POST", "/oauth/v2/token/revoke", &["token"], OAUTH, Action::OauthRevoke),
+    operation("POST", "/billing/v1/customers", NONE, CUSTOMERS, Action::Customers(Verb::Create)),
+    operation("GET", "/billing/v1/customers", FILTERED, CUSTOMERS, Action::Customers(Verb::List)),
+    operation("GET", "/billing/v1/customers/{id}", NONE, CUSTOMERS, Action::Customers(Verb::Get)),
+    operation("PUT", "/billing/v1/customers/{id}", NONE, CUSTOMERS, Action::Customers(Verb::Update)),
+    operation("DELETE", "/billing/v1/customers/{id}", NONE, CUSTOMERS, Action::Customers(Verb::Delete)),
+    operation("POST", "/billing/v1/customers/{id}/markasactive", NONE, CUSTOMERS, Action::Customers(Verb::Activate)),
+    operation("POST", "/billing/v1/customers/{id}/markasinactive", NONE, CUSTOMERS, Action::Customers(Verb::Deactivate)),
+    operation("GET", "/billing/v1/transactions", OF_CUSTOMER, CUSTOMERS, Action::Transactions),
+    operation("POST", "/billing/v1/products", NONE, PRODUCTS, Action::Products(Verb::Create)),
+    operation("GET", "/billing/v1/products", FILTERED, PRODUCTS, Action::Products(Verb::List)),
+    operation("GET", "/billing/v1/products/{id}", NONE, PRODUCTS, Action::Products(Verb::Get)),
+    operation("PUT", "/billing/v1/products/{id}", NONE, PRODUCTS, Action::Products(Verb::Update)),
+    operation("DELETE", "/billing/v1/products/{id}", NONE, PRODUCTS, Action::Products(Verb::Delete)),
+    operation("POST", "/billing/v1/products/{id}/markasactive", NONE, PRODUCTS, Action::Products(Verb::Activate)),
+    operation("POST", "/billing/v1/products/{id}/markasinactive", NONE, PRODUCTS, Action::Products(Verb::Deactivate)),
+    operation("POST", "/billing/v1/plans", NONE, PLANS, Action::Plans(Verb::Create)),
+    operation("GET", "/billing/v1/plans", OF_PRODUCT, PLANS, Action::Plans(Verb::List)),
+    operation("GET", "/billing/v1/plans/{plan_code}", NONE, PLANS, Action::Plans(Verb::Get)),
+    operation("PUT", "/billing/v1/plans/{plan_code}", NONE, PLANS, Action::Plans(Verb::Update)),
+    operation("DELETE", "/billing/v1/plans/{plan_code}", NONE, PLANS, Action::Plans(Verb::Delete)),
+    operation("POST", "/billing/v1/plans/{plan_code}/markasactive", NONE, PLANS, Action::Plans(Verb::Activate)),
+    operation("POST", "/billing/v1/plans/{plan_code}/markasinactive", NONE, PLANS, Action::Plans(Verb::Deactivate)),
+    operation("POST", "/billing/v1/subscriptions", NONE, SUBSCRIPTIONS, Action::Subscriptions(Verb::Create)),
+    operation("GET", "/billing/v1/subscriptions", SUBSCRIPTION_LIST, SUBSCRIPTIONS, Action::Subscriptions(Verb::List)),
+    operation("GET", "/billing/v1/subscriptions/{id}", NONE, SUBSCRIPTIONS, Action::Subscriptions(Verb::Get)),
+    operation("PUT", "/billing/v1/subscriptions/{id}", NONE, SUBSCRIPTIONS, Action::Subscriptions(Verb::Update)),
+    operation("DELETE", "/billing/v1/subscriptions/{id}", NONE, SUBSCRIPTIONS, Action::Subscriptions(Verb::Delete)),
+    operation("POST", "/billing/v1/subscriptions/{id}/cancel", &["cancel_at_end"], SUBSCRIPTIONS, Action::Subscriptions(Verb::Cancel)),
+    operation("POST", "/billing/v1/subscriptions/{id}/reactivate", NONE, SUBSCRIPTIONS, Action::Subscriptions(Verb::Reactivate)),
+    operation("POST", "/billing/v1/invoices", INVOICE_CREATE, INVOICES, Action::Invoices(Verb::Create)),
+    operation("GET", "/billing/v1/invoices", OF_CUSTOMER, INVOICES, Action::Invoices(Verb::List)),
+    operation("GET", "/billing/v1/invoices/{id}", NONE, INVOICES, Action::Invoices(Verb::Get)),
+    operation("PUT", "/billing/v1/invoices/{id}", OWN_NUMBER, INVOICES, Action::Invoices(Verb::Update)),
+    operation("DELETE", "/billing/v1/invoices/{id}", NONE, INVOICES, Action::Invoices(Verb::Delete)),
+    operation("POST", "/billing/v1/invoices/{id}/void", NONE, INVOICES, Action::Invoices(Verb::Void)),
+    operation("POST", "/billing/v1/invoices/{id}/converttoopen", NONE, INVOICES, Action::Invoices(Verb::Open)),
+    operation("POST", "/billing/v1/payments", NONE, PAYMENTS, Action::Payments(Verb::Create)),
+    operation("GET", "/billing/v1/payments/{id}", NONE, PAYMENTS, Action::Payments(Verb::Get)),
+    operation("PUT", "/billing/v1/payments/{id}", NONE, PAYMENTS, Action::Payments(Verb::Update)),
+    operation("DELETE", "/billing/v1/payments/{id}", NONE, PAYMENTS, Action::Payments(Verb::Delete)),
+    operation("GET", "/billing/v1/events", PAGES, EVENTS, Action::Events),
+    operation("GET", "/billing/v1/events/{id}", NONE, EVENTS, Action::Event),
+    operation("GET", "/crm/v8/org", NONE, CRM_META, Action::CrmOrg),
+    operation("GET", "/crm/v8/settings/fields", &["module", "type", "include"], CRM_META, Action::CrmFields),
+    operation("POST", "/crm/v8/{module}/upsert", NONE, CRM, Action::CrmUpsert),
+    operation("POST", "/crm/v8/{module}", NONE, CRM, Action::CrmCreate),
+    operation("PUT", "/crm/v8/{module}", NONE, CRM, Action::CrmUpdate),
+    operation("PUT", "/crm/v8/{module}/{id}", NONE, CRM, Action::CrmUpdateOne),
+    operation("GET", "/crm/v8/{module}", CRM_LIST, CRM, Action::CrmList),
+    operation("GET", "/crm/v8/{module}/{id}", &["fields"], CRM, Action::CrmGet),
+    operation("DELETE", "/crm/v8/{module}", &["ids", "wf_trigger"], CRM, Action::CrmDelete),
+    operation("DELETE", "/crm/v8/{module}/{id}", &["wf_trigger"], CRM, Action::CrmDeleteOne),
+];
+
+const TOKEN: &[&str] = &[
+    "grant_type",
+    "client_id",
+    "client_secret",
+    "refresh_token",
+    "code",
+    "redirect_uri",
+    "scope",
+];
+const FILTERED: &[&str] = &["filter_by", "page", "per_page"];
+const OF_CUSTOMER: &[&str] = &["filter_by", "customer_id", "page", "per_page"];
+const OF_PRODUCT: &[&str] = &["filter_by", "product_id", "page", "per_page"];
+const SUBSCRIPTION_LIST: &[&str] = &[
+    "filter_by",
+    "customer_id",
+    "reference_contains",
+    "page",
+    "per_page",
+];
+const INVOICE_CREATE: &[&str] = &["send", "ignore_auto_number_generation"];
+const OWN_NUMBER: &[&str] = &["ignore_auto_number_generation"];
+const CRM_LIST: &[&str] = &[
+    "fields",
+    "ids",
+    "page",
+    "per_page",
+    "page_token",
+    "sort_by",
+    "sort_order",
+];
+
+/// What the `{captures}` of a path stand for, in their order.
+pub(crate) type Captures = Vec<String>;
+
+/// The operation a request is for, and its captures.
+pub(crate) fn find(request: &Request) -> Option<(&'static Operation, Captures)> {
+    OPERATIONS
+        .iter()
+        .filter(|operation| operation.method == request.method)
+        .find_map(|operation| {
+            captures(operation.path, &request.path).map(|found| (operation, found))
+        })
+}
+
+/// The query parameters of a request that its operation does not document.
+pub(crate) fn unknown_parameters<'a>(operation: &Operation, request: &'a Request) -> Vec<&'a str> {
+    let names = request.query.iter().map(|(name, _)| name.as_str());
+    names
+        .filter(|name| !operation.query.contains(name))
+        .collect()
+}
+
+fn captures(template: &str, path: &str) -> Option<Captures> {
+    let mut found = Vec::new();
+    let (mut expected, mut given) = (template.split('/'), path.split('/'));
+    loop {
+        match (expected.next(), given.next()) {
+            (None, None) => return Some(found),
+            (Some(part), Some(value)) if part.starts_with('{') && !value.is_empty() => {
+                found.push(decode(value))
+            }
+            (Some(part), Some(value)) if part == value => {}
+            _ => return None,
+        }
+    }
+}
+
+/// A path segment with its percent-encoding undone (plan codes may hold spaces).
+fn decode(segment: &str) -> String {
+    // A `+` is itself in a path, but a space in a form.
+    let form = format!("x={}", segment.replace('+', "%2B").replace('&', "%26"));
+    url::form_urlencoded::parse(form.as_bytes())
+        .next()
+        .map(|(_, value)| value.into_owned())
+        .unwrap_or_default()
+}
+
+/// Whether a path is one of the CRM's metadata, which must not be taken for a module.
+pub(crate) fn is_reserved_module(name: &str) -> bool {
+    matches!(name, "settings" | "org" | "users" | "coql" | "actions")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{OPERATIONS, captures};
+
+    #[test]
+    fn captures_follow_the_template_and_nothing_else() {
+        assert_eq!(captures("/a/{id}/b", "/a/7/b"), Some(vec!["7".to_owned()]));
+        assert_eq!(
+            captures("/a/{code}", "/a/basic%20monthly"),
+            Some(vec!["basic monthly".to_owned()])
+        );
+        for path in ["/a//b", "/a/7", "/a/7/b/", "/a/7/c"] {
+            assert_eq!(captures("/a/{id}/b", path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn no_operation_is_hidden_by_an_earlier_one() {
+        for (index, later) in OPERATIONS.iter().enumerate() {
+            let hidden = OPERATIONS[..index].iter().any(|earlier| {
+                earlier.method == later.method && captures(earlier.path, later.path).is_some()
+            });
+            assert!(!hidden, "{} {}", later.method, later.path);
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! A scenario: what the simulated Zoho is like, and how it is broken. A TOML file; every key is optional.
+//!
+//! ```toml
+//! seed = 42                       # every chance and every made-up token is drawn from it
+//! time_scale = 1.0                # 10: each window, block and token life passes ten times as fast
+//! latency_ms = [20, 60]           # uniform; half before the commit, half after. [0, 0] is allowed
+//! utc_offset_minutes = 0          # the organisation's zone, in timestamps and for the daily counter
+//!
+//! [oauth]
+//! client_id = "…"                 # the three are made up when absent: see `Simulator::credentials`
+//! client_secret = "…"
+//! refresh_token = "…"
+//! token_seconds = 3600            # scaled
+//! mints = 10                      # access tokens per window and refresh token
+//! mint_window_seconds = 600       # scaled
+//! live_tokens = 15                # the next one ends the oldest
+//! throttle_status = 200           # status of "Access Denied": 200 or 400 have both been seen
+//!
+//! [finance]                       # Billing
+//! organizations = ["60000000001"] # empty: any organisation is known
+//! per_minute = 100                # calls in any sliding 60 s (scaled)
+//! block = true                    # false: an excess is recorded, but answered
+//! block_seconds = 1800            # scaled; also the Retry-After
+//! in_flight = 10
+//! refuse_in_flight = true         # false: recorded, but answered
+//! per_day = 10000
+//! unique_display_name = false     # true: a second customer of one name is refused with 3062
+//!
+//! [finance.custom_fields]         # a module that is named here knows only these; others take any
+//! customers = ["cf_sluice_key"]
+//!
+//! [crm]
+//! in_flight = 10
+//! refuse_in_flight = true
+//! modules = ["Shipments"]         # custom modules; Contacts, Accounts, Deals, Leads, Products, Quotes exist
+//!
+//! [[crm.fields]]                  # adds a field, or replaces the one of that name
+//! module = "Contacts"
+//! api_name = "Sluice_Key"
+//! data_type = "text"              # text textarea email phone website integer bigint double currency percent boolean
+//! unique = true                   # date datetime picklist multiselectpicklist lookup ownerlookup subform jsonobject
+//! case_sensitive = false
+//! mandatory = false
+//! length = 255
+//! pick_list = ["A", "B"]          # empty: any text
+//! lookup = "Accounts"             # the module a lookup points into
+//!
+//! [[faults]]                      # tried in this order; the first that applies to a request is used
+//! kind = "error_after"
+//! product = "billing"             # billing | crm | oauth; absent: billing and crm
+//! method = "POST"
+//! path = "/billing/v1/customers"  # exact, or a prefix when it ends in *
+//! probability = 0.05
+//! times = 3                       # the next three that match; absent: for ever
+//! ```
+//!
+//! Fault kinds and their own keys:
+//!
+//! | `kind` | what happens |
+//! |---|---|
+//! | `error_before`, `error_after` | `status` (500), without and with the commit |
+//! | `html` | `status` (502) with an HTML body, nothing committed |
+//! | `timeout`, `timeout_after` | never answered, without and with the commit |
+//! | `drop_before`, `drop_after` | the connection is closed without an answer |
+//! | `drop_late` | closed at once; committed `delay_ms` (3000, real time) later |
+//! | `unauthorized` | 401 as for a bad token, nothing committed |
+//! | `rate_limited` | 429: finance `code` (44), CRM TOO_MANY_REQUESTS; `retry_after` seconds, if given |
+//! | `slow` | `latency_ms = [low, high]` more before the commit, then the true answer |
+//! | `record_error` | CRM: each record whose `field` has `value` fails with `code` (INVALID_DATA) and `message` |
+
+use std::{collections::BTreeMap, path::Path};
+
+use serde::{Deserialize, Serialize};
+
+use crate::faults::FaultSpec;
+
+/// Why a scenario could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ScenarioError {
+    /// The file could not be read.
+    #[error("cannot read the scenario {path}: {source}")]
+    Read {
+        /// The file.
+        path: String,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// Not TOML, an unknown key, or a value of the wrong type.
+    #[error("the scenario is not valid: {0}")]
+    Parse(#[from] toml::de::Error),
+    /// A value outside its range.
+    #[error("the scenario is not valid: {0}")]
+    Value(String),
+}
+
+/// What the simulated Zoho is like. The module's documentation describes the TOML form.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Scenario {
+    /// Source of every chance and every made-up token.
+    pub seed: u64,
+    /// How many times as fast as Zoho's the clock of windows, blocks and token lives runs; above 0.
+    pub time_scale: f64,
+    /// Lowest and highest latency of an answer, in milliseconds of real time.
+    pub latency_ms: [u64; 2],
+    /// The organisation's zone, minutes east of UTC.
+    pub utc_offset_minutes: i32,
+    /// The accounts server.
+    pub oauth: Oauth,
+    /// The finance products.
+    pub finance: Finance,
+    /// The CRM.
+    pub crm: Crm,
+    /// Faults that are set from the start, tried in this order.
+    pub faults: Vec<FaultSpec>,
+}
+
+/// The accounts server.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Oauth {
+    /// Made up if absent.
+    pub client_id: Option<String>,
+    /// Made up if absent.
+    pub client_secret: Option<String>,
+    /// Made up if absent.
+    pub refresh_token: Option<String>,
+    /// Life of an access token in Zoho's seconds.
+    pub token_seconds: f64,
+    /// Access tokens per window and refresh token.
+    pub mints: usize,
+    /// That window, in Zoho's seconds.
+    pub mint_window_seconds: f64,
+    /// Access tokens of one refresh token that live at once; a further one ends the oldest.
+    pub live_tokens: usize,
+    /// HTTP status of the refusal "Access Denied".
+    pub throttle_status: u16,
+}
+
+/// The finance products.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Finance {
+    /// Known organisation ids; empty: any.
+    pub organizations: Vec<String>,
+    /// Calls in any sliding minute of Zoho's.
+    pub per_minute: usize,
+    /// Whether an excess blocks the organisation, or is only recorded.
+    pub block: bool,
+    /// Length of a block in Zoho's seconds.
+    pub block_seconds: f64,
+    /// Calls in flight per organisation.
+    pub in_flight: usize,
+    /// Whether an excess in flight is refused, or only recorded.
+    pub refuse_in_flight: bool,
+    /// Calls per day of the organisation's zone.
+    pub per_day: u64,
+    /// Whether a customer's `display_name` must be unique.
+    pub unique_display_name: bool,
+    /// Known custom fields by module, as API names; a module that is absent takes any.
+    pub custom_fields: BTreeMap<String, Vec<String>>,
+}
+
+/// The CRM.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Crm {
+    /// Calls in flight.
+    pub in_flight: usize,
+    /// Whether an excess in flight is refused, or only recorded.
+    pub refuse_in_flight: bool,
+    /// Custom modules.
+    pub modules: Vec<String>,
+    /// Fields added to, or replaced in, a module.
+    pub fields: Vec<CrmField>,
+}
+
+/// A field of a CRM module.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct CrmField {
+    /// API name of the module.
+    pub module: String,
+    /// API name of the field.
+    pub api_name: String,
+    /// Zoho's word for the type; `text` if absent.
+    #[serde(default = "text")]
+    pub data_type: String,
+    /// Whether two records may not share a value.
+    #[serde(default)]
+    pub unique: bool,
+    /// Whether values that differ only in case are different; for unique fields.
+    #[serde(default)]
+    pub case_sensitive: bool,
+    /// Whether a record cannot be created without it.
+    #[serde(default)]
+    pub mandatory: bool,
+    /// Longest text, in characters.
+    #[serde(default = "default_length")]
+    pub length: usize,
+    /// Allowed values of a picklist; empty: any text.
+    #[serde(default)]
+    pub pick_list: Vec<String>,
+    /// The module a lookup points into.
+    #[serde(default)]
+    pub lookup: Option<String>,
+}
+
+fn text() -> String {
+    "text".to_owned()
+}
+
+fn default_length() -> usize {
+    255
+}
+
+impl Default for Scenario {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            time_scale: 1.0,
+            latency_ms: [20, 60],
+            utc_offset_minutes: 0,
+            oauth: Oauth::default(),
+            finance: Finance::default(),
+            crm: Crm::default(),
+            faults: Vec::new(),
+        }
+    }
+}
+
+impl Default for Oauth {
+    fn default() -> Self {
+        Self {
+            client_id: None,
+            client_secret: None,
+            refresh_token: None,
+            token_seconds: 3600.0,
+            mints: 10,
+            mint_window_seconds: 600.0,
+            live_tokens: 15,
+            throttle_status: 200,
+        }
+    }
+}
+
+impl Default for Finance {
+    fn default() -> Self {
+        Self {
+            organizations: Vec::new(),
+            per_minute: 100,
+            block: true,
+            block_seconds: 1800.0,
+            in_flight: 10,
+            refuse_in_flight: true,
+            per_day: 10_000,
+            unique_display_name: false,
+            custom_fields: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for Crm {
+    fn default() -> Self {
+        Self {
+            in_flight: 10,
+            refuse_in_flight: true,
+            modules: Vec::new(),
+            fields: Vec::new(),
+        }
+    }
+}
+
+impl Scenario {
+    /// Reads a scenario from TOML text.
+    ///
+    /// # Errors
+    /// Unknown keys, wrong types, and values outside their range.
+    pub fn from_toml(text: &str) -> Result<Self, ScenarioError> {
+        let scenario: Self = toml::from_str(text)?;
+        scenario.validate()?;
+        Ok(scenario)
+    }
+
+    /// Reads a scenario from a TOML file.
+    ///
+    /// # Errors
+    /// As [`Scenario::from_toml`], and a file that cannot be read.
+    pub fn from_file(path: &Path) -> Result<Self, ScenarioError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ScenarioError::Read {
+            path: path.display().to_string(),
+            source,
+        })?;
+        Self::from_toml(&text)
+    }
+
+    /// Checks what the types cannot say.
+    pub(crate) fn validate(&self) -> Result<(), ScenarioError> {
+        let refuse = |message: &str| Err(ScenarioError::Value(message.to_owned()));
+        if !self.time_scale.is_finite() || self.time_scale <= 0.0 {
+            return refuse("time_scale must be a number above 0");
+        }
+        if self.latency_ms[0] > self.latency_ms[1] {
+            return refuse("latency_ms must be [lowest, highest]");
+        }
+        for fault in &self.faults {
+            fault.validate().map_err(ScenarioError::Value)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,12 @@
+//! The simulator over HTTP, as any client sees it. Each test has a simulator of its own.
+
+#![allow(clippy::unwrap_used)]
+
+mod admin;
+mod billing;
+mod crm;
+mod faults;
+mod limits;
+mod oauth;
+mod operations;
+mod world;

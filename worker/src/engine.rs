@@ -1,0 +1,165 @@
+//! What the parts of one worker process share, and the loop that finds work: fold, then grant and claim in one round trip.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sluice_core::config::Config;
+use sluice_core::db::Db;
+use sluice_queue::calls::Calls;
+use sluice_queue::retry::Policy;
+use sluice_queue::wake::{self, Channel};
+use sluice_queue::{Claim, lease, store};
+use sluice_sync::definition::Definition;
+use sluice_sync::read::Reader;
+use tokio::sync::{Notify, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::handlers::matching::Walks;
+use crate::tokens::Tokens;
+use crate::work::Work;
+
+/// The guarantee behind every wake-up.
+const POLL: Duration = Duration::from_secs(1);
+/// Between two looks while jobs keep coming: nobody needs to be notified meanwhile.
+const AWAKE: Duration = Duration::from_millis(25);
+
+/// What the parts of one worker process share.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub(crate) db: Db,
+    pub(crate) config: Arc<Config>,
+    /// Name and random incarnation: a restarted namesake does not shelter the dead.
+    pub(crate) worker: Arc<str>,
+    pub(crate) policy: Policy,
+    pub(crate) definitions: BTreeMap<String, Arc<Definition>>,
+    pub(crate) reader: Reader,
+    pub(crate) tokens: Arc<Tokens>,
+    pub(crate) keeper: lease::Keeper,
+    pub(crate) shapes: watch::Receiver<Arc<Vec<i64>>>,
+    pub(crate) wake: Arc<Notify>,
+    pub(crate) walks: Walks,
+}
+
+impl Engine {
+    pub(crate) fn lease(&self) -> Duration {
+        self.config.worker.lease
+    }
+
+    pub(crate) fn request_timeout(&self) -> Duration {
+        self.config.worker.request_timeout
+    }
+
+    /// Finds one batch of work and hands it over; runs to completion as its own task, whoever polls or drops the backend. What cannot be
+    /// handed over is given back.
+    pub(crate) async fn find_work(self: Arc<Self>, stop: CancellationToken, hand_over: oneshot::Sender<Work>) {
+        let mut trouble = Duration::from_millis(50);
+        let mut asleep = false;
+        while !stop.is_cancelled() && !hand_over.is_closed() {
+            let woken = self.wake.notified(); // armed before the query: no wake-up is lost
+            let pause = match self.look_once().await {
+                Ok(Look::Found(work)) => {
+                    let work = *work;
+                    if stop.is_cancelled() {
+                        self.give_back(&work).await;
+                    } else if let Err(work) = hand_over.send(work) {
+                        self.give_back(&work).await;
+                    }
+                    return;
+                }
+                Ok(Look::Nothing { folded, wait }) => {
+                    trouble = Duration::from_millis(50);
+                    let wait = wait.unwrap_or(POLL).min(POLL);
+                    if folded {
+                        asleep = false;
+                        wait.min(AWAKE)
+                    } else if !asleep && wait > AWAKE {
+                        // Say so, then look once more: a job that came in between told nobody.
+                        asleep = self.say_asleep(true).await;
+                        Duration::ZERO
+                    } else {
+                        wait
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the queue cannot be asked; nothing is claimed until it can");
+                    trouble = (trouble * 2).min(Duration::from_secs(2));
+                    trouble
+                }
+            };
+            if pause.is_zero() {
+                continue;
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = woken => asleep = false,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    async fn look_once(&self) -> Result<Look, sqlx::Error> {
+        let mut folded = false;
+        let next_in = loop {
+            let fold = store::fold(&self.db).await?;
+            folded |= fold.jobs > 0;
+            if fold.jobs < 1000 {
+                break fold.next_in;
+            }
+        };
+        if folded {
+            self.say_asleep(false).await;
+        }
+        let shapes = self.shapes.borrow().clone();
+        if shapes.is_empty() {
+            return Ok(Look::Nothing { folded: false, wait: None });
+        }
+        match store::claim(&self.db, &self.worker, &shapes, self.lease(), self.request_timeout()).await? {
+            Claim::Batch(batch, grant) => {
+                let lease = Arc::new(self.keeper.hold(batch.token));
+                let calls = Calls::new(batch.token, self.worker.clone(), grant);
+                Ok(Look::Found(Box::new(Work { batch: Arc::new(*batch), calls, _lease: lease })))
+            }
+            Claim::Wait(wait) => Ok(Look::Nothing { folded, wait: [wait, next_in].into_iter().flatten().min() }),
+        }
+    }
+
+    async fn say_asleep(&self, asleep: bool) -> bool {
+        match wake::set_asleep(&self.db, Channel::Job, asleep).await {
+            Ok(()) => asleep,
+            Err(error) => {
+                tracing::debug!(%error, "could not say whether this worker sleeps");
+                false
+            }
+        }
+    }
+
+    /// Gives a batch back untouched: its grant unused, its records due again, nothing counted.
+    pub(crate) async fn give_back(&self, work: &Work) {
+        let started = Instant::now();
+        let settlements: Vec<_> = work
+            .batch
+            .slots
+            .iter()
+            .map(|slot| sluice_queue::Settlement::new(slot.id, sluice_queue::Outcome::Continue { progress: slot.progress.clone() }))
+            .collect();
+        // Beyond the lease somebody else gives it back.
+        while started.elapsed() < self.lease() {
+            match store::settle(&self.db, work.batch.token, &self.worker, &work.calls.report(), &settlements).await {
+                Ok(_) => {
+                    tracing::debug!(token = work.batch.token, records = settlements.len(), "gave an undelivered batch back");
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, token = work.batch.token, "a batch could not be given back; trying again");
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+            }
+        }
+    }
+}
+
+enum Look {
+    Found(Box<Work>),
+    Nothing { folded: bool, wait: Option<Duration> },
+}

@@ -1,0 +1,212 @@
+//! Writing into the application's own rows: ids and status columns. Left behind by settle, carried out here, one business row a
+//! transaction: the row of `sluice.local_write` first (the fence), then the business row, with `skip locked`.
+//!
+//! A business row may be locked by anybody for any time. Sluice never waits for one while it holds anything that others need, and a table
+//! that refuses the write never fails a sync.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+use sluice_core::db::dynamic::{self, Ident, Sql};
+use sluice_core::db::{Db, Tx};
+use sluice_sync::definition::Definition;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::Engine;
+use crate::work::Writeback;
+
+/// The guarantee behind the wake-up by a settle.
+const POLL: Duration = Duration::from_secs(1);
+/// A locked row is tried again after this, doubled up to [`LOCKED_CAP`].
+const LOCKED: Duration = Duration::from_millis(100);
+const LOCKED_CAP: Duration = Duration::from_secs(5);
+/// A row that the table refused: after a constraint or a trigger was mended it goes through by itself.
+const REFUSED: Duration = Duration::from_secs(300);
+/// How long the application's own triggers may wait for their locks.
+const TRIGGERS_MAY_WAIT: &str = "1s";
+const STATEMENT_LIMIT: &str = "10s";
+
+/// Leaves writebacks for later, in settle's transaction. A newer one takes an older one's place.
+pub(crate) async fn leave(tx: &mut Tx, definition: &Definition, writebacks: &[Writeback]) -> Result<(), sqlx::Error> {
+    let columns = &definition.sync.writeback;
+    if columns.is_empty() || writebacks.is_empty() {
+        return Ok(());
+    }
+    let now = sqlx::query_scalar!(r#"select to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US+00:00') as "now!""#)
+        .fetch_one(&mut *tx)
+        .await?;
+    let mut rows: Vec<(&str, Value)> = writebacks.iter().map(|w| (w.key.as_str(), content(definition, w, &now))).collect();
+    rows.sort_by_key(|(key, _)| *key);
+    let (keys, contents): (Vec<String>, Vec<Value>) = rows.into_iter().map(|(key, content)| (key.to_owned(), content)).unzip();
+    sqlx::query!(
+        "insert into sluice.local_write as w (sync, key, columns) select $1, t.key, t.columns from unnest($2::text[], $3::jsonb[]) as t (key, columns) order by t.key
+         on conflict (sync, key) do update set columns = w.columns || excluded.columns, version = w.version + 1, due_at = clock_timestamp(), tries = 0, error = null",
+        definition.name(),
+        &keys,
+        &contents
+    )
+    .execute(&mut *tx)
+    .await?;
+    Ok(())
+}
+
+fn content(definition: &Definition, writeback: &Writeback, now: &str) -> Value {
+    let columns = &definition.sync.writeback;
+    let mut content = Map::new();
+    let mut put = |column: &Option<String>, value: Value| {
+        if let Some(column) = column {
+            content.insert(column.clone(), value);
+        }
+    };
+    put(&columns.status, json!(writeback.status));
+    put(&columns.error, json!(writeback.error));
+    if let Some(id) = &writeback.zoho_id {
+        put(&columns.id, json!(id));
+    }
+    if writeback.status == "synced" {
+        put(&columns.synced_at, json!(now));
+    }
+    Value::Object(content)
+}
+
+/// Carries writebacks out until `shutdown`.
+pub(crate) async fn run(engine: Arc<Engine>, written: Arc<Notify>, shutdown: CancellationToken) {
+    loop {
+        let told = written.notified();
+        match carry_out_due(&engine).await {
+            Ok(true) => continue,
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "writebacks could not be carried out; trying again"),
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = told => {}
+            () = tokio::time::sleep(POLL) => {}
+        }
+    }
+}
+
+/// One due row. `false`: there was none.
+async fn carry_out_due(engine: &Engine) -> Result<bool, sqlx::Error> {
+    let syncs: Vec<String> = engine.definitions.keys().cloned().collect();
+    let mut tx = engine.db.begin().await?;
+    let Some(due) = sqlx::query!(
+        "select sync, key, columns, version, tries from sluice.local_write
+         where due_at <= clock_timestamp() and sync = any ($1) order by due_at limit 1 for update skip locked",
+        &syncs
+    )
+    .fetch_optional(&mut tx)
+    .await?
+    else {
+        return Ok(false);
+    };
+    let Some(definition) = engine.definitions.get(&due.sync) else { return Ok(false) };
+    match write(&mut tx, definition, &due.key, &due.columns).await {
+        Ok(Written::Done) => {
+            sqlx::query!("delete from sluice.local_write where sync = $1 and key = $2", due.sync, due.key).execute(&mut tx).await?;
+            tx.commit().await?;
+        }
+        Ok(Written::Locked) => {
+            let pause = LOCKED.saturating_mul(2_u32.saturating_pow(due.tries.unsigned_abs().min(10))).min(LOCKED_CAP);
+            later(&mut tx, &due.sync, &due.key, pause, None).await?;
+            tx.commit().await?;
+        }
+        Err(error) => {
+            drop(tx);
+            let Some(refusal) = error.as_database_error().map(|e| e.message().to_owned()) else { return Err(error) };
+            tracing::warn!(sync = due.sync, key = due.key, refusal, "the table refused a writeback");
+            note_refusal(&engine.db, &due.sync, &due.key, due.version, &refusal).await?;
+        }
+    }
+    Ok(true)
+}
+
+async fn later(tx: &mut Tx, sync: &str, key: &str, pause: Duration, error: Option<&str>) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update sluice.local_write set due_at = clock_timestamp() + make_interval(secs => $3), tries = tries + 1, error = $4 where sync = $1 and key = $2",
+        sync,
+        key,
+        pause.as_secs_f64(),
+        error
+    )
+    .execute(&mut *tx)
+    .await?;
+    Ok(())
+}
+
+async fn note_refusal(db: &Db, sync: &str, key: &str, version: i64, refusal: &str) -> Result<(), sqlx::Error> {
+    let mut tx = db.begin().await?;
+    let same = sqlx::query_scalar!("select version from sluice.local_write where sync = $1 and key = $2 for update skip locked", sync, key)
+        .fetch_optional(&mut tx)
+        .await?;
+    if same == Some(version) {
+        later(&mut tx, sync, key, REFUSED, Some(refusal)).await?;
+    }
+    tx.commit().await
+}
+
+enum Written {
+    Done,
+    Locked,
+}
+
+/// Writes the columns into the row, or finds it locked. A row that is gone needs no writing. Values take the columns' own types by way of
+/// `jsonb_populate_record`; columns that already say so are left alone.
+async fn write(tx: &mut Tx, definition: &Definition, key: &str, columns: &Value) -> Result<Written, sqlx::Error> {
+    sqlx::query!(
+        "select set_config('sluice.origin', 'sluice', true), set_config('lock_timeout', $1, true), set_config('statement_timeout', $2, true)",
+        TRIGGERS_MAY_WAIT,
+        STATEMENT_LIMIT
+    )
+    .fetch_one(&mut *tx)
+    .await?;
+    let mut record = columns.as_object().cloned().unwrap_or_default();
+    let names: Vec<Ident> = record.keys().map(|name| Ident::name(name)).collect();
+    if names.is_empty() {
+        return Ok(Written::Done);
+    }
+    let key_values = definition.key_values(key);
+    let key_names: Vec<Ident> = key_values.iter().map(|(name, _)| Ident::name(name)).collect();
+    for (name, value) in key_values {
+        record.insert(name, Value::String(value));
+    }
+    let record = Value::Object(record);
+    let table = Ident::table(&definition.sync.table);
+
+    let lock = matching(Sql::new("with given as (select g.* from jsonb_populate_record(null::").ident(&table).text(", $1) g) select 1 from "), &table, &key_names)
+        .text(" for no key update of t skip locked");
+    if dynamic::query(lock).bind(&record).fetch_optional(&mut *tx).await?.is_none() {
+        let there = matching(Sql::new("with given as (select g.* from jsonb_populate_record(null::").ident(&table).text(", $1) g) select 1 from "), &table, &key_names);
+        let there = dynamic::query(there).bind(&record).fetch_optional(&mut *tx).await?.is_some();
+        return Ok(if there { Written::Locked } else { Written::Done });
+    }
+    let mut update = Sql::new("update ").ident(&table).text(" t set ");
+    for (i, name) in names.iter().enumerate() {
+        update = if i > 0 { update.text(", ") } else { update };
+        update = update.ident(name).text(" = given.").ident(name);
+    }
+    update = update.text(" from jsonb_populate_record(null::").ident(&table).text(", $1) given where ");
+    for (i, name) in key_names.iter().enumerate() {
+        update = if i > 0 { update.text(" and ") } else { update };
+        update = update.text("t.").ident(name).text(" = given.").ident(name);
+    }
+    update = update.text(" and (");
+    for (i, name) in names.iter().enumerate() {
+        update = if i > 0 { update.text(" or ") } else { update };
+        update = update.text("t.").ident(name).text(" is distinct from given.").ident(name);
+    }
+    dynamic::query(update.text(")")).bind(&record).execute(&mut *tx).await?;
+    Ok(Written::Done)
+}
+
+/// `… <table> t, given where t.key = given.key and …`
+fn matching(head: Sql, table: &Ident, keys: &[Ident]) -> Sql {
+    let mut sql = head.ident(table).text(" t join given on ");
+    for (i, key) in keys.iter().enumerate() {
+        sql = if i > 0 { sql.text(" and ") } else { sql };
+        sql = sql.text("t.").ident(key).text(" = given.").ident(key);
+    }
+    sql
+}

@@ -1,0 +1,240 @@
+//! The one place where an error of Zoho's becomes an outcome. Pure.
+//!
+//! A rate limit, an outage or a token never costs a failure. What Zoho understood and refused is a dead letter at once. A write whose answer
+//! was lost is left alone until it can no longer arrive.
+
+use std::time::Duration;
+
+use rand::Rng;
+use sluice_queue::outcome::{Class, Letter, Retry};
+use sluice_queue::retry::Policy;
+use sluice_queue::settle::Create;
+use sluice_queue::{Claimed, Outcome};
+use sluice_zoho::{AuthKind, Error, LimitScope, Rejection, RejectionKind, UnknownReason};
+
+/// A lost write is taken to be dead this long after the request's time-out.
+pub(crate) const LATE_WRITE: Duration = Duration::from_secs(5);
+/// Finance blocks an organisation for half an hour after a minute was overrun (finance sheet §3.2), if it does not say.
+const MINUTE_BLOCK: Duration = Duration::from_secs(1800);
+/// A spent day: asked again after this, if Zoho does not say when it ends.
+const DAY_BLOCK: Duration = Duration::from_secs(3600);
+/// Too many at once: others end within a second or two.
+const CROWDED: Duration = Duration::from_secs(1);
+
+/// What the error befell.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Situation {
+    /// The request could create a record.
+    pub(crate) creates: bool,
+    /// Records in the batch.
+    pub(crate) batch: usize,
+    /// The request's time-out.
+    pub(crate) timeout: Duration,
+    /// How long the call took.
+    pub(crate) latency: Duration,
+    /// The token in use was minted moments ago: refreshing again cannot help.
+    pub(crate) token_is_fresh: bool,
+}
+
+/// How long everybody must stay away, if the error says so.
+pub(crate) fn blocked_for(error: &Error) -> Option<Duration> {
+    match error {
+        Error::RateLimited { scope, retry_after, .. } => Some(retry_after.unwrap_or(match scope {
+            LimitScope::Minute => MINUTE_BLOCK,
+            LimitScope::Day => DAY_BLOCK,
+            LimitScope::InFlight | LimitScope::Unknown => CROWDED,
+        })),
+        _ => None,
+    }
+}
+
+/// What becomes of one record whose call, or whose part of it, ended with this error; and what is known of its create then.
+pub(crate) fn of(error: &Error, slot: &Claimed, policy: &Policy, s: Situation, rng: &mut impl Rng) -> (Outcome, Create) {
+    match error {
+        Error::RateLimited { .. } => {
+            (Outcome::Snooze { after: blocked_for(error).unwrap_or(CROWDED), reason: error.to_string() }, Create::None)
+        }
+        Error::Unauthorized { kind: AuthKind::InvalidToken | AuthKind::Other, .. } => {
+            let after = if s.token_is_fresh { Duration::from_secs(60) } else { Duration::from_millis(100) };
+            (Outcome::Snooze { after, reason: error.to_string() }, Create::None)
+        }
+        Error::Unauthorized { code, .. } => {
+            let mut letter = Letter::new(Class::Permission, error.to_string())
+                .hint("give the connection's user or its token the missing right or scope (sluice auth), then requeue");
+            letter.code = Some(code.clone());
+            (dead(letter), Create::Settled)
+        }
+        Error::NotFound { code, .. } => {
+            let mut letter = Letter::new(Class::NotFound, error.to_string())
+                .hint("the record was deleted in Zoho; remove its link to have it created again, or discard");
+            letter.code = Some(code.clone());
+            letter.http_status = Some(404);
+            (dead(letter), Create::Settled)
+        }
+        Error::Rejected(rejection) => rejected(rejection, slot, policy, s, rng),
+        Error::Unavailable { reason } => {
+            let retry = Retry { after: policy.pause(slot.tries, None, rng), unbooked: true, message: reason.clone(), ..Retry::default() };
+            (policy.decide(slot, retry), Create::None)
+        }
+        Error::Malformed { reason } => {
+            let retry = Retry { after: policy.pause(slot.tries, None, rng), counts: true, message: reason.clone(), ..Retry::default() };
+            (policy.decide(slot, retry), Create::None)
+        }
+        Error::OutcomeUnknown { reason } => {
+            let (counts, http_status) = match reason {
+                UnknownReason::Unreadable { status, .. } => (true, Some(*status)),
+                UnknownReason::ServerError { status } => (false, Some(*status)),
+                UnknownReason::TimedOut | UnknownReason::ConnectionLost => (false, None),
+            };
+            let retry = Retry {
+                after: policy.pause(slot.tries, None, rng),
+                hold: Some((s.timeout + LATE_WRITE).saturating_sub(s.latency)),
+                counts,
+                unbooked: !counts,
+                message: error.to_string(),
+                http_status,
+                ..Retry::default()
+            };
+            (policy.decide(slot, retry), if s.creates { Create::Doubt } else { Create::None })
+        }
+        Error::NotSent(sluice_zoho::NotSent::Late { .. }) => (Outcome::Continue { progress: None }, Create::None),
+        Error::NotSent(sluice_zoho::NotSent::Invalid { reason }) => (dead(Letter::new(Class::Payload, reason.clone())), Create::None),
+    }
+}
+
+fn rejected(rejection: &Rejection, slot: &Claimed, policy: &Policy, s: Situation, rng: &mut impl Rng) -> (Outcome, Create) {
+    let (class, hint) = match rejection.kind {
+        RejectionKind::Validation => (Class::Validation, "mend the row; it is pushed again by itself when it changes, or requeue"),
+        RejectionKind::Permission => (Class::Permission, "change the right in Zoho, then requeue"),
+        RejectionKind::Duplicate => (Class::Duplicate, "name the field in match_on to adopt the existing record, or change the row"),
+        RejectionKind::Conflict => (Class::Conflict, "the record's state in Zoho forbids this; change it there, then requeue"),
+        RejectionKind::Dependency => (Class::Dependency, "what the row refers to does not exist in Zoho or is inactive"),
+        RejectionKind::Payload => (Class::Payload, "the mapping builds something that Zoho does not take"),
+        RejectionKind::Locked => {
+            let retry = Retry {
+                after: policy.pause(slot.tries, None, rng),
+                counts: true,
+                message: rejection.to_string(),
+                http_status: Some(rejection.status),
+                ..Retry::default()
+            };
+            return (policy.decide(slot, retry), Create::Settled);
+        }
+    };
+    if s.batch > 1 && rejection.kind == RejectionKind::Payload && rejection.field.is_none() {
+        return (halved(s.batch, &rejection.to_string()), Create::Settled);
+    }
+    let letter = Letter {
+        class,
+        code: Some(rejection.code.clone()),
+        field: rejection.field.clone(),
+        message: rejection.message.clone(),
+        hint: Some(hint.to_owned()),
+        http_status: Some(rejection.status),
+        response: Some(rejection.response.clone()),
+        depends_on: None,
+    };
+    (dead(letter), Create::Settled)
+}
+
+/// The batch failed as a whole: it is tried in halves until the guilty record stands alone. Costs nobody a failure.
+pub(crate) fn halved(batch: usize, message: &str) -> Outcome {
+    let half = u16::try_from(batch.div_ceil(2)).unwrap_or(50);
+    Outcome::Retry(Retry { max_batch: Some(half), message: message.to_owned(), ..Retry::default() })
+}
+
+fn dead(letter: Letter) -> Outcome {
+    Outcome::Dead(Box::new(letter))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng as _;
+
+    fn slot(failures: u32) -> Claimed {
+        serde_json::from_value(serde_json::json!({"id": 1, "key": "1", "failures": failures, "tries": failures, "panics": 0})).expect("a slot")
+    }
+
+    fn decide(error: &Error, batch: usize) -> (Outcome, Create) {
+        let s = Situation {
+            creates: true,
+            batch,
+            timeout: Duration::from_secs(30),
+            latency: Duration::from_secs(1),
+            token_is_fresh: false,
+        };
+        of(error, &slot(7), &Policy::default(), s, &mut rand::rngs::StdRng::seed_from_u64(1))
+    }
+
+    fn rejection(kind: RejectionKind, field: Option<&str>) -> Error {
+        Error::Rejected(Box::new(Rejection {
+            kind,
+            code: "x".into(),
+            field: field.map(str::to_owned),
+            message: "no".into(),
+            status: 400,
+            duplicate_of: None,
+            response: serde_json::Value::Null,
+        }))
+    }
+
+    #[test]
+    fn limits_tokens_and_outages_never_cost_a_failure_even_the_last_one() {
+        let blameless = [
+            Error::RateLimited { scope: LimitScope::Minute, retry_after: None, code: "44".into() },
+            Error::Unauthorized { kind: AuthKind::InvalidToken, code: "14".into(), message: String::new() },
+            Error::Unavailable { reason: "503".into() },
+            Error::OutcomeUnknown { reason: UnknownReason::ServerError { status: 500 } },
+            Error::OutcomeUnknown { reason: UnknownReason::TimedOut },
+            Error::NotSent(sluice_zoho::NotSent::Late { late_by: Duration::from_secs(1) }),
+        ];
+        for error in blameless {
+            let (outcome, _) = decide(&error, 1);
+            let counts = matches!(&outcome, Outcome::Retry(r) if r.counts) || matches!(outcome, Outcome::Dead(_));
+            assert!(!counts, "{error}: {outcome:?}");
+        }
+    }
+
+    #[test]
+    fn a_block_is_as_long_as_zoho_says_and_half_an_hour_if_it_does_not() {
+        let said = Error::RateLimited { scope: LimitScope::Minute, retry_after: Some(Duration::from_secs(7)), code: "44".into() };
+        assert_eq!(blocked_for(&said), Some(Duration::from_secs(7)));
+        let unsaid = Error::RateLimited { scope: LimitScope::Minute, retry_after: None, code: "44".into() };
+        assert_eq!(blocked_for(&unsaid), Some(Duration::from_secs(1800)));
+    }
+
+    #[test]
+    fn a_lost_create_is_in_doubt_and_held_until_it_can_no_longer_arrive() {
+        let (outcome, create) = decide(&Error::OutcomeUnknown { reason: UnknownReason::ConnectionLost }, 1);
+        assert_eq!(create, Create::Doubt);
+        assert!(matches!(outcome, Outcome::Retry(r) if r.hold == Some(Duration::from_secs(34))));
+    }
+
+    #[test]
+    fn refusals_are_dead_letters_of_their_class_with_the_field() {
+        let classes = [
+            (RejectionKind::Validation, Class::Validation),
+            (RejectionKind::Permission, Class::Permission),
+            (RejectionKind::Duplicate, Class::Duplicate),
+            (RejectionKind::Conflict, Class::Conflict),
+            (RejectionKind::Dependency, Class::Dependency),
+            (RejectionKind::Payload, Class::Payload),
+        ];
+        for (kind, class) in classes {
+            let (outcome, create) = decide(&rejection(kind, Some("email")), 100);
+            let Outcome::Dead(letter) = outcome else { panic!("{kind:?}: {outcome:?}") };
+            assert_eq!((letter.class, letter.field.as_deref(), create), (class, Some("email"), Create::Settled));
+        }
+        assert!(matches!(decide(&rejection(RejectionKind::Locked, None), 1).0, Outcome::Dead(l) if l.class == Class::Exhausted));
+    }
+
+    #[test]
+    fn a_batch_refused_as_a_whole_is_halved_and_a_record_alone_is_not() {
+        let (outcome, _) = decide(&rejection(RejectionKind::Payload, None), 100);
+        assert!(matches!(outcome, Outcome::Retry(r) if r.max_batch == Some(50) && !r.counts));
+        let (outcome, _) = decide(&rejection(RejectionKind::Payload, None), 3);
+        assert!(matches!(outcome, Outcome::Retry(r) if r.max_batch == Some(2)));
+        assert!(matches!(decide(&rejection(RejectionKind::Payload, None), 1).0, Outcome::Dead(_)));
+    }
+}

@@ -1,0 +1,80 @@
+//! What a settle writes besides the queue's own part and the links.
+
+use sluice_core::db::Tx;
+use sluice_queue::Outcome;
+use sluice_queue::store::add_avoided;
+use sluice_sync::link::store::{Agreed, LOOK_AGAIN_AFTER_SECONDS};
+
+use crate::work::{CallResult, Handled, Work};
+
+/// Asks for the second look at records that came of a repeated create.
+pub(super) async fn look_again_later(tx: &mut Tx, sync: &str, agreed: &[Agreed]) -> Result<(), sqlx::Error> {
+    let keys: Vec<String> = agreed.iter().filter(|a| a.look_again).map(|a| a.key.clone()).collect();
+    if keys.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "insert into sluice.job (kind, args, lane, run_at)
+         select 'push', jsonb_build_object('sync', $1::text, 'key', k), 'reconcile', clock_timestamp() + make_interval(secs => $3) from unnest($2::text[]) k",
+        sync,
+        &keys,
+        f64::from(LOOK_AGAIN_AFTER_SECONDS + 1)
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Asks for parents, in the child's lane; one that is already asked for coalesces.
+pub(super) async fn push_parents(tx: &mut Tx, parents: &[(String, String)], lane: &str) -> Result<(), sqlx::Error> {
+    if parents.is_empty() {
+        return Ok(());
+    }
+    let (syncs, keys): (Vec<String>, Vec<String>) = parents.iter().cloned().unzip();
+    sqlx::query!(
+        "insert into sluice.job (kind, args, lane)
+         select distinct 'push', jsonb_build_object('sync', p.sync, 'key', p.key), $3 from unnest($1::text[], $2::text[]) as p (sync, key)
+         where not exists (select from sluice.slot s where s.sync = p.sync and s.key = p.key)",
+        &syncs,
+        &keys,
+        lane
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Keeps the answer of a `call` job, for seven days.
+pub(super) async fn keep_call_result(tx: &mut Tx, result: &CallResult) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "insert into sluice.call_result (job_id, http_status, body) values ($1, $2, $3)
+         on conflict (job_id) do update set http_status = excluded.http_status, body = excluded.body, answered_at = clock_timestamp()",
+        result.job_id,
+        i32::from(result.http_status),
+        result.body
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Counts the calls that were not made: records that needed none, and records that shared one.
+pub(super) async fn count_avoided(tx: &mut Tx, sync: &str, work: &Work, handled: &Handled) -> Result<(), sqlx::Error> {
+    let mut unneeded = std::collections::BTreeMap::new();
+    let mut carried = 0_i64;
+    for settlement in &handled.settlements {
+        match &settlement.outcome {
+            Outcome::Done { reason: Some(reason) } => *unneeded.entry(*reason).or_insert(0_i64) += 1,
+            Outcome::Done { reason: None } => carried += 1,
+            Outcome::Continue { .. } | Outcome::Retry(_) | Outcome::Snooze { .. } | Outcome::Wait { .. } | Outcome::Dead(_) => {}
+        }
+    }
+    let shared = carried - i64::from(work.calls.made());
+    if shared > 0 {
+        unneeded.insert("batched", shared);
+    }
+    for (reason, calls) in unneeded {
+        add_avoided(&mut *tx, sync, reason, calls).await?;
+    }
+    Ok(())
+}

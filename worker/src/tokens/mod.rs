@@ -1,0 +1,232 @@
+//! Access tokens: minted once for all replicas, early, and never more often than Zoho allows.
+//!
+//! A background task keeps each connection's token in memory. Work of a connection without a live token is not claimed at all, so no
+//! grant is spent on waiting for one. No transaction spans the call to Zoho.
+
+mod store;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use secrecy::{ExposeSecret as _, SecretString};
+use sluice_core::db::Db;
+use sluice_core::grant::Grant;
+use sluice_core::secrets::{self, KeyRing};
+use sluice_zoho::{AccessToken, Client, oauth};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// A token is replaced when it has less than this left.
+const EARLY: Duration = Duration::from_secs(300);
+/// A token with less than this left is not used any more.
+const TOO_OLD: Duration = Duration::from_secs(20);
+/// How often the table is looked at while all is well.
+const LOOK: Duration = Duration::from_secs(5);
+/// And while a connection has no token.
+const LOOK_SOON: Duration = Duration::from_millis(100);
+
+/// The live tokens of this process.
+#[derive(Debug)]
+pub(crate) struct Tokens {
+    db: Db,
+    worker: Arc<str>,
+    keys: Arc<KeyRing>,
+    connections: BTreeMap<String, Connection>,
+    live: RwLock<BTreeMap<String, Live>>,
+    look: Notify,
+    changed: Arc<Notify>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    client: Client,
+    from_file: Option<SecretString>,
+}
+
+/// One live token.
+#[derive(Debug, Clone)]
+pub(crate) struct Live {
+    pub(crate) token: AccessToken,
+    fingerprint: String,
+    sealed: Vec<u8>,
+    expires_at: Instant,
+    seen_at: Instant,
+}
+
+impl Live {
+    /// Whether it was minted, or first seen, moments ago.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.seen_at.elapsed() < Duration::from_secs(60)
+    }
+}
+
+/// Why there is no token.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+    #[error(transparent)]
+    Key(#[from] secrets::Error),
+}
+
+impl Tokens {
+    /// `changed` is told whenever a connection gains or loses its token.
+    pub(crate) fn new(
+        db: Db,
+        worker: Arc<str>,
+        keys: Arc<KeyRing>,
+        clients: impl IntoIterator<Item = (String, Client, Option<SecretString>)>,
+        changed: Arc<Notify>,
+    ) -> Self {
+        let connections = clients.into_iter().map(|(name, client, from_file)| (name, Connection { client, from_file })).collect();
+        Self { db, worker, keys, connections, live: RwLock::default(), look: Notify::new(), changed }
+    }
+
+    /// The client and the live token of a connection.
+    pub(crate) fn of(&self, connection: &str) -> Option<(Client, Live)> {
+        let live = self.live.read().unwrap_or_else(PoisonError::into_inner).get(connection).cloned()?;
+        (live.expires_at > Instant::now() + TOO_OLD).then(|| self.connections.get(connection).map(|c| (c.client.clone(), live)))?
+    }
+
+    /// Zoho refused this token: it is dropped everywhere, and another one minted.
+    pub(crate) async fn refused(&self, connection: &str, live: &Live) {
+        if let Err(error) = store::drop_access_token(&self.db, &live.fingerprint, &live.sealed).await {
+            tracing::warn!(%error, connection, "a refused token could not be dropped from the table");
+        }
+        let mut map = self.live.write().unwrap_or_else(PoisonError::into_inner);
+        if map.get(connection).is_some_and(|held| held.sealed == live.sealed) {
+            map.remove(connection);
+        }
+        drop(map);
+        self.look.notify_one();
+        self.changed.notify_waiters();
+    }
+
+    /// Keeps the tokens alive until `shutdown`.
+    pub(crate) async fn keep(&self, shutdown: CancellationToken) {
+        loop {
+            let mut pause = LOOK;
+            for (name, connection) in &self.connections {
+                match self.look_after(name, connection).await {
+                    Ok(true) => {}
+                    Ok(false) => pause = LOOK_SOON,
+                    Err(error) => {
+                        tracing::warn!(%error, connection = name, "the connection's token could not be looked after");
+                        pause = Duration::from_secs(1);
+                    }
+                }
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = self.look.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// `true`: the connection has a token that will do for a while, or none can be had now.
+    async fn look_after(&self, name: &str, connection: &Connection) -> Result<bool, Trouble> {
+        self.seed(name, connection).await?;
+        let Some(stored) = store::load(&self.db, name).await? else { return Ok(true) };
+        let lives = stored.lives_ms.and_then(|ms| u64::try_from(ms).ok()).map_or(Duration::ZERO, Duration::from_millis);
+        let usable = stored.access_token.is_some() && lives > TOO_OLD;
+        if usable {
+            self.take_up(name, &stored, lives)?;
+        }
+        if usable && lives > EARLY {
+            return Ok(true);
+        }
+        if !store::take_refresh(&self.db, &stored.fingerprint, &self.worker).await? {
+            return Ok(usable || stored.failure.is_some());
+        }
+        self.mint(name, connection, &stored).await?;
+        Ok(false)
+    }
+
+    /// A refresh token in the file counts until one is stored, or if it differs from the one the connection was first seeded with.
+    async fn seed(&self, name: &str, connection: &Connection) -> Result<(), Trouble> {
+        let Some(given) = &connection.from_file else { return Ok(()) };
+        let fingerprint = secrets::hash_token(given.expose_secret());
+        let Some((seeded, current)) = store::seeded(&self.db, name).await? else { return Ok(()) };
+        if seeded.as_deref() == Some(fingerprint.as_str()) || (seeded.is_none() && current.is_some()) {
+            return Ok(());
+        }
+        let sealed = self.keys.encrypt(given, &fingerprint)?;
+        let mut tx = self.db.begin().await?;
+        store::seed(&mut tx, name, &fingerprint, &sealed, true).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    fn take_up(&self, name: &str, stored: &store::Stored, lives: Duration) -> Result<(), Trouble> {
+        let sealed = stored.access_token.clone().unwrap_or_default();
+        let held = |live: &Live| live.sealed == sealed;
+        if self.live.read().unwrap_or_else(PoisonError::into_inner).get(name).is_some_and(held) {
+            return Ok(());
+        }
+        let secret = self.keys.decrypt(&sealed, &stored.fingerprint)?;
+        let live = Live {
+            token: AccessToken::new(secret, stored.api_domain.clone()),
+            fingerprint: stored.fingerprint.clone(),
+            sealed,
+            expires_at: Instant::now() + lives,
+            seen_at: Instant::now(),
+        };
+        self.live.write().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), live);
+        self.changed.notify_waiters();
+        Ok(())
+    }
+
+    async fn mint(&self, name: &str, connection: &Connection, stored: &store::Stored) -> Result<(), Trouble> {
+        let asked_at = Instant::now();
+        let timeout = connection.client.settings().request_timeout;
+        let Some(place) = store::take_mint(&self.db, &stored.fingerprint, timeout).await? else {
+            let why = "ten tokens were minted in ten minutes; Zoho allows no more";
+            store::refresh_failed(&self.db, &stored.fingerprint, &self.worker, why, Duration::from_secs(10)).await?;
+            return Ok(());
+        };
+        let refresh_token = self.keys.decrypt(&stored.refresh_token, &stored.fingerprint)?;
+        let grant = Grant::issued(i64::from(place), asked_at, Duration::from_secs(2));
+        match oauth::refresh(grant, &connection.client, &refresh_token).await {
+            Ok(answer) => {
+                let token = answer.value;
+                let sealed = self.keys.encrypt(token.access.secret(), &stored.fingerprint)?;
+                store::refreshed(&self.db, &stored.fingerprint, &self.worker, &sealed, token.expires_in, token.access.api_domain()).await?;
+                tracing::info!(connection = name, lives_s = token.expires_in.as_secs(), "minted an access token");
+            }
+            Err(failed) => {
+                if matches!(failed.evidence.sent, sluice_zoho::Sent::Nothing) {
+                    store::return_mint(&self.db, &stored.fingerprint, place).await?;
+                }
+                let retry_in = match &failed.error {
+                    oauth::Error::Throttled { retry_after } => *retry_after,
+                    oauth::Error::Unavailable { .. } | oauth::Error::NotSent(_) => Duration::from_secs(5),
+                    oauth::Error::Client { .. }
+                    | oauth::Error::InvalidCode
+                    | oauth::Error::AccessDenied
+                    | oauth::Error::Malformed { .. }
+                    | oauth::Error::UntrustedHost { .. }
+                    | oauth::Error::Refused { .. } => Duration::from_secs(60),
+                };
+                tracing::warn!(connection = name, error = %failed.error, retry_s = retry_in.as_secs(), "no access token; the connection's work waits");
+                store::refresh_failed(&self.db, &stored.fingerprint, &self.worker, &failed.error.to_string(), retry_in).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Stores the refresh token that `sluice auth` got for a connection; replicas use it from their next look on.
+///
+/// # Errors
+/// When it cannot be encrypted, the database does not answer, or the connection is not published.
+pub async fn store_refresh_token(db: &Db, keys: &KeyRing, connection: &str, refresh_token: &SecretString) -> anyhow::Result<()> {
+    let fingerprint = secrets::hash_token(refresh_token.expose_secret());
+    anyhow::ensure!(store::seeded(db, connection).await?.is_some(), "connection {connection} is not published yet; run `sluice attach` first");
+    let sealed = keys.encrypt(refresh_token, &fingerprint)?;
+    let mut tx = db.begin().await?;
+    store::seed(&mut tx, connection, &fingerprint, &sealed, false).await?;
+    tx.commit().await?;
+    Ok(())
+}

@@ -1,0 +1,149 @@
+//! `sluice.credential` and `sluice.mint`: one encrypted row per refresh token, and ten places per ten minutes for its mints.
+
+use std::time::Duration;
+
+use sqlx::PgExecutor;
+
+/// Zoho mints ten access tokens per ten minutes and refresh token (CRM sheet §1.6).
+const MINT_WINDOW: Duration = Duration::from_secs(600);
+
+/// What is stored of a connection's tokens.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    pub(crate) fingerprint: String,
+    pub(crate) refresh_token: Vec<u8>,
+    pub(crate) access_token: Option<Vec<u8>>,
+    /// How long the access token still lives; negative if it does not.
+    pub(crate) lives_ms: Option<i64>,
+    pub(crate) api_domain: Option<String>,
+    pub(crate) failure: Option<String>,
+}
+
+pub(crate) async fn load(db: impl PgExecutor<'_>, connection: &str) -> Result<Option<Stored>, sqlx::Error> {
+    sqlx::query_as!(
+        Stored,
+        r#"select r.fingerprint, r.refresh_token, r.access_token, (extract(epoch from r.expires_at - clock_timestamp()) * 1000)::bigint as lives_ms, r.api_domain, r.failure
+           from sluice.connection c join sluice.credential r on r.fingerprint = c.credential where c.name = $1"#,
+        connection
+    )
+    .fetch_optional(db)
+    .await
+}
+
+/// Stores a refresh token with its ten places and makes it the connection's. Keeps what is there under the same fingerprint.
+pub(crate) async fn seed(
+    tx: &mut sluice_core::db::Tx,
+    connection: &str,
+    fingerprint: &str,
+    refresh_token: &[u8],
+    from_file: bool,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "insert into sluice.credential (fingerprint, refresh_token) values ($1, $2)
+         on conflict (fingerprint) do update set refresh_token = excluded.refresh_token, failure = null, retry_at = '-infinity'",
+        fingerprint,
+        refresh_token
+    )
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query!(
+        "insert into sluice.mint (fingerprint, place) select $1, n from generate_series(1, 10) n on conflict do nothing",
+        fingerprint
+    )
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query!(
+        "update sluice.connection set credential = $2, seeded_with = case when $3 then $2 else seeded_with end where name = $1",
+        connection,
+        fingerprint,
+        from_file
+    )
+    .execute(&mut *tx)
+    .await?;
+    Ok(())
+}
+
+/// What the connection was first seeded with, and what it uses now. `None`: the connection is not published.
+pub(crate) async fn seeded(db: impl PgExecutor<'_>, connection: &str) -> Result<Option<(Option<String>, Option<String>)>, sqlx::Error> {
+    let row = sqlx::query!("select seeded_with, credential from sluice.connection where name = $1", connection).fetch_optional(db).await?;
+    Ok(row.map(|r| (r.seeded_with, r.credential)))
+}
+
+/// Takes the lease on refreshing, for 30 s, or not: somebody else has it, or a failure said to wait.
+pub(crate) async fn take_refresh(db: impl PgExecutor<'_>, fingerprint: &str, worker: &str) -> Result<bool, sqlx::Error> {
+    let taken = sqlx::query!(
+        "update sluice.credential set refresh_until = clock_timestamp() + interval '30 s', refreshed_by = $2
+         where fingerprint = $1 and refresh_until < clock_timestamp() and retry_at < clock_timestamp()",
+        fingerprint,
+        worker
+    )
+    .execute(db)
+    .await?;
+    Ok(taken.rows_affected() == 1)
+}
+
+/// Takes a place for one mint, counted from the last moment at which its request can arrive. `None`: ten were asked for in ten minutes.
+pub(crate) async fn take_mint(db: impl PgExecutor<'_>, fingerprint: &str, timeout: Duration) -> Result<Option<i16>, sqlx::Error> {
+    sqlx::query_scalar!(
+        "update sluice.mint set minted_at = clock_timestamp(), free_at = clock_timestamp() + interval '2 s' + make_interval(secs => $2)
+         where fingerprint = $1 and place = (select place from sluice.mint where fingerprint = $1 and free_at <= clock_timestamp() order by free_at limit 1 for update skip locked)
+         returning place",
+        fingerprint,
+        (timeout + MINT_WINDOW).as_secs_f64()
+    )
+    .fetch_optional(db)
+    .await
+}
+
+/// Gives back a place whose request never left.
+pub(crate) async fn return_mint(db: impl PgExecutor<'_>, fingerprint: &str, place: i16) -> Result<(), sqlx::Error> {
+    sqlx::query!("update sluice.mint set free_at = clock_timestamp() where fingerprint = $1 and place = $2", fingerprint, place).execute(db).await?;
+    Ok(())
+}
+
+/// Stores a minted token and ends the lease.
+pub(crate) async fn refreshed(
+    db: impl PgExecutor<'_>,
+    fingerprint: &str,
+    worker: &str,
+    access_token: &[u8],
+    expires_in: Duration,
+    api_domain: Option<&str>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update sluice.credential set access_token = $3, expires_at = clock_timestamp() + make_interval(secs => $4), api_domain = coalesce($5, api_domain),
+           failure = null, retry_at = '-infinity', refresh_until = '-infinity', updated_at = clock_timestamp()
+         where fingerprint = $1 and refreshed_by = $2",
+        fingerprint,
+        worker,
+        access_token,
+        expires_in.as_secs_f64(),
+        api_domain
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Notes why a refresh failed and when to try again, and ends the lease.
+pub(crate) async fn refresh_failed(db: impl PgExecutor<'_>, fingerprint: &str, worker: &str, failure: &str, retry_in: Duration) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update sluice.credential set failure = $3, retry_at = clock_timestamp() + make_interval(secs => $4), refresh_until = '-infinity', updated_at = clock_timestamp()
+         where fingerprint = $1 and refreshed_by = $2",
+        fingerprint,
+        worker,
+        failure,
+        retry_in.as_secs_f64()
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Zoho refused the access token: it is dropped, if it is still the one that was used.
+pub(crate) async fn drop_access_token(db: impl PgExecutor<'_>, fingerprint: &str, used: &[u8]) -> Result<(), sqlx::Error> {
+    sqlx::query!("update sluice.credential set access_token = null, expires_at = null where fingerprint = $1 and access_token = $2", fingerprint, used)
+        .execute(db)
+        .await?;
+    Ok(())
+}
