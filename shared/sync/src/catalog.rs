@@ -88,7 +88,10 @@ impl Table {
 
     /// All columns' names, in the table's order.
     pub fn column_names(&self) -> Vec<String> {
-        self.columns.iter().map(|column| column.name.clone()).collect()
+        self.columns
+            .iter()
+            .map(|column| column.name.clone())
+            .collect()
     }
 }
 
@@ -102,7 +105,9 @@ async fn load_table(tx: &mut Tx, name: &str) -> Result<Option<Table>, sqlx::Erro
     )
     .fetch_optional(&mut *tx)
     .await;
-    let Some(table) = absent_if_no_name(found)? else { return Ok(None) };
+    let Some(table) = absent_if_no_name(found)? else {
+        return Ok(None);
+    };
     let columns = sqlx::query_as!(
         Column,
         r#"with recursive base as (
@@ -139,13 +144,23 @@ async fn load_table(tx: &mut Tx, name: &str) -> Result<Option<Table>, sqlx::Erro
         "f" => Kind::Foreign,
         _ => Kind::Table,
     };
-    Ok(Some(Table { schema: table.schema, name: table.name, kind, columns, unique }))
+    Ok(Some(Table {
+        schema: table.schema,
+        name: table.name,
+        kind,
+        columns,
+        unique,
+    }))
 }
 
 /// `to_regclass` answers null for what does not exist, but raises for a text that is no name (invalid_name, syntax error, other database).
 fn absent_if_no_name<T>(found: Result<Option<T>, sqlx::Error>) -> Result<Option<T>, sqlx::Error> {
     match found {
-        Err(sqlx::Error::Database(error)) if matches!(error.code().as_deref(), Some("42602" | "42601" | "0A000")) => Ok(None),
+        Err(sqlx::Error::Database(error))
+            if matches!(error.code().as_deref(), Some("42602" | "42601" | "0A000")) =>
+        {
+            Ok(None)
+        }
         other => other,
     }
 }

@@ -12,3 +12,6 @@ pub mod module;
 pub mod plan;
 pub mod read;
 pub mod value;
+
+#[cfg(test)]
+mod fixture;

@@ -68,8 +68,13 @@ impl Reader {
     /// # Errors
     /// [`Error::Broken`] when the mapping no longer fits the table, [`Error::Unavailable`] when the database does not answer. A bad
     /// row is no error: it carries its [`Problem`]s.
-    pub async fn rows(&self, definition: &Definition, keys: &[String]) -> Result<BTreeMap<String, Found>, Error> {
-        let mut found: BTreeMap<String, Found> = keys.iter().map(|key| (key.clone(), Found::Gone)).collect();
+    pub async fn rows(
+        &self,
+        definition: &Definition,
+        keys: &[String],
+    ) -> Result<BTreeMap<String, Found>, Error> {
+        let mut found: BTreeMap<String, Found> =
+            keys.iter().map(|key| (key.clone(), Found::Gone)).collect();
         let mut parts: Vec<Vec<String>> = vec![found.keys().cloned().collect()];
         let started = Instant::now();
         while let Some(keys) = parts.pop().filter(|keys| !keys.is_empty()) {
@@ -88,7 +93,10 @@ impl Reader {
                             found.insert(key, row);
                         }
                     }
-                    Fault::Row => found.extend(keys.into_iter().map(|key| (key.clone(), failed(key, message(&error))))),
+                    Fault::Row => found.extend(
+                        keys.into_iter()
+                            .map(|key| (key.clone(), failed(key, message(&error)))),
+                    ),
                 },
             }
         }
@@ -100,7 +108,13 @@ impl Reader {
     ///
     /// # Errors
     /// When the filter is wrong or the database does not answer.
-    pub async fn keys_after(&self, definition: &Definition, filter: Option<&str>, after: Option<&str>, limit: u32) -> Result<Vec<String>, sqlx::Error> {
+    pub async fn keys_after(
+        &self,
+        definition: &Definition,
+        filter: Option<&str>,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<String>, sqlx::Error> {
         let filter = filter.map(Expression::from_configuration);
         let mut tx = self.begin().await?;
         let keys = dynamic::query_scalar::<String>(statement::keys(definition, filter.as_ref()))
@@ -116,13 +130,31 @@ impl Reader {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn canonical_key(&self, key: &[KeyColumn], text: &str) -> Result<Result<String, String>, sqlx::Error> {
+    pub async fn canonical_key(
+        &self,
+        key: &[KeyColumn],
+        text: &str,
+    ) -> Result<Result<String, String>, sqlx::Error> {
+        let parts: Option<Vec<serde_json::Value>> = serde_json::from_str(text).ok();
+        let fits = parts.is_some_and(|parts| {
+            parts.len() == key.len() && !parts.iter().any(serde_json::Value::is_null)
+        });
+        if key.len() > 1 && !fits {
+            let columns: Vec<&str> = key.iter().map(|column| column.name.as_str()).collect();
+            return Ok(Err(format!(
+                "the key must be a JSON array of {} values: {}",
+                columns.len(),
+                columns.join(", ")
+            )));
+        }
         let mut tx = self.begin().await?;
-        let answer = dynamic::query_scalar::<Option<String>>(statement::canonical_key(key)).bind(text).fetch_one(&mut tx).await;
+        let answer = dynamic::query_scalar::<String>(statement::canonical_key(key))
+            .bind(text)
+            .fetch_one(&mut tx)
+            .await;
         tx.rollback().await?;
         match answer {
-            Ok(Some(key)) => Ok(Ok(key)),
-            Ok(None) => Ok(Err("a key needs a value for each of its columns".to_owned())),
+            Ok(key) => Ok(Ok(key)),
             Err(error) if matches!(Fault::of(&error), Fault::Row) => Ok(Err(message(&error))),
             Err(error) => Err(error),
         }
@@ -133,13 +165,20 @@ impl Reader {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn watched_keys(&self, watch: &Watch, row: &serde_json::Value) -> Result<Result<Vec<String>, String>, sqlx::Error> {
+    pub async fn watched_keys(
+        &self,
+        watch: &Watch,
+        row: &serde_json::Value,
+    ) -> Result<Result<Vec<String>, String>, sqlx::Error> {
         let table = Ident::qualified(&watch.table.schema, &watch.table.name);
         let mut tx = self.begin().await?;
-        let answer = dynamic::query_scalar::<String>(statement::watched_keys(&Expression::from_configuration(&watch.key), &table))
-            .bind(sqlx::types::Json(row))
-            .fetch_all(&mut tx)
-            .await;
+        let answer = dynamic::query_scalar::<String>(statement::watched_keys(
+            &Expression::from_configuration(&watch.key),
+            &table,
+        ))
+        .bind(sqlx::types::Json(row))
+        .fetch_all(&mut tx)
+        .await;
         tx.rollback().await?;
         match answer {
             Ok(keys) => Ok(Ok(keys)),
@@ -154,12 +193,15 @@ impl Reader {
     /// When the database does not answer.
     pub async fn probe(&self, definition: &Definition) -> Result<Vec<Problem>, sqlx::Error> {
         let mut problems = Vec::new();
-        let parts = std::iter::once(Part::When).chain(definition.fields().keys().map(|path| Part::Field(path)));
+        let parts = std::iter::once(Part::When)
+            .chain(definition.fields().keys().map(|path| Part::Field(path)));
         for part in parts {
             if let Err(error) = self.part(definition, part, &[]).await {
                 match Fault::of(&error) {
                     Fault::Passing => return Err(error),
-                    Fault::Row | Fault::Definition => problems.push(Problem::payload(named(part), message(&error))),
+                    Fault::Row | Fault::Definition => {
+                        problems.push(Problem::payload(named(part), message(&error)))
+                    }
                 }
             }
         }
@@ -167,7 +209,10 @@ impl Reader {
     }
 
     async fn begin(&self) -> Result<Tx, sqlx::Error> {
-        let mut tx = self.db.begin_read_only(self.role.as_deref(), STATEMENT_LIMIT).await?;
+        let mut tx = self
+            .db
+            .begin_read_only(self.role.as_deref(), STATEMENT_LIMIT)
+            .await?;
         // Texts must not depend on the session: a time is UTC, a date is ISO, whatever the role's defaults are.
         sqlx::query("select set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO, YMD', true), set_config('IntervalStyle', 'iso_8601', true)")
             .execute(&mut tx)
@@ -175,18 +220,38 @@ impl Reader {
         Ok(tx)
     }
 
-    async fn part(&self, definition: &Definition, part: Part<'_>, keys: &[String]) -> Result<Vec<PgRow>, sqlx::Error> {
+    async fn part(
+        &self,
+        definition: &Definition,
+        part: Part<'_>,
+        keys: &[String],
+    ) -> Result<Vec<PgRow>, sqlx::Error> {
         let mut tx = self.begin().await?;
-        let rows = dynamic::query(statement::rows(definition, part)).bind(keys).fetch_all(&mut tx).await;
+        let rows = dynamic::query(statement::rows(definition, part))
+            .bind(keys)
+            .fetch_all(&mut tx)
+            .await;
         tx.rollback().await?;
         rows
     }
 
     /// Reads a row on which something fails, part by part, to name what does.
-    async fn alone(&self, definition: &Definition, key: &str, whole: &sqlx::Error) -> Result<Found, sqlx::Error> {
+    async fn alone(
+        &self,
+        definition: &Definition,
+        key: &str,
+        whole: &sqlx::Error,
+    ) -> Result<Found, sqlx::Error> {
         let keys = [key.to_owned()];
-        let mut row = Row { key: key.to_owned(), when: false, fields: BTreeMap::new(), problems: Vec::new() };
-        for part in std::iter::once(Part::When).chain(definition.fields().keys().map(|path| Part::Field(path))) {
+        let mut row = Row {
+            key: key.to_owned(),
+            when: false,
+            fields: BTreeMap::new(),
+            problems: Vec::new(),
+        };
+        for part in std::iter::once(Part::When)
+            .chain(definition.fields().keys().map(|path| Part::Field(path)))
+        {
             match self.part(definition, part, &keys).await {
                 Ok(rows) => match rows.as_slice() {
                     [] => return Ok(Found::Gone),
@@ -194,7 +259,9 @@ impl Reader {
                     _ => return Ok(failed(keys[0].clone(), NOT_UNIQUE.to_owned())),
                 },
                 Err(error) if matches!(Fault::of(&error), Fault::Passing) => return Err(error),
-                Err(error) => row.problems.push(Problem::payload(named(part), message(&error))),
+                Err(error) => row
+                    .problems
+                    .push(Problem::payload(named(part), message(&error))),
             }
         }
         if row.problems.is_empty() {
@@ -205,7 +272,11 @@ impl Reader {
         Ok(Found::Row(row))
     }
 
-    async fn explain(&self, definition: &Definition, error: sqlx::Error) -> Result<Error, sqlx::Error> {
+    async fn explain(
+        &self,
+        definition: &Definition,
+        error: sqlx::Error,
+    ) -> Result<Error, sqlx::Error> {
         let mut problems = self.probe(definition).await?;
         if problems.is_empty() {
             problems.push(Problem::payload("table", message(&error)));
@@ -224,16 +295,33 @@ fn named(part: Part<'_>) -> String {
 }
 
 fn failed(key: String, message: String) -> Found {
-    Found::Row(Row { key, when: true, fields: BTreeMap::new(), problems: vec![Problem::payload("key", message)] })
+    Found::Row(Row {
+        key,
+        when: true,
+        fields: BTreeMap::new(),
+        problems: vec![Problem::payload("key", message)],
+    })
 }
 
 fn assemble(definition: &Definition, rows: Vec<PgRow>, found: &mut BTreeMap<String, Found>) {
     for read in rows {
         let key: String = read.get(0);
-        let mut row = Row { key: key.clone(), when: false, fields: BTreeMap::new(), problems: Vec::new() };
+        let mut row = Row {
+            key: key.clone(),
+            when: false,
+            fields: BTreeMap::new(),
+            problems: Vec::new(),
+        };
         fill(definition, Part::Whole, &read, &mut row);
         let twice = matches!(found.get(&key), Some(Found::Row(_)));
-        found.insert(key.clone(), if twice { failed(key, NOT_UNIQUE.to_owned()) } else { Found::Row(row) });
+        found.insert(
+            key.clone(),
+            if twice {
+                failed(key, NOT_UNIQUE.to_owned())
+            } else {
+                Found::Row(row)
+            },
+        );
     }
 }
 
@@ -250,8 +338,12 @@ fn fill(definition: &Definition, part: Part<'_>, read: &PgRow, row: &mut Row) {
         decoded.push((path, decode::field(path, field, text.as_deref())));
         column += 1;
     }
-    let constants = definition.fields().iter().filter(|(_, field)| matches!(field, sluice_core::config::field::Field::Value(_)));
-    decoded.extend(constants.map(|(path, field)| (path.as_str(), decode::field(path, field, None))));
+    let constants = definition
+        .fields()
+        .iter()
+        .filter(|(_, field)| matches!(field, sluice_core::config::field::Field::Value(_)));
+    decoded
+        .extend(constants.map(|(path, field)| (path.as_str(), decode::field(path, field, None))));
     for (path, value) in decoded {
         match value {
             Ok(value) => drop(row.fields.insert(path.to_owned(), value)),
@@ -274,8 +366,12 @@ impl Fault {
     /// By SQLSTATE: data exceptions, violations and errors that functions raise concern a row, and so may a time-out; syntax and
     /// missing objects or rights concern the definition; everything else (connection, resources, shutdown) passes.
     fn of(error: &sqlx::Error) -> Self {
-        let sqlx::Error::Database(error) = error else { return Self::Passing };
-        let Some(code) = error.code() else { return Self::Passing };
+        let sqlx::Error::Database(error) = error else {
+            return Self::Passing;
+        };
+        let Some(code) = error.code() else {
+            return Self::Passing;
+        };
         match code.get(..2) {
             Some("21" | "22" | "23" | "25" | "2F" | "38" | "39" | "54" | "P0") => Self::Row,
             Some("0A" | "3D" | "3F" | "42") => Self::Definition,

@@ -1,0 +1,69 @@
+//! Definitions and links for the unit tests of this crate.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+
+use sluice_core::config::sync::Sync;
+
+use crate::catalog::{Catalog, Column, Kind, Table};
+use crate::definition::{Definition, Finding};
+use crate::link::{Link, Pairs};
+
+/// A table with these columns (name, base type); `id` is its unique key.
+pub(crate) fn table(name: &str, columns: &[(&str, &str)]) -> Table {
+    let column = |(name, kind): &(&str, &str)| Column {
+        name: (*name).to_owned(),
+        type_name: (*kind).to_owned(),
+        type_schema: "pg_catalog".to_owned(),
+        type_ident: (*kind).to_owned(),
+        base_type: (*kind).to_owned(),
+    };
+    Table {
+        schema: "public".to_owned(),
+        name: name.to_owned(),
+        kind: Kind::Table,
+        columns: columns.iter().map(column).collect(),
+        unique: vec![vec!["id".to_owned()]],
+    }
+}
+
+/// The syncs of a file, by name.
+pub(crate) fn syncs(file: &str) -> BTreeMap<String, Sync> {
+    let mut syncs: BTreeMap<String, Sync> = toml::from_str(file).unwrap();
+    for (name, sync) in &mut syncs {
+        sync.name.clone_from(name);
+    }
+    syncs
+}
+
+/// Compiles one sync of a file.
+pub(crate) fn compile(
+    file: &str,
+    name: &str,
+    tables: &[Table],
+) -> Result<(Definition, Vec<Finding>), Vec<Finding>> {
+    let syncs = syncs(file);
+    let catalog = Catalog::of(
+        tables
+            .iter()
+            .map(|table| (table.name.clone(), table.clone())),
+    );
+    Definition::compile(&syncs[name], &syncs, &catalog)
+}
+
+/// A link with a Zoho id and these pairs.
+pub(crate) fn linked(key: &str, zoho_id: Option<&str>, fields: Pairs) -> Link {
+    Link {
+        sync: "customers".to_owned(),
+        key: key.to_owned(),
+        zoho_id: zoho_id.map(str::to_owned),
+        fields,
+        zoho_modified_at: None,
+        create_sent_at: None,
+        creates: 0,
+        look_again_at: None,
+        pushed_at: None,
+        synced_at: None,
+    }
+}
