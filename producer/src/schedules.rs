@@ -86,7 +86,7 @@ fn plan(cron: &str, missed: &str, next_at: DateTime<Utc>, now: DateTime<Utc>) ->
 async fn carry_out(db: &Db, name: &str, job: &Job, was: DateTime<Utc>, next_at: Option<DateTime<Utc>>, jobs: usize) -> Result<u64, sqlx::Error> {
     let mut tx = db.begin().await?;
     let won = sqlx::query!(
-        "update sluice.schedule set next_at = coalesce($3, 'infinity'), last_at = clock_timestamp(), last_error = null
+        "update sluice.schedule set next_at = coalesce($3::timestamptz, 'infinity'), last_at = clock_timestamp(), last_error = null
          where name = $1 and next_at = $2 and retired_at is null",
         name,
         was,
