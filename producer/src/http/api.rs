@@ -10,7 +10,6 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Failed, State, store};
-use crate::trigger;
 
 /// The body of `POST /sync/trigger`.
 #[derive(Debug, Default, Deserialize)]
@@ -53,11 +52,11 @@ pub(super) async fn trigger(Shared(state): Shared<State>, body: Option<Json<Trig
         return problem(StatusCode::UNPROCESSABLE_ENTITY, "a key needs its sync");
     }
     let definitions = Arc::clone(&state.0.definitions.borrow());
-    match trigger::trigger(&state.0.db, &state.0.reader, &definitions, sync.as_deref(), key.as_deref(), force).await {
+    match crate::trigger::trigger(&state.0.db, &state.0.reader, &definitions, sync.as_deref(), key.as_deref(), force).await {
         Ok(jobs) => (StatusCode::ACCEPTED, Json(json!({ "jobs": jobs }))).into_response(),
-        Err(trigger::Error::UnknownSync(name)) => problem(StatusCode::NOT_FOUND, &format!("unknown sync \"{name}\"")),
-        Err(trigger::Error::Refused(message)) => problem(StatusCode::UNPROCESSABLE_ENTITY, &message),
-        Err(trigger::Error::Database(error)) => Failed(error).into_response(),
+        Err(crate::trigger::Error::UnknownSync(name)) => problem(StatusCode::NOT_FOUND, &format!("unknown sync \"{name}\"")),
+        Err(crate::trigger::Error::Refused(message)) => problem(StatusCode::UNPROCESSABLE_ENTITY, &message),
+        Err(crate::trigger::Error::Database(error)) => Failed(error).into_response(),
     }
 }
 
