@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use sluice_core::db::Tx;
+use sluice_core::db::dynamic::Ident;
 
 /// The tables by the name under which the configuration knows them. A name that is absent does not exist.
 #[derive(Debug, Clone, Default)]
@@ -53,7 +54,8 @@ pub struct Column {
 }
 
 impl Catalog {
-    /// Looks up every name, as the configuration writes it: with or without schema, quoted where SQL needs quotes.
+    /// Looks up every name, as the configuration writes it: `table` (on the search path) or `schema.table`, each taken literally as
+    /// column names are: `Kunde` is not `kunde`.
     ///
     /// # Errors
     /// When the database does not answer. A name that is no name, or names nothing, is merely absent.
@@ -96,12 +98,13 @@ impl Table {
 }
 
 async fn load_table(tx: &mut Tx, name: &str) -> Result<Option<Table>, sqlx::Error> {
+    let quoted = Ident::table(name);
     let found = sqlx::query!(
         r#"select c.oid as "oid!", n.nspname::text as "schema!", c.relname::text as "name!", c.relkind::text as "kind!"
            from pg_catalog.pg_class c
            join pg_catalog.pg_namespace n on n.oid = c.relnamespace
            where c.oid = pg_catalog.to_regclass($1)::oid and c.relkind in ('r', 'p', 'v', 'm', 'f')"#,
-        name
+        quoted.as_str()
     )
     .fetch_optional(&mut *tx)
     .await;
@@ -153,7 +156,7 @@ async fn load_table(tx: &mut Tx, name: &str) -> Result<Option<Table>, sqlx::Erro
     }))
 }
 
-/// `to_regclass` answers null for what does not exist, but raises for a text that is no name (invalid_name, syntax error, other database).
+/// `to_regclass` answers null for what does not exist, but raises for what cannot be a name, such as an empty one.
 fn absent_if_no_name<T>(found: Result<Option<T>, sqlx::Error>) -> Result<Option<T>, sqlx::Error> {
     match found {
         Err(sqlx::Error::Database(error))

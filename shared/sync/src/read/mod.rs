@@ -55,12 +55,28 @@ pub enum Error {
 pub struct Reader {
     db: Db,
     role: Option<String>,
+    statement_limit: Duration,
+    isolation_limit: Duration,
 }
 
 impl Reader {
     /// Expressions run under `role` (`[database] expression_role`); none: the connection's own.
     pub fn new(db: Db, role: Option<String>) -> Self {
-        Self { db, role }
+        Self {
+            db,
+            role,
+            statement_limit: STATEMENT_LIMIT,
+            isolation_limit: ISOLATION_LIMIT,
+        }
+    }
+
+    /// With other limits than [`STATEMENT_LIMIT`] and [`ISOLATION_LIMIT`].
+    pub fn with_limits(self, statement_limit: Duration, isolation_limit: Duration) -> Self {
+        Self {
+            statement_limit,
+            isolation_limit,
+            ..self
+        }
     }
 
     /// Reads the rows of these canonical keys. Every key is in the answer.
@@ -83,13 +99,13 @@ impl Reader {
                 Err(error) => match Fault::of(&error) {
                     Fault::Passing => return Err(error.into()),
                     Fault::Definition => return Err(self.explain(definition, error).await?),
-                    Fault::Row if keys.len() > 1 && started.elapsed() < ISOLATION_LIMIT => {
+                    Fault::Row if keys.len() > 1 && started.elapsed() < self.isolation_limit => {
                         let (left, right) = keys.split_at(keys.len() / 2);
                         parts.extend([left.to_vec(), right.to_vec()]);
                     }
-                    Fault::Row if started.elapsed() < ISOLATION_LIMIT => {
+                    Fault::Row if started.elapsed() < self.isolation_limit => {
                         for key in keys {
-                            let row = self.alone(definition, &key, &error).await?;
+                            let row = self.alone(definition, &key, &error, started).await?;
                             found.insert(key, row);
                         }
                     }
@@ -211,7 +227,7 @@ impl Reader {
     async fn begin(&self) -> Result<Tx, sqlx::Error> {
         let mut tx = self
             .db
-            .begin_read_only(self.role.as_deref(), STATEMENT_LIMIT)
+            .begin_read_only(self.role.as_deref(), self.statement_limit)
             .await?;
         // Texts must not depend on the session: a time is UTC, a date is ISO, whatever the role's defaults are.
         sqlx::query("select set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO, YMD', true), set_config('IntervalStyle', 'iso_8601', true)")
@@ -241,6 +257,7 @@ impl Reader {
         definition: &Definition,
         key: &str,
         whole: &sqlx::Error,
+        started: Instant,
     ) -> Result<Found, sqlx::Error> {
         let keys = [key.to_owned()];
         let mut row = Row {
@@ -252,6 +269,11 @@ impl Reader {
         for part in std::iter::once(Part::When)
             .chain(definition.fields().keys().map(|path| Part::Field(path)))
         {
+            if started.elapsed() >= self.isolation_limit {
+                row.problems
+                    .push(Problem::payload(named(part), message(whole)));
+                break;
+            }
             match self.part(definition, part, &keys).await {
                 Ok(rows) => match rows.as_slice() {
                     [] => return Ok(Found::Gone),
@@ -264,9 +286,8 @@ impl Reader {
                     .push(Problem::payload(named(part), message(&error))),
             }
         }
-        if row.problems.is_empty() {
-            row.problems.push(Problem::payload("key", message(whole)));
-        }
+        // Nothing fails any more: the row was edited meanwhile, or only all parts together took too long. The parts may then be of
+        // different moments, but every edit brings a job of its own.
         // A row whose `when` fails must not pass for one that is excluded.
         row.when |= row.problems.iter().any(|problem| problem.field == "when");
         Ok(Found::Row(row))

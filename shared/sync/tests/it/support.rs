@@ -11,14 +11,14 @@ use sluice_sync::read::{FieldValue, Found, Reader, Row};
 use sluice_tests::TestDb;
 
 /// A database with the given tables.
-pub async fn database(sql: &str) -> TestDb {
+pub(crate) async fn database(sql: &str) -> TestDb {
     let test = TestDb::new().await;
     run(&test, sql).await;
     test
 }
 
 /// Runs statements.
-pub async fn run(test: &TestDb, sql: &str) {
+pub(crate) async fn run(test: &TestDb, sql: &str) {
     let mut tx = test.db().begin().await.unwrap();
     dynamic::script(sql.to_owned())
         .execute(&mut tx)
@@ -28,7 +28,7 @@ pub async fn run(test: &TestDb, sql: &str) {
 }
 
 /// The syncs of a file, by name.
-pub fn syncs(file: &str) -> BTreeMap<String, Sync> {
+pub(crate) fn syncs(file: &str) -> BTreeMap<String, Sync> {
     let mut syncs: BTreeMap<String, Sync> = toml::from_str(file).unwrap();
     for (name, sync) in &mut syncs {
         sync.name.clone_from(name);
@@ -37,7 +37,7 @@ pub fn syncs(file: &str) -> BTreeMap<String, Sync> {
 }
 
 /// Compiles one sync of a file against the database.
-pub async fn definition(test: &TestDb, file: &str, name: &str) -> Definition {
+pub(crate) async fn definition(test: &TestDb, file: &str, name: &str) -> Definition {
     let syncs = syncs(file);
     let mut tx = test.db().begin().await.unwrap();
     let catalog = Catalog::load(&mut tx, &Definition::tables(syncs.values()))
@@ -50,7 +50,7 @@ pub async fn definition(test: &TestDb, file: &str, name: &str) -> Definition {
 }
 
 /// A definition of a sync `things` over the table `things` with key `id`, given its fields.
-pub async fn things(test: &TestDb, fields: &str) -> Definition {
+pub(crate) async fn things(test: &TestDb, fields: &str) -> Definition {
     let file = format!(
         "[things]\nconnection = \"main\"\ntable = \"things\"\nkey = \"id\"\nmodule = \"billing/customers\"\n[things.fields]\n{fields}"
     );
@@ -58,7 +58,7 @@ pub async fn things(test: &TestDb, fields: &str) -> Definition {
 }
 
 /// Reads these keys.
-pub async fn read(
+pub(crate) async fn read(
     test: &TestDb,
     definition: &Definition,
     keys: &[&str],
@@ -71,7 +71,7 @@ pub async fn read(
 }
 
 /// Reads one row, which must exist.
-pub async fn row(test: &TestDb, definition: &Definition, key: &str) -> Row {
+pub(crate) async fn row(test: &TestDb, definition: &Definition, key: &str) -> Row {
     match read(test, definition, &[key]).await.remove(key) {
         Some(Found::Row(row)) => row,
         other => panic!("no row {key}: {other:?}"),
@@ -79,7 +79,7 @@ pub async fn row(test: &TestDb, definition: &Definition, key: &str) -> Row {
 }
 
 /// The row's local values as one object, printed: exact digits are part of what is compared.
-pub fn printed(row: &Row) -> String {
+pub(crate) fn printed(row: &Row) -> String {
     let fields = row
         .fields
         .iter()
