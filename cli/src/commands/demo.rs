@@ -4,8 +4,7 @@ use std::time::{Duration, Instant};
 
 use sluice_core::config::section::Log;
 use sluice_core::postgres::{DataDir, Server};
-use sluice_core::secrets::KeyRing;
-use sluice_worker::Options;
+use sluice_worker::WorkerOptions;
 use tokio_util::sync::CancellationToken;
 
 use crate::commands::up;
@@ -63,7 +62,7 @@ impl Demo<'_> {
         let Some(world) = self.shutdown.run_until_cancelled(Box::pin(making)).await.transpose()? else { return Ok(Answer::No) };
         self.introduce(server, &world)?;
         let working = self.shutdown.child_token();
-        let options = Options { name: Some("demo".to_owned()), concurrency: None, keys: KeyRing::load(&world.config.security, world.config.folder())? };
+        let options = WorkerOptions { concurrency: None, name: "demo".to_owned() };
         let roles = up::both(world.config.clone(), &world.db, options, working.clone());
         let watching = async {
             let answer = self.watch(&world, &working).await;
@@ -80,10 +79,10 @@ impl Demo<'_> {
         let limit = self.once.then(|| ONCE_LIMIT.saturating_sub(self.started.elapsed()));
         let left = progress::settled(&world.db, world.enqueued.values().sum(), limit, working).await?;
         if let Some(Unfinished { changes, records, writebacks }) = left {
+            if !self.once {
+                return Ok(Answer::Yes); // interrupted: nobody waits for a summary
+            }
             eprintln!("not settled: {records} record(s), {changes} change(s) and {writebacks} writeback(s) are left");
-        }
-        if left.is_some() && !self.once {
-            return Ok(Answer::Yes); // interrupted: nobody waits for a summary
         }
         let summary = Summary::collect(world, self.recipe.name, left.is_none(), self.started.elapsed().as_secs()).await?;
         if self.session.options.json { output::json(&serde_json::to_value(&summary)?)? } else { summary.print()? }

@@ -9,7 +9,7 @@ use sluice_core::postgres::{self, DataDir, Server};
 use sluice_core::secrets::KeyRing;
 use sluice_producer::Definitions;
 use sluice_producer::capture::{self, LOCK_PATIENCE};
-use sluice_worker::Options;
+use sluice_worker::WorkerOptions;
 use tokio_util::sync::CancellationToken;
 
 use crate::commands::attach;
@@ -33,8 +33,8 @@ pub(crate) async fn run(session: &Session, args: Args) -> anyhow::Result<Answer>
     let config = session.config()?;
     let _log = session.log(&config.log, config.folder(), 0)?;
     let shutdown = process::shutdown_on_signal()?;
-    let keys = KeyRing::load_or_create(&config.security, config.folder())?;
-    let options = Options { name: None, concurrency: args.concurrency.map(usize::from), keys };
+    KeyRing::load_or_create(&config.security, config.folder())?;
+    let options = WorkerOptions { concurrency: args.concurrency.map(usize::from), name: session::host_name() };
     let (server, url) = match session::address(&config) {
         Address::Configured(url) => (None, url),
         Address::Managed(folder) => {
@@ -57,7 +57,7 @@ pub(crate) async fn start(data: DataDir) -> Result<Server, postgres::Error> {
     postgres::start(postgres::Options { data, durable: true, settings: Vec::new() }).await
 }
 
-async fn serve(config: Config, db: &Db, no_migrate: bool, options: Options, shutdown: CancellationToken) -> anyhow::Result<()> {
+async fn serve(config: Config, db: &Db, no_migrate: bool, options: WorkerOptions, shutdown: CancellationToken) -> anyhow::Result<()> {
     if no_migrate {
         db::migrate::check(db).await?;
     } else {
@@ -71,7 +71,7 @@ async fn serve(config: Config, db: &Db, no_migrate: bool, options: Options, shut
 }
 
 /// Runs producer and worker until the shutdown. When one of them ends, with an error or without, the other comes to its end as well.
-pub(crate) async fn both(config: Arc<Config>, db: &Db, options: Options, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub(crate) async fn both(config: Arc<Config>, db: &Db, options: WorkerOptions, shutdown: CancellationToken) -> anyhow::Result<()> {
     let stop = shutdown.child_token();
     let producer = ending(sluice_producer::run(config.clone(), db.clone(), stop.clone()), &stop);
     let worker = ending(sluice_worker::run(config, db.clone(), options, stop.clone()), &stop);

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use sluice_core::secrets::KeyRing;
-use sluice_worker::Options;
+use sluice_worker::WorkerOptions;
 
 use crate::exit::Answer;
 use crate::process;
-use crate::session::Session;
+use crate::session::{self, Session};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -20,8 +19,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> anyhow::Result<Answer>
     let (config, db) = session.open().await?;
     let _log = session.log(&config.log, config.folder(), 0)?;
     let shutdown = process::shutdown_on_signal()?;
-    let keys = KeyRing::load(&config.security, config.folder())?;
-    let options = Options { name: None, concurrency: args.concurrency.map(usize::from), keys };
+    let options = WorkerOptions { concurrency: args.concurrency.map(usize::from), name: session::host_name() };
     sluice_worker::run(Arc::new(config), db, options, shutdown).await?;
     Ok(Answer::Yes)
 }
