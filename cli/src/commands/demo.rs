@@ -35,11 +35,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> anyhow::Result<Answer>
     let _log = session.log(&Log::default(), ".".as_ref(), -2)?; // what there is to say stands in the summary
     let shutdown = process::shutdown_on_signal()?;
     let demo = Demo { session, recipe, once: args.once, started: Instant::now(), shutdown };
-    demo.say(&format!(
-        "Everything runs {SPEED} times as fast as with the real Zoho: {} calls per {} seconds.",
-        100,
-        60 / SPEED
-    ))?;
+    demo.say(&format!("Everything runs {SPEED} times as fast as with the real Zoho: {} calls per {} seconds.", 100, 60 / SPEED))?;
     let server = up::start(DataDir::Temporary).await?;
     let outcome = Box::pin(demo.on(&server)).await;
     server.stop().await?;
@@ -85,7 +81,11 @@ impl Demo<'_> {
             eprintln!("not settled: {records} record(s), {changes} change(s) and {writebacks} writeback(s) are left");
         }
         let summary = Summary::collect(world, self.recipe.name, left.is_none(), self.started.elapsed().as_secs()).await?;
-        if self.session.options.json { output::json(&serde_json::to_value(&summary)?)? } else { summary.print()? }
+        if self.session.options.json {
+            output::json(&serde_json::to_value(&summary)?)?
+        } else {
+            summary.print()?
+        }
         if self.once {
             return Ok(if left.is_none() { Answer::Yes } else { Answer::No });
         }
