@@ -38,7 +38,8 @@ async fn a_new_partition_and_a_disabled_trigger_are_reported() {
     let setting = Setting::of(&format!("{CUSTOMERS}{ORDERS}")).await;
     assert!(capture::uncaptured(setting.db(), &setting.definitions).await.unwrap().is_empty());
     setting.run("create table orders_2035 partition of orders for values from ('2035-01-01') to ('2036-01-01'); alter table customers disable trigger all").await;
-    let found: Vec<String> = capture::uncaptured(setting.db(), &setting.definitions).await.unwrap().into_iter().map(|one| one.table).collect();
+    let found: Vec<String> =
+        capture::uncaptured(setting.db(), &setting.definitions).await.unwrap().into_iter().map(|one| one.table).collect();
     assert_eq!(found, ["public.customers", "public.orders_2035"]);
     capture::attach(setting.db(), &setting.definitions, &[], SOON).await.unwrap();
     assert!(capture::uncaptured(setting.db(), &setting.definitions).await.unwrap().is_empty());
@@ -54,7 +55,10 @@ async fn attach_says_who_holds_the_lock_that_it_cannot_get() {
     match capture::attach(setting.db(), &setting.definitions, &[], SOON).await {
         Err(Error::Locked { table, holders }) => {
             assert_eq!(table, "public.customers");
-            assert!(holders.len() == 1 && holders[0].contains(&pid.to_string()) && holders[0].contains("idle in transaction"), "{holders:?}");
+            assert!(
+                holders.len() == 1 && holders[0].contains(&pid.to_string()) && holders[0].contains("idle in transaction"),
+                "{holders:?}"
+            );
         }
         other => panic!("{other:?}"),
     }
@@ -74,7 +78,8 @@ async fn a_bulk_update_after_single_ones_in_the_same_session_stays_fast() {
     sqlx::query("set local statement_timeout = '20s'").execute(&mut tx).await.unwrap();
     sqlx::query("update customers set id = id + 100000, name = 'c'").execute(&mut tx).await.unwrap();
     tx.commit().await.unwrap();
-    let paired = "select count(*) from sluice.change where operation = 'update' and (after ->> 'id')::bigint = (before ->> 'id')::bigint + 100000";
+    let paired =
+        "select count(*) from sluice.change where operation = 'update' and (after ->> 'id')::bigint = (before ->> 'id')::bigint + 100000";
     assert_eq!(setting.count(paired).await, 20000);
 }
 

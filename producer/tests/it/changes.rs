@@ -45,7 +45,10 @@ async fn a_caller_idle_in_its_transaction_delays_nobody() {
     setting.drain().await;
     let mut idle = setting.db().begin().await.unwrap();
     sqlx::query("update customers set name = 'idle'").execute(&mut idle).await.unwrap();
-    sqlx::query("insert into sluice.job (kind, args) values ('push', '{\"sync\": \"customers\", \"key\": 2}')").execute(&mut idle).await.unwrap();
+    sqlx::query("insert into sluice.job (kind, args) values ('push', '{\"sync\": \"customers\", \"key\": 2}')")
+        .execute(&mut idle)
+        .await
+        .unwrap();
     setting.run("insert into customers values (3, 'c')").await;
     // Would wait for ever, were a lock of the idle transaction needed.
     let drained = tokio::time::timeout(Duration::from_secs(10), setting.drain()).await.unwrap();
@@ -100,10 +103,11 @@ async fn a_watch_whose_expression_fails_holds_its_change_and_aborts_nothing() {
     let drained = setting.drain().await;
     assert_eq!((drained.jobs, drained.held), (1, 1));
     assert_eq!(setting.jobs().await, pairs(&[("customers", "100")]));
-    let reason: String = sqlx::query_scalar("select reason from sluice.held_change where sync = 'customers' and sample @> '[{\"customer_id\": 41}]'")
-        .fetch_one(setting.db())
-        .await
-        .unwrap();
+    let reason: String =
+        sqlx::query_scalar("select reason from sluice.held_change where sync = 'customers' and sample @> '[{\"customer_id\": 41}]'")
+            .fetch_one(setting.db())
+            .await
+            .unwrap();
     assert!(reason.contains("division by zero"), "{reason}");
 }
 
@@ -127,7 +131,8 @@ async fn a_truncate_is_held_once_and_says_how_many_records() {
     setting.run("truncate customers").await;
     let drained = setting.drain().await;
     assert_eq!((drained.taken, drained.jobs), (2, 0));
-    let held: Vec<(String, i64)> = sqlx::query_as("select operation, records from sluice.held_change").fetch_all(setting.db()).await.unwrap();
+    let held: Vec<(String, i64)> =
+        sqlx::query_as("select operation, records from sluice.held_change").fetch_all(setting.db()).await.unwrap();
     assert_eq!(held, [("truncate".to_owned(), 2)]);
 }
 
@@ -145,7 +150,9 @@ async fn a_changed_key_takes_its_link_along_unless_a_run_is_under_way() {
     setting.run("update customers set id = id + 1").await;
     let drained = setting.drain().await;
     assert_eq!((drained.taken, drained.deferred), (2, 1));
-    let keys = || async { sqlx::query_as::<_, (String, String)>("select key, zoho_id from sluice.link order by key").fetch_all(setting.db()).await.unwrap() };
+    let keys = || async {
+        sqlx::query_as::<_, (String, String)>("select key, zoho_id from sluice.link order by key").fetch_all(setting.db()).await.unwrap()
+    };
     assert_eq!(keys().await, pairs(&[("2", "z1"), ("5", "z5")]));
     assert!(!setting.drain().await.progressed(), "it waits for the run");
     setting.run("delete from sluice.slot").await;
@@ -178,7 +185,10 @@ async fn a_sleeping_listener_is_woken_by_a_commit() {
     wait_until(Duration::from_secs(10), || async { notified.state() == listen::State::Listening }).await;
     let mut waits = Vec::new();
     for id in 0..5_i64 {
-        wait_until(Duration::from_secs(10), || async { setting.count("select count(*) from sluice.wake where channel = 'change' and asleep").await == 1 }).await;
+        wait_until(Duration::from_secs(10), || async {
+            setting.count("select count(*) from sluice.wake where channel = 'change' and asleep").await == 1
+        })
+        .await;
         let started = Instant::now();
         sqlx::query("insert into customers values ($1, 'a')").bind(id).execute(setting.db()).await.unwrap();
         wait_until(Duration::from_secs(10), || async { setting.count("select count(*) from sluice.job").await == id + 1 }).await;

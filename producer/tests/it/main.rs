@@ -3,6 +3,7 @@
 
 mod capture;
 mod changes;
+mod measure;
 mod publish;
 mod schedules;
 mod setting;

@@ -6,10 +6,10 @@ use std::time::Duration;
 use sluice_core::config::{Config, Environment};
 use sluice_core::db::Db;
 use sluice_core::db::dynamic;
+use sluice_producer::capture;
 use sluice_producer::changes::{Drained, drain_once};
 use sluice_producer::definitions::Definitions;
 use sluice_producer::publish::{self, Published};
-use sluice_producer::capture;
 use sluice_sync::read::Reader;
 use sluice_tests::TestDb;
 

@@ -10,7 +10,13 @@ use tower::ServiceExt;
 
 use crate::setting::{CUSTOMERS, Setting, config};
 
-async fn ask(app: &axum::Router, method: &str, path: &str, headers: &[(&str, &str)], body: &'static str) -> (u16, axum::http::HeaderMap, String) {
+async fn ask(
+    app: &axum::Router,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &'static str,
+) -> (u16, axum::http::HeaderMap, String) {
     let mut request = axum::http::Request::builder().method(method).uri(path).header("content-type", "application/json");
     for (name, value) in headers {
         request = request.header(*name, *value);
@@ -28,7 +34,8 @@ async fn doors_open_to_the_right_token_and_name_only() {
     let config = config(&format!("[http]\nadmin_token = \"{admin}\"\nread_token = \"{read}\"\n{CUSTOMERS}"));
     let listener = listen::Listener::spawn(setting.db().settings(), &["sluice_change"], Arc::new(Notify::new()), CancellationToken::new());
     let (_keep, definitions) = watch::channel(Arc::new(setting.definitions.clone()));
-    let state = State::new(&config, setting.db().clone(), setting.reader.clone(), definitions, Arc::new(RwLock::default()), Arc::new(listener));
+    let state =
+        State::new(&config, setting.db().clone(), setting.reader.clone(), definitions, Arc::new(RwLock::default()), Arc::new(listener));
     let app = router(state.await.unwrap());
     let host = ("host", "localhost:8080");
     let (admin_header, read_header) = (format!("Bearer {admin}"), format!("Bearer {read}"));
