@@ -72,11 +72,7 @@ pub(crate) fn handle(shared: &Shared, request: &Request) -> Answer {
         ("GET", ["health"]) => Ok(json!({ "ok": true })),
         ("GET", ["state"]) => records(&state, request),
         ("GET", ["log"]) => Ok(log(&state, request)),
-        ("GET", ["stats"]) => Ok(stats::collect(
-            &state,
-            &shared.flights,
-            number(request, "window_ms"),
-        )),
+        ("GET", ["stats"]) => Ok(stats::collect(&state, &shared.flights, number(request, "window_ms"))),
         ("POST", ["reset"]) => {
             state.reset(request.query("what") != Some("log"), &shared.flights);
             Ok(json!({}))
@@ -92,9 +88,7 @@ pub(crate) fn handle(shared: &Shared, request: &Request) -> Answer {
             false => Err(Mistake(404, format!("no fault {id}"))),
         },
         ("POST", ["outage"]) => set_outage(&mut state, request),
-        ("GET", ["settings"]) => {
-            serde_json::to_value(&state.scenario).map_err(|error| mistake(error.to_string()))
-        }
+        ("GET", ["settings"]) => serde_json::to_value(&state.scenario).map_err(|error| mistake(error.to_string())),
         ("POST", ["settings" | "clock"]) => change_settings(&mut state, request),
         ("POST", ["fields"]) => set_fields(&mut state, request),
         ("PUT", ["records"]) => put_record(&mut state, request),
@@ -102,10 +96,7 @@ pub(crate) fn handle(shared: &Shared, request: &Request) -> Answer {
         ("GET", ["oauth"]) => Ok(credentials(&state)),
         ("POST", ["oauth", what]) => oauth(&mut state, what, request),
         ("GET", ["operations"]) => Ok(table()),
-        _ => Err(Mistake(
-            404,
-            format!("no admin call {} {}", request.method, request.path),
-        )),
+        _ => Err(Mistake(404, format!("no admin call {} {}", request.method, request.path))),
     };
     match outcome {
         Ok(body) => Answer::json(200, body),
@@ -118,42 +109,25 @@ fn number(request: &Request, name: &str) -> Option<u64> {
 }
 
 fn body(request: &Request) -> Result<Map<String, Value>, Mistake> {
-    request
-        .json_object()
-        .ok_or_else(|| mistake("the body must be a JSON object"))
+    request.json_object().ok_or_else(|| mistake("the body must be a JSON object"))
 }
 
 fn records(state: &State, request: &Request) -> Outcome {
     let organization = request.query("organization");
-    let organizations = || {
-        state
-            .billing
-            .iter()
-            .filter(move |(id, _)| organization.is_none_or(|wanted| wanted == id.as_str()))
-    };
+    let organizations = || state.billing.iter().filter(move |(id, _)| organization.is_none_or(|wanted| wanted == id.as_str()));
     let Some(module) = request.query("module") else {
         let count = |module: &&str| {
-            let count: usize = organizations()
-                .filter_map(|(_, one)| one.all(module))
-                .map(|rows| rows.len())
-                .sum();
+            let count: usize = organizations().filter_map(|(_, one)| one.all(module)).map(|rows| rows.len()).sum();
             ((*module).to_owned(), count.into())
         };
         let billing: Map<String, Value> = billing::MODULES.iter().map(count).collect();
-        let crm: Map<String, Value> = state
-            .crm
-            .module_names()
-            .into_iter()
-            .map(|name| (name.to_owned(), state.crm.count(name).into()))
-            .collect();
+        let crm: Map<String, Value> =
+            state.crm.module_names().into_iter().map(|name| (name.to_owned(), state.crm.count(name).into())).collect();
         return Ok(json!({ "counts": { "billing": billing, "crm": crm } }));
     };
     match request.query("product") {
         Some("billing") if billing::MODULES.contains(&module) => {
-            let rows: Vec<_> = organizations()
-                .filter_map(|(_, one)| one.all(module))
-                .flatten()
-                .collect();
+            let rows: Vec<_> = organizations().filter_map(|(_, one)| one.all(module)).flatten().collect();
             Ok(json!({ "records": rows }))
         }
         Some("crm") => match state.crm.all(module, state.zone()) {
@@ -167,11 +141,7 @@ fn records(state: &State, request: &Request) -> Outcome {
 
 fn log(state: &State, request: &Request) -> Value {
     let since = number(request, "since").unwrap_or(0);
-    let limit = request
-        .query("limit")
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(MOST_LOGGED)
-        .min(MOST_LOGGED);
+    let limit = request.query("limit").and_then(|text| text.parse().ok()).unwrap_or(MOST_LOGGED).min(MOST_LOGGED);
     let fits = |name: &str, value: &str| request.query(name).is_none_or(|wanted| wanted == value);
     let prefix = request.query("path").unwrap_or_default();
     let found: Vec<_> = state
@@ -187,15 +157,12 @@ fn log(state: &State, request: &Request) -> Value {
 
 /// The body as one or several of a kind.
 fn one_or_many<T: serde::de::DeserializeOwned>(request: &Request) -> Result<Vec<T>, Mistake> {
-    let value: Value =
-        serde_json::from_slice(&request.body).map_err(|error| mistake(error.to_string()))?;
+    let value: Value = serde_json::from_slice(&request.body).map_err(|error| mistake(error.to_string()))?;
     let values = match value {
         Value::Array(values) => values,
         one => vec![one],
     };
-    let parsed = values
-        .into_iter()
-        .map(|value| serde_json::from_value(value).map_err(|e| mistake(e.to_string())));
+    let parsed = values.into_iter().map(|value| serde_json::from_value(value).map_err(|e| mistake(e.to_string())));
     parsed.collect()
 }
 
@@ -204,10 +171,7 @@ fn set_faults(state: &mut State, request: &Request) -> Outcome {
     for fault in &faults {
         fault.validate().map_err(mistake)?;
     }
-    let ids: Result<Vec<u64>, String> = faults
-        .into_iter()
-        .map(|fault| state.faults.set(fault))
-        .collect();
+    let ids: Result<Vec<u64>, String> = faults.into_iter().map(|fault| state.faults.set(fault)).collect();
     Ok(json!({ "ids": ids.map_err(mistake)? }))
 }
 
@@ -217,15 +181,10 @@ fn set_outage(state: &mut State, request: &Request) -> Outcome {
         Some(product @ ("billing" | "crm" | "oauth")) => product,
         _ => return Err(mistake("`product` must be billing, crm or oauth")),
     };
-    let on = body
-        .get("on")
-        .and_then(Value::as_bool)
-        .ok_or_else(|| mistake("`on` must be true or false"))?;
+    let on = body.get("on").and_then(Value::as_bool).ok_or_else(|| mistake("`on` must be true or false"))?;
     let mode = match body.get("mode") {
         None => Outage::Unavailable,
-        Some(mode) => {
-            serde_json::from_value(mode.clone()).map_err(|error| mistake(error.to_string()))?
-        }
+        Some(mode) => serde_json::from_value(mode.clone()).map_err(|error| mistake(error.to_string()))?,
     };
     state.faults.set_outage(product, on.then_some(mode));
     Ok(json!({}))
@@ -235,19 +194,12 @@ fn change_settings(state: &mut State, request: &Request) -> Outcome {
     let change = Value::Object(body(request)?);
     let fixed = ["/seed", "/faults", "/crm/modules", "/crm/fields"];
     if let Some(path) = fixed.iter().find(|path| change.pointer(path).is_some()) {
-        return Err(mistake(format!(
-            "{} cannot be changed here",
-            path.trim_start_matches('/').replace('/', ".")
-        )));
+        return Err(mistake(format!("{} cannot be changed here", path.trim_start_matches('/').replace('/', "."))));
     }
-    let mut settings =
-        serde_json::to_value(&state.scenario).map_err(|error| mistake(error.to_string()))?;
+    let mut settings = serde_json::to_value(&state.scenario).map_err(|error| mistake(error.to_string()))?;
     merge(&mut settings, change);
-    let scenario: Scenario =
-        serde_json::from_value(settings).map_err(|error| mistake(error.to_string()))?;
-    scenario
-        .validate()
-        .map_err(|error| mistake(error.to_string()))?;
+    let scenario: Scenario = serde_json::from_value(settings).map_err(|error| mistake(error.to_string()))?;
+    scenario.validate().map_err(|error| mistake(error.to_string()))?;
     state.scenario = scenario;
     Ok(json!({}))
 }
@@ -281,22 +233,14 @@ fn put_record(state: &mut State, request: &Request) -> Outcome {
     let (module, id, zone) = (text("module").unwrap_or_default(), text("id"), state.zone());
     let stored = match text("product") {
         Some("billing") => {
-            let organization = text("organization")
-                .unwrap_or_else(|| only_organization(state))
-                .to_owned();
+            let organization = text("organization").unwrap_or_else(|| only_organization(state)).to_owned();
             if organization.is_empty() {
-                return Err(mistake(
-                    "`organization` is needed while there is none, or several",
-                ));
+                return Err(mistake("`organization` is needed while there is none, or several"));
             }
             let billing = state.billing.entry(organization).or_default();
-            billing
-                .put_by_hand(module, id, record, zone, &mut state.ids)
-                .map(Value::Object)
+            billing.put_by_hand(module, id, record, zone, &mut state.ids).map(Value::Object)
         }
-        Some("crm") => state
-            .crm
-            .put_by_hand(module, id, record, zone, &mut state.ids),
+        Some("crm") => state.crm.put_by_hand(module, id, record, zone, &mut state.ids),
         _ => return Err(mistake("`product` must be billing or crm")),
     };
     match stored {
@@ -317,21 +261,14 @@ fn delete_record(state: &mut State, request: &Request) -> Outcome {
     let get = |name: &str| request.query(name).unwrap_or_default();
     let deleted = match get("product") {
         "billing" => {
-            let organization = request
-                .query("organization")
-                .unwrap_or_else(|| only_organization(state))
-                .to_owned();
+            let organization = request.query("organization").unwrap_or_else(|| only_organization(state)).to_owned();
             let billing = state.billing.get_mut(&organization);
             billing.is_some_and(|billing| billing.delete_by_hand(get("module"), get("id")))
         }
         "crm" => state.crm.delete_by_hand(get("module"), get("id")),
         _ => return Err(mistake("`product` must be billing or crm")),
     };
-    if deleted {
-        Ok(json!({}))
-    } else {
-        Err(Mistake(404, "no such module or record".to_owned()))
-    }
+    if deleted { Ok(json!({})) } else { Err(Mistake(404, "no such module or record".to_owned())) }
 }
 
 fn credentials(state: &State) -> Value {
@@ -345,20 +282,13 @@ fn credentials(state: &State) -> Value {
 
 fn oauth(state: &mut State, what: &str, request: &Request) -> Outcome {
     match what {
-        "codes" => Ok(
-            json!({ "code": state.accounts.new_code(state.scenario.time_scale, &mut state.ids) }),
-        ),
-        "refresh-tokens" => {
-            Ok(json!({ "refresh_token": state.accounts.new_refresh_token(&mut state.ids) }))
-        }
+        "codes" => Ok(json!({ "code": state.accounts.new_code(state.scenario.time_scale, &mut state.ids) })),
+        "refresh-tokens" => Ok(json!({ "refresh_token": state.accounts.new_refresh_token(&mut state.ids) })),
         "expire" => Ok(json!({ "expired": state.accounts.expire_access_tokens() })),
         "revoke" => {
             let given = request.json_object().unwrap_or_default();
             let first = state.accounts.credentials().refresh_token.clone();
-            let token = given
-                .get("refresh_token")
-                .and_then(Value::as_str)
-                .unwrap_or(&first);
+            let token = given.get("refresh_token").and_then(Value::as_str).unwrap_or(&first);
             match state.accounts.revoke(token) {
                 true => Ok(json!({})),
                 false => Err(Mistake(404, "no such refresh token".to_owned())),

@@ -24,15 +24,12 @@ impl Zone {
     /// `2026-06-09T13:16:45-0400`: the finance products' form, without a colon in the offset
     /// (Zoho finance fact: recorded exchanges, June 2026).
     pub(crate) fn finance_time(self, at: DateTime<Utc>) -> String {
-        at.with_timezone(&self.0)
-            .format("%Y-%m-%dT%H:%M:%S%z")
-            .to_string()
+        at.with_timezone(&self.0).format("%Y-%m-%dT%H:%M:%S%z").to_string()
     }
 
     /// `2026-06-09T13:16:45-04:00`: the CRM's form, seconds with a colon in the offset.
     pub(crate) fn crm_time(self, at: DateTime<Utc>) -> String {
-        at.with_timezone(&self.0)
-            .to_rfc3339_opts(SecondsFormat::Secs, false)
+        at.with_timezone(&self.0).to_rfc3339_opts(SecondsFormat::Secs, false)
     }
 
     /// Today's date in the organisation.

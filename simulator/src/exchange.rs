@@ -21,10 +21,7 @@ pub(crate) struct Request {
 impl Request {
     /// The first value of a query parameter.
     pub(crate) fn query(&self, name: &str) -> Option<&str> {
-        self.query
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
+        self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// A header's value, if it is text.
@@ -37,19 +34,13 @@ impl Request {
         if let Ok(Value::Object(object)) = serde_json::from_slice(&self.body) {
             return Some(object);
         }
-        let (_, text) =
-            url::form_urlencoded::parse(&self.body).find(|(key, _)| key == "JSONString")?;
+        let (_, text) = url::form_urlencoded::parse(&self.body).find(|(key, _)| key == "JSONString")?;
         serde_json::from_str(&text).ok()
     }
 
     /// Which of Zoho's products the path belongs to.
     pub(crate) fn product(&self) -> Product {
-        let first = self
-            .path
-            .trim_start_matches('/')
-            .split('/')
-            .next()
-            .unwrap_or_default();
+        let first = self.path.trim_start_matches('/').split('/').next().unwrap_or_default();
         match first {
             "admin" => Product::Admin,
             "oauth" => Product::Oauth,
@@ -102,30 +93,15 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn json(status: u16, body: Value) -> Self {
-        Self {
-            status,
-            headers: Vec::new(),
-            content: Content::Json(body),
-            ids: Vec::new(),
-        }
+        Self { status, headers: Vec::new(), content: Content::Json(body), ids: Vec::new() }
     }
 
     pub(crate) fn empty(status: u16) -> Self {
-        Self {
-            status,
-            headers: Vec::new(),
-            content: Content::Empty,
-            ids: Vec::new(),
-        }
+        Self { status, headers: Vec::new(), content: Content::Empty, ids: Vec::new() }
     }
 
     pub(crate) fn html(status: u16, page: &'static str) -> Self {
-        Self {
-            status,
-            headers: Vec::new(),
-            content: Content::Html(page),
-            ids: Vec::new(),
-        }
+        Self { status, headers: Vec::new(), content: Content::Html(page), ids: Vec::new() }
     }
 
     pub(crate) fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Self {

@@ -158,17 +158,12 @@ impl FaultSpec {
         if self.kind == FaultKind::RecordError && (self.field.is_none() || self.value.is_none()) {
             return Err("a record_error needs `field` and `value`".to_owned());
         }
-        if self
-            .status
-            .is_some_and(|status| !(500..600).contains(&status))
-        {
+        if self.status.is_some_and(|status| !(500..600).contains(&status)) {
             return Err("a fault's status must be a 5xx".to_owned());
         }
         match self.product.as_deref() {
             None | Some("billing" | "crm" | "oauth") => Ok(()),
-            Some(other) => Err(format!(
-                "a fault's product is billing, crm or oauth, not {other}"
-            )),
+            Some(other) => Err(format!("a fault's product is billing, crm or oauth, not {other}")),
         }
     }
 
@@ -177,22 +172,13 @@ impl FaultSpec {
         let product_fits = match &self.product {
             Some(name) => name == product.name(),
             // A run that breaks "everything" must not burn the few tokens of its ten minutes.
-            None => {
-                matches!(product, Product::Billing | Product::Crm)
-                    || (product == Product::Oauth && self.path.is_some())
-            }
+            None => matches!(product, Product::Billing | Product::Crm) || (product == Product::Oauth && self.path.is_some()),
         };
-        let method_fits = self
-            .method
-            .as_ref()
-            .is_none_or(|method| method.eq_ignore_ascii_case(&request.method));
-        let path_fits = self
-            .path
-            .as_ref()
-            .is_none_or(|path| match path.strip_suffix('*') {
-                Some(prefix) => request.path.starts_with(prefix),
-                None => *path == request.path,
-            });
+        let method_fits = self.method.as_ref().is_none_or(|method| method.eq_ignore_ascii_case(&request.method));
+        let path_fits = self.path.as_ref().is_none_or(|path| match path.strip_suffix('*') {
+            Some(prefix) => request.path.starts_with(prefix),
+            None => *path == request.path,
+        });
         product_fits && method_fits && path_fits
     }
 
@@ -286,11 +272,10 @@ impl Faults {
 
     /// The first fault that applies to this request, with its chance drawn and its count taken.
     pub(crate) fn draw(&mut self, request: &Request, ids: &mut Ids) -> Option<Drawn> {
-        let position = self.set.iter().position(|(_, spec)| {
-            spec.kind != FaultKind::RecordError
-                && spec.matches(request)
-                && hits(spec.probability, ids)
-        })?;
+        let position = self
+            .set
+            .iter()
+            .position(|(_, spec)| spec.kind != FaultKind::RecordError && spec.matches(request) && hits(spec.probability, ids))?;
         let spec = self.use_up(position);
         let wait = match spec.kind {
             FaultKind::DropLate => spec.delay_ms,
@@ -299,11 +284,7 @@ impl Faults {
         };
         Some(Drawn {
             kind: spec.kind,
-            status: spec.status.unwrap_or(if spec.kind == FaultKind::Html {
-                502
-            } else {
-                500
-            }),
+            status: spec.status.unwrap_or(if spec.kind == FaultKind::Html { 502 } else { 500 }),
             retry_after: spec.retry_after,
             code: spec.code,
             wait: Duration::from_millis(wait),
@@ -311,15 +292,8 @@ impl Faults {
     }
 
     /// The refusal scripted for a record of a CRM write, if any.
-    pub(crate) fn record_error(
-        &mut self,
-        module: &str,
-        record: &Map<String, Value>,
-        ids: &mut Ids,
-    ) -> Option<FaultSpec> {
-        let position = self.set.iter().position(|(_, spec)| {
-            spec.matches_record(module, record) && hits(spec.probability, ids)
-        })?;
+    pub(crate) fn record_error(&mut self, module: &str, record: &Map<String, Value>, ids: &mut Ids) -> Option<FaultSpec> {
+        let position = self.set.iter().position(|(_, spec)| spec.matches_record(module, record) && hits(spec.probability, ids))?;
         Some(self.use_up(position))
     }
 

@@ -17,10 +17,7 @@ pub(crate) struct Ids {
 
 impl Ids {
     pub(crate) fn new(seed: u64) -> Self {
-        Self {
-            last: FIRST_ID,
-            random: StdRng::seed_from_u64(seed),
-        }
+        Self { last: FIRST_ID, random: StdRng::seed_from_u64(seed) }
     }
 
     /// A fresh record id. Ids rise by three, so that an off-by-one guess never hits a record.
@@ -37,16 +34,12 @@ impl Ids {
     /// `1000.<30 letters and digits>`.
     pub(crate) fn client_id(&mut self) -> String {
         const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
-        let tail: String = (0..30)
-            .map(|_| char::from(LETTERS[self.random.random_range(0..LETTERS.len())]))
-            .collect();
+        let tail: String = (0..30).map(|_| char::from(LETTERS[self.random.random_range(0..LETTERS.len())])).collect();
         format!("1000.{tail}")
     }
 
     pub(crate) fn hex(&mut self, digits: usize) -> String {
-        (0..digits)
-            .map(|_| char::from_digit(self.random.random_range(0..16), 16).unwrap_or('0'))
-            .collect()
+        (0..digits).map(|_| char::from_digit(self.random.random_range(0..16), 16).unwrap_or('0')).collect()
     }
 
     /// True with the given probability, which is clamped to 0..=1.

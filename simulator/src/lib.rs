@@ -93,20 +93,12 @@ impl Simulator {
     /// An address that cannot be bound, or a scenario that is not valid.
     pub async fn bind(config: Config) -> Result<Self, Error> {
         config.scenario.validate()?;
-        let failed = |source| Error::Listen {
-            address: config.listen,
-            source,
-        };
+        let failed = |source| Error::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
         let addr = listener.local_addr().map_err(failed)?;
         let stop = CancellationToken::new();
         let shared = Shared::new(config.scenario, format!("http://{addr}"), stop.clone());
-        Ok(Self {
-            addr,
-            listener,
-            shared: Arc::new(shared),
-            stop,
-        })
+        Ok(Self { addr, listener, shared: Arc::new(shared), stop })
     }
 
     /// `http://address:port`: for `accounts_url` and `api_url` of a connection.

@@ -52,13 +52,7 @@ impl Limits {
     ///
     /// Finance facts 3.1 and 3.2: 100 a minute per organisation, else code 44 and a block; per day, else 45;
     /// in process, else 1070. The true trigger of the block is looser than documented; here it is exact.
-    pub(crate) fn finance(
-        &mut self,
-        scope: &str,
-        arrived: Instant,
-        in_flight: usize,
-        scenario: &Scenario,
-    ) -> Verdict {
+    pub(crate) fn finance(&mut self, scope: &str, arrived: Instant, in_flight: usize, scenario: &Scenario) -> Verdict {
         let rules = &scenario.finance;
         let window = self.windows.entry(scope.to_owned()).or_default();
         let length = scaled(60.0, scenario.time_scale);
@@ -66,25 +60,15 @@ impl Limits {
         window.count_day(Zone::from_minutes(scenario.utc_offset_minutes));
         window.forget_before(arrived, length);
         if let Some(until) = window.blocked_until.filter(|until| arrived < *until) {
-            verdict.excesses.push(Excess {
-                kind: "during_block",
-                detail: scope.to_owned(),
-            });
+            verdict.excesses.push(Excess { kind: "during_block", detail: scope.to_owned() });
             verdict.refusal = Some(blocked(until - arrived));
             return verdict;
         }
         window.blocked_until = None;
         window.recent.push_back(arrived);
         if window.recent.len() > rules.per_minute {
-            let detail = format!(
-                "{} calls within {} ms in {scope}",
-                window.recent.len(),
-                length.as_millis()
-            );
-            verdict.excesses.push(Excess {
-                kind: "rate",
-                detail,
-            });
+            let detail = format!("{} calls within {} ms in {scope}", window.recent.len(), length.as_millis());
+            verdict.excesses.push(Excess { kind: "rate", detail });
             if rules.block {
                 let block = scaled(rules.block_seconds, scenario.time_scale);
                 window.blocked_until = Some(arrived + block);
@@ -93,38 +77,22 @@ impl Limits {
             }
         }
         if window.calls_today > rules.per_day {
-            verdict.excesses.push(Excess {
-                kind: "day",
-                detail: format!("{} calls in {scope}", window.calls_today),
-            });
+            verdict.excesses.push(Excess { kind: "day", detail: format!("{} calls in {scope}", window.calls_today) });
             verdict.refusal = Some(day_spent(rules.per_day));
         } else if in_flight > rules.in_flight {
-            verdict.excesses.push(Excess {
-                kind: "in_flight",
-                detail: format!("{in_flight} in {scope}"),
-            });
+            verdict.excesses.push(Excess { kind: "in_flight", detail: format!("{in_flight} in {scope}") });
             verdict.refusal = rules.refuse_in_flight.then(too_many_in_process);
         }
         verdict
     }
 
     /// The daily headers of a finance answer (fact 3.3).
-    pub(crate) fn finance_headers(
-        &self,
-        scope: &str,
-        scenario: &Scenario,
-    ) -> Vec<(&'static str, String)> {
-        let used = self
-            .windows
-            .get(scope)
-            .map_or(0, |window| window.calls_today);
+    pub(crate) fn finance_headers(&self, scope: &str, scenario: &Scenario) -> Vec<(&'static str, String)> {
+        let used = self.windows.get(scope).map_or(0, |window| window.calls_today);
         let reset = Zone::from_minutes(scenario.utc_offset_minutes).seconds_to_midnight();
         vec![
             ("X-Rate-Limit-Limit", scenario.finance.per_day.to_string()),
-            (
-                "X-Rate-Limit-Remaining",
-                scenario.finance.per_day.saturating_sub(used).to_string(),
-            ),
+            ("X-Rate-Limit-Remaining", scenario.finance.per_day.saturating_sub(used).to_string()),
             ("X-Rate-Limit-Reset", reset.to_string()),
         ]
     }
@@ -134,10 +102,7 @@ impl Limits {
         let rules = &scenario.crm;
         let mut verdict = Verdict::default();
         if in_flight > rules.in_flight {
-            verdict.excesses.push(Excess {
-                kind: "in_flight",
-                detail: format!("{in_flight} in {scope}"),
-            });
+            verdict.excesses.push(Excess { kind: "in_flight", detail: format!("{in_flight} in {scope}") });
             verdict.refusal = rules.refuse_in_flight.then(too_many_requests);
         }
         verdict
@@ -147,11 +112,7 @@ impl Limits {
 impl Window {
     /// A window is half open: two calls exactly its length apart are not in one window.
     fn forget_before(&mut self, now: Instant, length: Duration) {
-        while self
-            .recent
-            .front()
-            .is_some_and(|at| now.saturating_duration_since(*at) >= length)
-        {
+        while self.recent.front().is_some_and(|at| now.saturating_duration_since(*at) >= length) {
             self.recent.pop_front();
         }
     }
@@ -173,9 +134,7 @@ pub(crate) fn blocked(left: Duration) -> Answer {
 }
 
 fn day_spent(per_day: u64) -> Answer {
-    let message = format!(
-        "The API call for this organization has exceeded the maximum call rate limit of {per_day}."
-    );
+    let message = format!("The API call for this organization has exceeded the maximum call rate limit of {per_day}.");
     Answer::json(429, json!({ "code": 45, "message": message }))
 }
 
@@ -187,9 +146,7 @@ fn too_many_in_process() -> Answer {
 pub(crate) fn finance_refusal(code: &serde_json::Value) -> Answer {
     let message = match code.as_u64() {
         Some(45) => "The API call for this organization has exceeded the maximum call rate limit.",
-        Some(1070) => {
-            "You have reached the maximum number of in process requests allowed. Kindly try again after some time."
-        }
+        Some(1070) => "You have reached the maximum number of in process requests allowed. Kindly try again after some time.",
         _ => {
             "For security reasons your organization has been blocked as it have exceeded the maximum number of \
              requests per minute that can originate from an organization."
@@ -226,13 +183,7 @@ impl Flights {
         let flight = scopes.entry(scope.to_owned()).or_default();
         flight.now += 1;
         flight.most = flight.most.max(flight.now);
-        (
-            InFlight {
-                flights: self.clone(),
-                scope: scope.to_owned(),
-            },
-            flight.now,
-        )
+        (InFlight { flights: self.clone(), scope: scope.to_owned() }, flight.now)
     }
 
     pub(crate) fn get(&self, scope: &str) -> Flight {

@@ -89,11 +89,7 @@ pub(crate) struct Log {
 impl Log {
     /// Forgets all but the numbering.
     pub(crate) fn clear(&mut self) {
-        *self = Self {
-            total: self.total,
-            cleared: self.total,
-            ..Self::default()
-        };
+        *self = Self { total: self.total, cleared: self.total, ..Self::default() };
     }
 
     /// Notes an arrival and returns its number, by which the rest is filled in.
@@ -153,17 +149,13 @@ impl Log {
     pub(crate) fn breach(&mut self, number: u64, excess: &Excess) {
         *self.breach_counts.entry(excess.kind).or_default() += 1;
         if self.breaches.len() < MOST_BREACHES {
-            self.breaches
-                .push(json!({ "kind": excess.kind, "detail": excess.detail, "request": number }));
+            self.breaches.push(json!({ "kind": excess.kind, "detail": excess.detail, "request": number }));
         }
     }
 
     pub(crate) fn unknown_operation(&mut self, method: &str, path: &str) {
         if self.unknown_operations.len() < MOST_BREACHES {
-            *self
-                .unknown_operations
-                .entry((method.to_owned(), path.to_owned()))
-                .or_default() += 1;
+            *self.unknown_operations.entry((method.to_owned(), path.to_owned())).or_default() += 1;
         }
     }
 
@@ -177,10 +169,7 @@ impl Log {
     /// A field that Zoho would silently drop.
     pub(crate) fn ignored_field(&mut self, module: &str, field: &str) {
         if self.ignored_fields.len() < MOST_BREACHES {
-            *self
-                .ignored_fields
-                .entry(format!("{module}.{field}"))
-                .or_default() += 1;
+            *self.ignored_fields.entry(format!("{module}.{field}")).or_default() += 1;
         }
     }
 

@@ -32,16 +32,10 @@ impl Money {
         let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
         let fraction = fraction.trim_end_matches('0');
         let all_digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
-        if whole.is_empty()
-            || whole.len() > 15
-            || fraction.len() > 4
-            || !all_digits(whole)
-            || !all_digits(fraction)
-        {
+        if whole.is_empty() || whole.len() > 15 || fraction.len() > 4 || !all_digits(whole) || !all_digits(fraction) {
             return None;
         }
-        let units =
-            whole.parse::<i128>().ok()? * SCALE + format!("{fraction:0<4}").parse::<i128>().ok()?;
+        let units = whole.parse::<i128>().ok()? * SCALE + format!("{fraction:0<4}").parse::<i128>().ok()?;
         Some(Self(if negative { -units } else { units }))
     }
 
@@ -74,11 +68,7 @@ impl Money {
         let (whole, rest) = (units / SCALE.unsigned_abs(), units % SCALE.unsigned_abs());
         let fraction = format!("{rest:04}");
         let fraction = fraction.trim_end_matches('0');
-        let text = if fraction.is_empty() {
-            format!("{sign}{whole}")
-        } else {
-            format!("{sign}{whole}.{fraction}")
-        };
+        let text = if fraction.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") };
         text.parse::<Number>().map_or(Value::Null, Value::Number)
     }
 
@@ -118,14 +108,7 @@ mod tests {
 
     #[test]
     fn what_is_no_amount_is_refused() {
-        for value in [
-            json!("abc"),
-            json!(""),
-            json!("1e3"),
-            json!("1.23456"),
-            json!(null),
-            json!([]),
-        ] {
+        for value in [json!("abc"), json!(""), json!("1e3"), json!("1.23456"), json!(null), json!([])] {
             assert_eq!(Money::from_json(&value), None, "{value}");
         }
     }

@@ -88,18 +88,11 @@ impl Accounts {
 
     /// Whether this is a live access token.
     pub(crate) fn accepts(&self, token: &str, now: Instant) -> bool {
-        self.access_tokens
-            .iter()
-            .any(|access| access.text == token && now < access.expires)
+        self.access_tokens.iter().any(|access| access.text == token && now < access.expires)
     }
 
     /// `POST /oauth/v2/token`, with parameters in the query or in a form.
-    pub(crate) fn token(
-        &mut self,
-        request: &Request,
-        scenario: &Scenario,
-        ids: &mut Ids,
-    ) -> Answer {
+    pub(crate) fn token(&mut self, request: &Request, scenario: &Scenario, ids: &mut Ids) -> Answer {
         let parameters = parameters(request);
         let get = |name: &str| parameters.get(name).map_or("", String::as_str);
         if get("client_id") != self.credentials.client_id {
@@ -128,19 +121,10 @@ impl Accounts {
         self.codes.remove(code).is_some_and(|expires| now < expires)
     }
 
-    fn mint(
-        &mut self,
-        refresh_token: &str,
-        with_refresh_token: bool,
-        now: Instant,
-        scenario: &Scenario,
-        ids: &mut Ids,
-    ) -> Answer {
+    fn mint(&mut self, refresh_token: &str, with_refresh_token: bool, now: Instant, scenario: &Scenario, ids: &mut Ids) -> Answer {
         let rules = &scenario.oauth;
         let window = scaled(rules.mint_window_seconds, scenario.time_scale);
-        let in_window = |mint: &&Mint| {
-            mint.refresh_token == refresh_token && now.saturating_duration_since(mint.at) < window
-        };
+        let in_window = |mint: &&Mint| mint.refresh_token == refresh_token && now.saturating_duration_since(mint.at) < window;
         if self.mints.iter().filter(in_window).count() >= rules.mints {
             self.throttled += 1;
             return throttled(rules.throttle_status);
@@ -149,17 +133,9 @@ impl Accounts {
             self.mints.pop_front();
         }
         self.minted += 1;
-        self.mints.push_back(Mint {
-            at: now,
-            at_us: now_us(),
-            refresh_token: refresh_token.to_owned(),
-        });
+        self.mints.push_back(Mint { at: now, at_us: now_us(), refresh_token: refresh_token.to_owned() });
         let life = scaled(rules.token_seconds, scenario.time_scale);
-        let access = AccessToken {
-            text: ids.token(),
-            refresh_token: refresh_token.to_owned(),
-            expires: now + life,
-        };
+        let access = AccessToken { text: ids.token(), refresh_token: refresh_token.to_owned(), expires: now + life };
         let mut body = json!({
             "access_token": access.text,
             "scope": "ZohoSubscriptions.fullaccess.all ZohoCRM.modules.ALL ZohoCRM.settings.ALL ZohoCRM.org.READ",
@@ -178,11 +154,7 @@ impl Accounts {
     /// Keeps at most `most` live tokens of one refresh token, and forgets those that have run out.
     fn end_oldest(&mut self, refresh_token: &str, most: usize, now: Instant) {
         self.access_tokens.retain(|access| now < access.expires);
-        let live = self
-            .access_tokens
-            .iter()
-            .filter(|access| access.refresh_token == refresh_token)
-            .count();
+        let live = self.access_tokens.iter().filter(|access| access.refresh_token == refresh_token).count();
         let mut surplus = live.saturating_sub(most);
         self.access_tokens.retain(|access| {
             let end = surplus > 0 && access.refresh_token == refresh_token;
@@ -203,8 +175,7 @@ impl Accounts {
 
     /// Ends a refresh token and all its access tokens; false if there was none.
     pub(crate) fn revoke(&mut self, refresh_token: &str) -> bool {
-        self.access_tokens
-            .retain(|access| access.refresh_token != refresh_token);
+        self.access_tokens.retain(|access| access.refresh_token != refresh_token);
         self.refresh_tokens.remove(refresh_token)
     }
 
@@ -218,10 +189,7 @@ impl Accounts {
     /// A grant code as the console of a self client shows it.
     pub(crate) fn new_code(&mut self, time_scale: f64, ids: &mut Ids) -> String {
         let code = ids.token();
-        self.codes.insert(
-            code.clone(),
-            Instant::now() + scaled(CODE_SECONDS, time_scale),
-        );
+        self.codes.insert(code.clone(), Instant::now() + scaled(CODE_SECONDS, time_scale));
         code
     }
 
@@ -243,16 +211,9 @@ impl Accounts {
     pub(crate) fn statistics(&self, window: Duration) -> Value {
         let mut by_token: BTreeMap<&str, Vec<Instant>> = BTreeMap::new();
         for mint in &self.mints {
-            by_token
-                .entry(&mint.refresh_token)
-                .or_default()
-                .push(mint.at);
+            by_token.entry(&mint.refresh_token).or_default().push(mint.at);
         }
-        let most = by_token
-            .into_values()
-            .map(|times| most_in_window(times, window))
-            .max()
-            .unwrap_or(0);
+        let most = by_token.into_values().map(|times| most_in_window(times, window)).max().unwrap_or(0);
         json!({
             "minted": self.minted,
             "minted_at_us": self.mints.iter().map(|mint| mint.at_us).collect::<Vec<_>>(),
@@ -287,12 +248,8 @@ fn refused(code: &str) -> Answer {
 }
 
 fn throttled(status: u16) -> Answer {
-    let description =
-        "You have made too many requests continuously. Please try again after some time.";
-    Answer::json(
-        status,
-        json!({ "error": "Access Denied", "error_description": description }),
-    )
+    let description = "You have made too many requests continuously. Please try again after some time.";
+    Answer::json(status, json!({ "error": "Access Denied", "error_description": description }))
 }
 
 #[cfg(test)]
@@ -304,19 +261,10 @@ mod tests {
     #[test]
     fn a_window_is_half_open_and_the_fullest_one_counts() {
         let start = Instant::now();
-        let at = |seconds: &[u64]| {
-            seconds
-                .iter()
-                .map(|s| start + Duration::from_secs(*s))
-                .collect::<Vec<_>>()
-        };
+        let at = |seconds: &[u64]| seconds.iter().map(|s| start + Duration::from_secs(*s)).collect::<Vec<_>>();
         let minute = Duration::from_secs(60);
         assert_eq!(most_in_window(at(&[]), minute), 0);
         assert_eq!(most_in_window(at(&[0, 60, 120]), minute), 1);
-        assert_eq!(
-            most_in_window(at(&[130, 0, 59, 60, 61]), minute),
-            3,
-            "59, 60 and 61, in any order of arrival"
-        );
+        assert_eq!(most_in_window(at(&[130, 0, 59, 60, 61]), minute), 3, "59, 60 and 61, in any order of arrival");
     }
 }

@@ -82,13 +82,7 @@ const fn operation(
     source: &'static str,
     action: Action,
 ) -> Operation {
-    Operation {
-        method,
-        path,
-        query,
-        source,
-        action,
-    }
+    Operation { method, path, query, source, action }
 }
 
 /// Everything the simulated Zoho understands. `filter_by` and `customer_id` on lists are documented in the prose of
@@ -151,36 +145,14 @@ pub const OPERATIONS: &[Operation] = &[
     operation("DELETE", "/crm/v8/{module}/{id}", &["wf_trigger"], CRM, Action::CrmDeleteOne),
 ];
 
-const TOKEN: &[&str] = &[
-    "grant_type",
-    "client_id",
-    "client_secret",
-    "refresh_token",
-    "code",
-    "redirect_uri",
-    "scope",
-];
+const TOKEN: &[&str] = &["grant_type", "client_id", "client_secret", "refresh_token", "code", "redirect_uri", "scope"];
 const FILTERED: &[&str] = &["filter_by", "page", "per_page"];
 const OF_CUSTOMER: &[&str] = &["filter_by", "customer_id", "page", "per_page"];
 const OF_PRODUCT: &[&str] = &["filter_by", "product_id", "page", "per_page"];
-const SUBSCRIPTION_LIST: &[&str] = &[
-    "filter_by",
-    "customer_id",
-    "reference_contains",
-    "page",
-    "per_page",
-];
+const SUBSCRIPTION_LIST: &[&str] = &["filter_by", "customer_id", "reference_contains", "page", "per_page"];
 const INVOICE_CREATE: &[&str] = &["send", "ignore_auto_number_generation"];
 const OWN_NUMBER: &[&str] = &["ignore_auto_number_generation"];
-const CRM_LIST: &[&str] = &[
-    "fields",
-    "ids",
-    "page",
-    "per_page",
-    "page_token",
-    "sort_by",
-    "sort_order",
-];
+const CRM_LIST: &[&str] = &["fields", "ids", "page", "per_page", "page_token", "sort_by", "sort_order"];
 
 /// What the `{captures}` of a path stand for, in their order.
 pub(crate) type Captures = Vec<String>;
@@ -190,17 +162,13 @@ pub(crate) fn find(request: &Request) -> Option<(&'static Operation, Captures)> 
     OPERATIONS
         .iter()
         .filter(|operation| operation.method == request.method)
-        .find_map(|operation| {
-            captures(operation.path, &request.path).map(|found| (operation, found))
-        })
+        .find_map(|operation| captures(operation.path, &request.path).map(|found| (operation, found)))
 }
 
 /// The query parameters of a request that its operation does not document.
 pub(crate) fn unknown_parameters<'a>(operation: &Operation, request: &'a Request) -> Vec<&'a str> {
     let names = request.query.iter().map(|(name, _)| name.as_str());
-    names
-        .filter(|name| !operation.query.contains(name))
-        .collect()
+    names.filter(|name| !operation.query.contains(name)).collect()
 }
 
 fn captures(template: &str, path: &str) -> Option<Captures> {
@@ -209,9 +177,7 @@ fn captures(template: &str, path: &str) -> Option<Captures> {
     loop {
         match (expected.next(), given.next()) {
             (None, None) => return Some(found),
-            (Some(part), Some(value)) if part.starts_with('{') && !value.is_empty() => {
-                found.push(decode(value))
-            }
+            (Some(part), Some(value)) if part.starts_with('{') && !value.is_empty() => found.push(decode(value)),
             (Some(part), Some(value)) if part == value => {}
             _ => return None,
         }
@@ -222,10 +188,7 @@ fn captures(template: &str, path: &str) -> Option<Captures> {
 fn decode(segment: &str) -> String {
     // A `+` is itself in a path, but a space in a form.
     let form = format!("x={}", segment.replace('+', "%2B").replace('&', "%26"));
-    url::form_urlencoded::parse(form.as_bytes())
-        .next()
-        .map(|(_, value)| value.into_owned())
-        .unwrap_or_default()
+    url::form_urlencoded::parse(form.as_bytes()).next().map(|(_, value)| value.into_owned()).unwrap_or_default()
 }
 
 /// Whether a path is one of the CRM's metadata, which must not be taken for a module.
@@ -240,10 +203,7 @@ mod tests {
     #[test]
     fn captures_follow_the_template_and_nothing_else() {
         assert_eq!(captures("/a/{id}/b", "/a/7/b"), Some(vec!["7".to_owned()]));
-        assert_eq!(
-            captures("/a/{code}", "/a/basic%20monthly"),
-            Some(vec!["basic monthly".to_owned()])
-        );
+        assert_eq!(captures("/a/{code}", "/a/basic%20monthly"), Some(vec!["basic monthly".to_owned()]));
         for path in ["/a//b", "/a/7", "/a/7/b/", "/a/7/c"] {
             assert_eq!(captures("/a/{id}/b", path), None, "{path}");
         }
@@ -252,9 +212,8 @@ mod tests {
     #[test]
     fn no_operation_is_hidden_by_an_earlier_one() {
         for (index, later) in OPERATIONS.iter().enumerate() {
-            let hidden = OPERATIONS[..index].iter().any(|earlier| {
-                earlier.method == later.method && captures(earlier.path, later.path).is_some()
-            });
+            let hidden =
+                OPERATIONS[..index].iter().any(|earlier| earlier.method == later.method && captures(earlier.path, later.path).is_some());
             assert!(!hidden, "{} {}", later.method, later.path);
         }
     }

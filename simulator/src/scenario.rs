@@ -262,12 +262,7 @@ impl Default for Finance {
 
 impl Default for Crm {
     fn default() -> Self {
-        Self {
-            in_flight: 10,
-            refuse_in_flight: true,
-            modules: Vec::new(),
-            fields: Vec::new(),
-        }
+        Self { in_flight: 10, refuse_in_flight: true, modules: Vec::new(), fields: Vec::new() }
     }
 }
 
@@ -287,10 +282,7 @@ impl Scenario {
     /// # Errors
     /// As [`Scenario::from_toml`], and a file that cannot be read.
     pub fn from_file(path: &Path) -> Result<Self, ScenarioError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ScenarioError::Read {
-            path: path.display().to_string(),
-            source,
-        })?;
+        let text = std::fs::read_to_string(path).map_err(|source| ScenarioError::Read { path: path.display().to_string(), source })?;
         Self::from_toml(&text)
     }
 

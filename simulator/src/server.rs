@@ -72,10 +72,7 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     connections.shutdown().await;
 }
 
-async fn accept(
-    listener: &TcpListener,
-    room: &Arc<Semaphore>,
-) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
     let permit = Arc::clone(room).acquire_owned().await.ok()?;
     match listener.accept().await {
         Ok((stream, _)) => Some((stream, permit)),
@@ -91,16 +88,11 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>) {
     let _ = stream.set_nodelay(true);
     let service = service_fn(|request| exchange(request, Arc::clone(&shared)));
     // A connection that ends in an error was closed by a fault, or by its client.
-    let _ = hyper::server::conn::http1::Builder::new()
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
 /// One request, from its headers to its answer.
-async fn exchange(
-    incoming: hyper::Request<Incoming>,
-    shared: Arc<Shared>,
-) -> Result<Response, Closed> {
+async fn exchange(incoming: hyper::Request<Incoming>, shared: Arc<Shared>) -> Result<Response, Closed> {
     let arrived = Instant::now();
     let (head, body) = incoming.into_parts();
     let raw_query = head.uri.query().unwrap_or_default().to_owned();
@@ -108,9 +100,7 @@ async fn exchange(
         arrived,
         method: head.method.as_str().to_owned(),
         path: head.uri.path().to_owned(),
-        query: url::form_urlencoded::parse(raw_query.as_bytes())
-            .into_owned()
-            .collect(),
+        query: url::form_urlencoded::parse(raw_query.as_bytes()).into_owned().collect(),
         headers: head.headers,
         body: Bytes::new(),
     };
@@ -259,14 +249,8 @@ fn rate_limited(product: Product, fault: &Drawn) -> Answer {
 /// Puts an answer on the wire. The call is in flight until its body has been written or dropped.
 fn respond(answer: Answer, in_flight: Option<InFlight>) -> Response {
     let (kind, body) = match answer.content {
-        Content::Json(value) => (
-            "application/json;charset=UTF-8",
-            Bytes::from(value.to_string()),
-        ),
-        Content::Html(page) => (
-            "text/html;charset=UTF-8",
-            Bytes::from_static(page.as_bytes()),
-        ),
+        Content::Json(value) => ("application/json;charset=UTF-8", Bytes::from(value.to_string())),
+        Content::Html(page) => ("text/html;charset=UTF-8", Bytes::from_static(page.as_bytes())),
         Content::Empty => ("", Bytes::new()),
     };
     let body = Full::new(body).map_frame(move |frame| {
@@ -274,16 +258,12 @@ fn respond(answer: Answer, in_flight: Option<InFlight>) -> Response {
         frame
     });
     let mut response = hyper::Response::new(body.boxed());
-    *response.status_mut() = hyper::StatusCode::from_u16(answer.status)
-        .unwrap_or(hyper::StatusCode::INTERNAL_SERVER_ERROR);
+    *response.status_mut() = hyper::StatusCode::from_u16(answer.status).unwrap_or(hyper::StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     if !kind.is_empty() {
         headers.insert(hyper::header::CONTENT_TYPE, HeaderValue::from_static(kind));
     }
-    headers.insert(
-        hyper::header::CACHE_CONTROL,
-        HeaderValue::from_static("no-store"),
-    );
+    headers.insert(hyper::header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(hyper::header::SERVER, HeaderValue::from_static("ZGS"));
     for (name, value) in answer.headers {
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {

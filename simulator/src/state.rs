@@ -80,11 +80,7 @@ impl Shared {
             scenario,
             ids,
         };
-        Self {
-            state: Mutex::new(state),
-            flights: Flights::default(),
-            shutdown,
-        }
+        Self { state: Mutex::new(state), flights: Flights::default(), shutdown }
     }
 
     /// The state. A panic of another holder does not take the simulator down with it.
@@ -107,13 +103,7 @@ impl State {
     }
 
     /// Counts and judges a request whose headers have just been read.
-    pub(crate) fn arrive(
-        &mut self,
-        request: &Request,
-        raw_query: &str,
-        scope: &str,
-        in_flight: usize,
-    ) -> Plan {
+    pub(crate) fn arrive(&mut self, request: &Request, raw_query: &str, scope: &str, in_flight: usize) -> Plan {
         let product = request.product();
         let operation = operations::find(request);
         let number = self.log.arrive(Arrival {
@@ -126,25 +116,16 @@ impl State {
             operation: operation.as_ref().map(|(operation, _)| operation.path),
         });
         let verdict = match product {
-            Product::Billing => {
-                self.limits
-                    .finance(scope, request.arrived, in_flight, &self.scenario)
-            }
+            Product::Billing => self.limits.finance(scope, request.arrived, in_flight, &self.scenario),
             Product::Crm => Limits::crm(scope, in_flight, &self.scenario),
             Product::Oauth | Product::Admin | Product::Unknown => Verdict::default(),
         };
         for excess in &verdict.excesses {
             self.log.breach(number, excess);
         }
-        self.note_unknown(
-            operation.as_ref().map(|(operation, _)| *operation),
-            request,
-            number,
-        );
+        self.note_unknown(operation.as_ref().map(|(operation, _)| *operation), request, number);
         let outage = self.faults.outage(product);
-        let early = verdict
-            .refusal
-            .or_else(|| self.refuse(request, operation.is_some(), number));
+        let early = verdict.refusal.or_else(|| self.refuse(request, operation.is_some(), number));
         let fault = match (&early, outage) {
             (None, None) => self.faults.draw(request, &mut self.ids),
             _ => None,
@@ -156,40 +137,20 @@ impl State {
         }
         let [low, high] = self.scenario.latency_ms;
         let latency = Duration::from_micros(self.ids.between(low * 1_000, high * 1_000));
-        Plan {
-            number,
-            operation,
-            early,
-            fault,
-            outage,
-            latency,
-        }
+        Plan { number, operation, early, fault, outage, latency }
     }
 
     fn note_unknown(&mut self, operation: Option<&Operation>, request: &Request, number: u64) {
         let Some(operation) = operation else {
             self.log.unknown_operation(&request.method, &request.path);
             let detail = format!("{} {}", request.method, request.path);
-            self.log.breach(
-                number,
-                &Excess {
-                    kind: "unknown_operation",
-                    detail,
-                },
-            );
+            self.log.breach(number, &Excess { kind: "unknown_operation", detail });
             return;
         };
         for parameter in operations::unknown_parameters(operation, request) {
-            self.log
-                .unknown_parameter(operation.method, operation.path, parameter);
+            self.log.unknown_parameter(operation.method, operation.path, parameter);
             let detail = format!("{} {} ?{parameter}", operation.method, operation.path);
-            self.log.breach(
-                number,
-                &Excess {
-                    kind: "unknown_parameter",
-                    detail,
-                },
-            );
+            self.log.breach(number, &Excess { kind: "unknown_parameter", detail });
         }
     }
 
@@ -197,17 +158,10 @@ impl State {
     fn refuse(&mut self, request: &Request, known: bool, number: u64) -> Option<Answer> {
         let product = request.product();
         if !known {
-            return Some(if product == Product::Crm {
-                crm::unknown_url()
-            } else {
-                billing::unknown_url()
-            });
+            return Some(if product == Product::Crm { crm::unknown_url() } else { billing::unknown_url() });
         }
-        let token = request
-            .header("authorization")
-            .and_then(|value| value.strip_prefix("Zoho-oauthtoken "));
-        let accepted =
-            token.is_some_and(|token| self.accounts.accepts(token.trim(), request.arrived));
+        let token = request.header("authorization").and_then(|value| value.strip_prefix("Zoho-oauthtoken "));
+        let accepted = token.is_some_and(|token| self.accounts.accepts(token.trim(), request.arrived));
         match product {
             Product::Crm if token.is_none() => Some(crm::authentication_failure()),
             Product::Crm if !accepted => Some(crm::invalid_token()),
@@ -220,13 +174,7 @@ impl State {
                 if !id.is_empty() && fits && room {
                     return None;
                 }
-                self.log.breach(
-                    number,
-                    &Excess {
-                        kind: "organization",
-                        detail: format!("organisation {id:?}"),
-                    },
-                );
+                self.log.breach(number, &Excess { kind: "organization", detail: format!("organisation {id:?}") });
                 Some(billing::wrong_organization(id))
             }
             _ => None,
@@ -240,8 +188,7 @@ impl State {
             (None, None) => return billing::unknown_url(),
             (None, Some((operation, captures))) => self.perform(operation, captures, request),
         };
-        let committed =
-            request.method != "GET" && answer.status < 400 && error_code(&answer).is_none();
+        let committed = request.method != "GET" && answer.status < 400 && error_code(&answer).is_none();
         self.log.carried_out(plan.number, committed, &answer.ids);
         answer
     }
@@ -254,17 +201,8 @@ impl State {
             Product::Oauth => self.accounts.revoke_by_client(request),
             Product::Billing => {
                 let organization = request.header(ORGANIZATION).unwrap_or_default().to_owned();
-                let mut context = billing::Context {
-                    request,
-                    captures,
-                    scenario: &self.scenario,
-                    ids: &mut self.ids,
-                    log: &mut self.log,
-                };
-                self.billing
-                    .entry(organization)
-                    .or_default()
-                    .handle(operation.action, &mut context)
+                let mut context = billing::Context { request, captures, scenario: &self.scenario, ids: &mut self.ids, log: &mut self.log };
+                self.billing.entry(organization).or_default().handle(operation.action, &mut context)
             }
             Product::Crm => {
                 let mut context = crm::Context {
@@ -284,16 +222,13 @@ impl State {
     /// Notes the end of a request. `None`: the connection was closed without an answer.
     pub(crate) fn answered(&mut self, plan: &Plan, request: &Request, answer: Option<&mut Answer>) {
         let product = request.product();
-        self.log
-            .answered(plan.number, answer.as_ref().map(|answer| answer.status));
+        self.log.answered(plan.number, answer.as_ref().map(|answer| answer.status));
         let Some(answer) = answer else { return };
         if let Some(code) = error_code(answer) {
             self.log.refusal(format!("{}:{code}", product.name()));
         }
         if product == Product::Billing && matches!(answer.content, Content::Json(_)) {
-            answer
-                .headers
-                .extend(self.limits.finance_headers(&scope(request), &self.scenario));
+            answer.headers.extend(self.limits.finance_headers(&scope(request), &self.scenario));
         }
     }
 
@@ -334,9 +269,5 @@ fn error_code(answer: &Answer) -> Option<String> {
 
 /// A query string for the log: that of the accounts server may hold secrets.
 fn without_secrets(product: Product, query: &str) -> String {
-    if product == Product::Oauth && !query.is_empty() {
-        "(hidden)".to_owned()
-    } else {
-        query.to_owned()
-    }
+    if product == Product::Oauth && !query.is_empty() { "(hidden)".to_owned() } else { query.to_owned() }
 }

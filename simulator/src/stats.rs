@@ -16,10 +16,7 @@ pub(crate) fn collect(state: &State, flights: &Flights, window_ms: Option<u64>) 
     let window = window_ms.map_or_else(|| state.minute(), Duration::from_millis);
     let mut arrivals: BTreeMap<&str, Vec<Instant>> = BTreeMap::new();
     for entry in state.log.entries() {
-        arrivals
-            .entry(&entry.scope)
-            .or_default()
-            .push(entry.arrived);
+        arrivals.entry(&entry.scope).or_default().push(entry.arrived);
     }
     let scopes: Map<String, Value> = arrivals
         .into_iter()
@@ -34,10 +31,7 @@ pub(crate) fn collect(state: &State, flights: &Flights, window_ms: Option<u64>) 
             (scope.to_owned(), row)
         })
         .collect();
-    let mint_window = scaled(
-        state.scenario.oauth.mint_window_seconds,
-        state.scenario.time_scale,
-    );
+    let mint_window = scaled(state.scenario.oauth.mint_window_seconds, state.scenario.time_scale);
     let mut stats = state.log.to_json();
     stats["window_ms"] = u64::try_from(window.as_millis()).unwrap_or(u64::MAX).into();
     stats["scopes"] = Value::Object(scopes);

@@ -17,10 +17,7 @@ where
         let deadline = Instant::now() + limit;
         let mut pause = Duration::from_millis(1);
         while !question().await {
-            assert!(
-                Instant::now() < deadline,
-                "{caller}: not so within {limit:?}"
-            );
+            assert!(Instant::now() < deadline, "{caller}: not so within {limit:?}");
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_millis(50));
         }

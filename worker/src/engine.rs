@@ -39,6 +39,8 @@ pub(crate) struct Engine {
     pub(crate) shapes: watch::Receiver<Arc<Vec<i64>>>,
     pub(crate) wake: Arc<Notify>,
     pub(crate) walks: Walks,
+    /// Told when a settle left a writeback.
+    pub(crate) written: Arc<Notify>,
 }
 
 impl Engine {

@@ -156,7 +156,7 @@ enum Written {
 /// `jsonb_populate_record`; columns that already say so are left alone.
 async fn write(tx: &mut Tx, definition: &Definition, key: &str, columns: &Value) -> Result<Written, sqlx::Error> {
     sqlx::query!(
-        "select set_config('sluice.origin', 'sluice', true), set_config('lock_timeout', $1, true), set_config('statement_timeout', $2, true)",
+        "select set_config('sluice.origin', 'sluice', true) as origin, set_config('lock_timeout', $1, true) as lock, set_config('statement_timeout', $2, true) as statement",
         TRIGGERS_MAY_WAIT,
         STATEMENT_LIMIT
     )
@@ -167,7 +167,7 @@ async fn write(tx: &mut Tx, definition: &Definition, key: &str, columns: &Value)
     if names.is_empty() {
         return Ok(Written::Done);
     }
-    let key_values = definition.key_values(key);
+    let key_values = key_values(definition, key);
     let key_names: Vec<Ident> = key_values.iter().map(|(name, _)| Ident::name(name)).collect();
     for (name, value) in key_values {
         record.insert(name, Value::String(value));
@@ -175,10 +175,18 @@ async fn write(tx: &mut Tx, definition: &Definition, key: &str, columns: &Value)
     let record = Value::Object(record);
     let table = Ident::table(&definition.sync.table);
 
-    let lock = matching(Sql::new("with given as (select g.* from jsonb_populate_record(null::").ident(&table).text(", $1) g) select 1 from "), &table, &key_names)
-        .text(" for no key update of t skip locked");
+    let lock = matching(
+        Sql::new("with given as (select g.* from jsonb_populate_record(null::").ident(&table).text(", $1) g) select 1 from "),
+        &table,
+        &key_names,
+    )
+    .text(" for no key update of t skip locked");
     if dynamic::query(lock).bind(&record).fetch_optional(&mut *tx).await?.is_none() {
-        let there = matching(Sql::new("with given as (select g.* from jsonb_populate_record(null::").ident(&table).text(", $1) g) select 1 from "), &table, &key_names);
+        let there = matching(
+            Sql::new("with given as (select g.* from jsonb_populate_record(null::").ident(&table).text(", $1) g) select 1 from "),
+            &table,
+            &key_names,
+        );
         let there = dynamic::query(there).bind(&record).fetch_optional(&mut *tx).await?.is_some();
         return Ok(if there { Written::Locked } else { Written::Done });
     }
@@ -199,6 +207,15 @@ async fn write(tx: &mut Tx, definition: &Definition, key: &str, columns: &Value)
     }
     dynamic::query(update.text(")")).bind(&record).execute(&mut *tx).await?;
     Ok(Written::Done)
+}
+
+/// The key columns and their texts.
+fn key_values(definition: &Definition, key: &str) -> Vec<(String, String)> {
+    let texts = match definition.key.as_slice() {
+        [_] => vec![key.to_owned()],
+        _ => serde_json::from_str(key).unwrap_or_default(),
+    };
+    definition.key.iter().map(|column| column.name.clone()).zip(texts).collect()
 }
 
 /// `… <table> t, given where t.key = given.key and …`

@@ -153,17 +153,13 @@ mod tests {
     use rand::SeedableRng as _;
 
     fn slot(failures: u32) -> Claimed {
-        serde_json::from_value(serde_json::json!({"id": 1, "key": "1", "failures": failures, "tries": failures, "panics": 0})).expect("a slot")
+        serde_json::from_value(serde_json::json!({"id": 1, "key": "1", "failures": failures, "tries": failures, "panics": 0}))
+            .expect("a slot")
     }
 
     fn decide(error: &Error, batch: usize) -> (Outcome, Create) {
-        let s = Situation {
-            creates: true,
-            batch,
-            timeout: Duration::from_secs(30),
-            latency: Duration::from_secs(1),
-            token_is_fresh: false,
-        };
+        let s =
+            Situation { creates: true, batch, timeout: Duration::from_secs(30), latency: Duration::from_secs(1), token_is_fresh: false };
         of(error, &slot(7), &Policy::default(), s, &mut rand::rngs::StdRng::seed_from_u64(1))
     }
 

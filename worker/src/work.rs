@@ -9,54 +9,54 @@ use sluice_sync::link::store::Agreed;
 
 /// A claimed batch. Clones share one batch; its lease lives as long as any of them.
 #[derive(Debug, Clone)]
-pub struct Work {
+pub(crate) struct Work {
     /// The records.
-    pub batch: Arc<Batch>,
+    pub(crate) batch: Arc<Batch>,
     /// The grant, and what became of the calls.
-    pub calls: Calls,
+    pub(crate) calls: Calls,
     /// Keeps the heartbeat going.
     pub(crate) _lease: Arc<lease::Guard>,
 }
 
 /// What a handler made of a batch: all of it is written in one transaction, if the lease still holds.
 #[derive(Debug, Default)]
-pub struct Handled {
+pub(crate) struct Handled {
     /// One per slot.
-    pub settlements: Vec<Settlement>,
+    pub(crate) settlements: Vec<Settlement>,
     /// Links that advanced.
-    pub agreed: Vec<Agreed>,
+    pub(crate) agreed: Vec<Agreed>,
     /// Keys whose link ends: the Zoho record was deleted.
-    pub unlinked: Vec<String>,
+    pub(crate) unlinked: Vec<String>,
     /// Keys whose second look for a doubled create was clean.
-    pub looked_again: Vec<String>,
+    pub(crate) looked_again: Vec<String>,
     /// Keys of parents to push first: (sync, key).
-    pub parents: Vec<(String, String)>,
+    pub(crate) parents: Vec<(String, String)>,
     /// Columns for the application's own rows.
-    pub writebacks: Vec<Writeback>,
+    pub(crate) writebacks: Vec<Writeback>,
     /// The answer of a `call` job.
-    pub call_result: Option<CallResult>,
+    pub(crate) call_result: Option<CallResult>,
 }
 
 /// What the application's own row is to say.
 #[derive(Debug, Clone)]
-pub struct Writeback {
+pub(crate) struct Writeback {
     /// The record.
-    pub key: String,
+    pub(crate) key: String,
     /// `pending`, `synced`, `retrying` or `failed`.
-    pub status: &'static str,
+    pub(crate) status: &'static str,
     /// The Zoho id, where it is known now.
-    pub zoho_id: Option<String>,
+    pub(crate) zoho_id: Option<String>,
     /// The error, or none.
-    pub error: Option<String>,
+    pub(crate) error: Option<String>,
 }
 
 /// The answer of a `call` job.
 #[derive(Debug, Clone)]
-pub struct CallResult {
+pub(crate) struct CallResult {
     /// The job.
-    pub job_id: i64,
+    pub(crate) job_id: i64,
     /// The HTTP status.
-    pub http_status: u16,
+    pub(crate) http_status: u16,
     /// The body.
-    pub body: Value,
+    pub(crate) body: Value,
 }

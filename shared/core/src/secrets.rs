@@ -49,9 +49,7 @@ pub enum Error {
         file: PathBuf,
     },
     /// The text is no key.
-    #[error(
-        "{place} is not a key: expected 32 bytes in base64, as `openssl rand -base64 32` prints"
-    )]
+    #[error("{place} is not a key: expected 32 bytes in base64, as `openssl rand -base64 32` prints")]
     BadKey {
         /// The configuration key or the file.
         place: String,
@@ -102,9 +100,7 @@ impl KeyRing {
 
     fn new(current: Key, security: &Security) -> Result<Self, Error> {
         let old = security.old_keys.iter().enumerate();
-        let old = old
-            .map(|(index, key)| parse_key(&format!("[security] old_keys[{index}]"), key))
-            .collect::<Result<_, _>>()?;
+        let old = old.map(|(index, key)| parse_key(&format!("[security] old_keys[{index}]"), key)).collect::<Result<_, _>>()?;
         Ok(Self { current, old })
     }
 
@@ -115,15 +111,8 @@ impl KeyRing {
     /// [`Error::Corrupt`] only if the secret is longer than the cipher takes (256 GiB).
     pub fn encrypt(&self, secret: &SecretString, row: &str) -> Result<Vec<u8>, Error> {
         let nonce: [u8; NONCE_BYTES] = rand::random();
-        let payload = Payload {
-            msg: secret.expose_secret().as_bytes(),
-            aad: row.as_bytes(),
-        };
-        let sealed = self
-            .current
-            .cipher
-            .encrypt(&XNonce::from(nonce), payload)
-            .map_err(|_| Error::Corrupt)?;
+        let payload = Payload { msg: secret.expose_secret().as_bytes(), aad: row.as_bytes() };
+        let sealed = self.current.cipher.encrypt(&XNonce::from(nonce), payload).map_err(|_| Error::Corrupt)?;
         Ok([self.current.id.as_slice(), &nonce, &sealed].concat())
     }
 
@@ -133,28 +122,11 @@ impl KeyRing {
     /// [`Error::UnknownKey`], [`Error::Corrupt`].
     pub fn decrypt(&self, sealed: &[u8], row: &str) -> Result<SecretString, Error> {
         let (id, rest) = sealed.split_at_checked(ID_BYTES).ok_or(Error::Corrupt)?;
-        let (nonce, msg) = rest
-            .split_first_chunk::<NONCE_BYTES>()
-            .ok_or(Error::Corrupt)?;
-        let key = std::iter::once(&self.current)
-            .chain(&self.old)
-            .find(|key| key.id == id);
-        let key = key.ok_or_else(|| Error::UnknownKey {
-            id: String::from_utf8_lossy(id).into_owned(),
-        })?;
-        let opened = key
-            .cipher
-            .decrypt(
-                &XNonce::from(*nonce),
-                Payload {
-                    msg,
-                    aad: row.as_bytes(),
-                },
-            )
-            .map_err(|_| Error::Corrupt)?;
-        String::from_utf8(opened)
-            .map(SecretString::from)
-            .map_err(|_| Error::Corrupt)
+        let (nonce, msg) = rest.split_first_chunk::<NONCE_BYTES>().ok_or(Error::Corrupt)?;
+        let key = std::iter::once(&self.current).chain(&self.old).find(|key| key.id == id);
+        let key = key.ok_or_else(|| Error::UnknownKey { id: String::from_utf8_lossy(id).into_owned() })?;
+        let opened = key.cipher.decrypt(&XNonce::from(*nonce), Payload { msg, aad: row.as_bytes() }).map_err(|_| Error::Corrupt)?;
+        String::from_utf8(opened).map(SecretString::from).map_err(|_| Error::Corrupt)
     }
 
     /// Whether a ciphertext was made with another key than the current one, and should be made anew.
@@ -170,10 +142,7 @@ impl KeyRing {
 
 impl fmt::Debug for KeyRing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyRing")
-            .field("id", &self.id())
-            .field("old", &self.old.len())
-            .finish_non_exhaustive()
+        f.debug_struct("KeyRing").field("id", &self.id()).field("old", &self.old.len()).finish_non_exhaustive()
     }
 }
 
@@ -212,12 +181,8 @@ fn key_file(folder: &Path) -> PathBuf {
 }
 
 fn parse_key(place: &str, text: &SecretString) -> Result<Key, Error> {
-    let bad = || Error::BadKey {
-        place: place.to_owned(),
-    };
-    let bytes = STANDARD
-        .decode(text.expose_secret().trim())
-        .map_err(|_| bad())?;
+    let bad = || Error::BadKey { place: place.to_owned() };
+    let bytes = STANDARD.decode(text.expose_secret().trim()).map_err(|_| bad())?;
     let cipher = XChaCha20Poly1305::new_from_slice(&bytes).map_err(|_| bad())?;
     let mut id = [0; ID_BYTES];
     id.copy_from_slice(hex(&Sha256::digest(&bytes)[..ID_BYTES / 2]).as_bytes());
@@ -228,19 +193,13 @@ fn read_key(file: &Path) -> Result<Option<Key>, Error> {
     match std::fs::read_to_string(file) {
         Ok(text) => parse_key(&file.display().to_string(), &text.into()).map(Some),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(Error::KeyFile {
-            file: file.to_owned(),
-            source,
-        }),
+        Err(source) => Err(Error::KeyFile { file: file.to_owned(), source }),
     }
 }
 
 /// Writes a new key beside `file` and gives it the name only if nobody else did so first.
 fn create_key_file(file: &Path) -> Result<(), Error> {
-    let failed = |source| Error::KeyFile {
-        file: file.to_owned(),
-        source,
-    };
+    let failed = |source| Error::KeyFile { file: file.to_owned(), source };
     let folder = file.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(failed)?;
     // A temporary file is readable by its owner alone, and keeps that mode.
@@ -248,9 +207,7 @@ fn create_key_file(file: &Path) -> Result<(), Error> {
     writeln!(new, "{}", random_key().expose_secret()).map_err(failed)?;
     new.as_file().sync_all().map_err(failed)?;
     match new.persist_noclobber(file) {
-        Err(error) if error.error.kind() != std::io::ErrorKind::AlreadyExists => {
-            Err(failed(error.error))
-        }
+        Err(error) if error.error.kind() != std::io::ErrorKind::AlreadyExists => Err(failed(error.error)),
         _ => Ok(()),
     }
 }
@@ -265,10 +222,7 @@ mod tests {
     use super::*;
 
     fn ring(current: &SecretString, old: &[&SecretString]) -> KeyRing {
-        let security = Security {
-            key: Some(current.clone()),
-            old_keys: old.iter().map(|key| (*key).clone()).collect(),
-        };
+        let security = Security { key: Some(current.clone()), old_keys: old.iter().map(|key| (*key).clone()).collect() };
         KeyRing::load(&security, Path::new("/nowhere")).unwrap()
     }
 
@@ -276,40 +230,22 @@ mod tests {
     fn a_secret_comes_back_only_for_its_own_row_and_unchanged() {
         let ring = ring(&random_key(), &[]);
         let sealed = ring.encrypt(&"refresh".into(), "token:main").unwrap();
-        assert_eq!(
-            ring.decrypt(&sealed, "token:main").unwrap().expose_secret(),
-            "refresh"
-        );
-        assert!(matches!(
-            ring.decrypt(&sealed, "token:other"),
-            Err(Error::Corrupt)
-        ));
+        assert_eq!(ring.decrypt(&sealed, "token:main").unwrap().expose_secret(), "refresh");
+        assert!(matches!(ring.decrypt(&sealed, "token:other"), Err(Error::Corrupt)));
         for index in [ID_BYTES, ID_BYTES + NONCE_BYTES, sealed.len() - 1] {
             let mut changed = sealed.clone();
             changed[index] ^= 1;
-            assert!(
-                matches!(ring.decrypt(&changed, "token:main"), Err(Error::Corrupt)),
-                "byte {index}"
-            );
+            assert!(matches!(ring.decrypt(&changed, "token:main"), Err(Error::Corrupt)), "byte {index}");
         }
         for length in [0, ID_BYTES, ID_BYTES + NONCE_BYTES - 1] {
-            assert!(
-                matches!(
-                    ring.decrypt(&sealed[..length], "token:main"),
-                    Err(Error::Corrupt)
-                ),
-                "length {length}"
-            );
+            assert!(matches!(ring.decrypt(&sealed[..length], "token:main"), Err(Error::Corrupt)), "length {length}");
         }
     }
 
     #[test]
     fn the_same_secret_never_looks_the_same_twice() {
         let ring = ring(&random_key(), &[]);
-        assert_ne!(
-            ring.encrypt(&"a".into(), "row").unwrap(),
-            ring.encrypt(&"a".into(), "row").unwrap()
-        );
+        assert_ne!(ring.encrypt(&"a".into(), "row").unwrap(), ring.encrypt(&"a".into(), "row").unwrap());
     }
 
     #[test]
@@ -317,15 +253,10 @@ mod tests {
         let (old, new) = (random_key(), random_key());
         let sealed = ring(&old, &[]).encrypt(&"refresh".into(), "row").unwrap();
         let rotated = ring(&new, &[&old]);
-        assert_eq!(
-            rotated.decrypt(&sealed, "row").unwrap().expose_secret(),
-            "refresh"
-        );
+        assert_eq!(rotated.decrypt(&sealed, "row").unwrap().expose_secret(), "refresh");
         assert!(rotated.needs_reencrypt(&sealed));
         assert!(!rotated.needs_reencrypt(&rotated.encrypt(&"refresh".into(), "row").unwrap()));
-        assert!(
-            matches!(ring(&new, &[]).decrypt(&sealed, "row"), Err(Error::UnknownKey { id }) if id == ring(&old, &[]).id())
-        );
+        assert!(matches!(ring(&new, &[]).decrypt(&sealed, "row"), Err(Error::UnknownKey { id }) if id == ring(&old, &[]).id()));
     }
 
     #[test]
@@ -334,38 +265,21 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let none = Security::default();
         let error = KeyRing::load(&none, folder.path()).unwrap_err();
-        assert!(
-            error.to_string().contains("SLUICE_KEY") && error.to_string().contains("sluice up"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("SLUICE_KEY") && error.to_string().contains("sluice up"), "{error}");
         let made = KeyRing::load_or_create(&none, folder.path()).unwrap();
-        assert_eq!(
-            KeyRing::load_or_create(&none, folder.path()).unwrap().id(),
-            made.id()
-        );
+        assert_eq!(KeyRing::load_or_create(&none, folder.path()).unwrap().id(), made.id());
         assert_eq!(KeyRing::load(&none, folder.path()).unwrap().id(), made.id());
-        let mode = std::fs::metadata(key_file(folder.path()))
-            .unwrap()
-            .permissions()
-            .mode();
+        let mode = std::fs::metadata(key_file(folder.path())).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }
 
     #[test]
     fn many_processes_that_make_the_key_at_once_end_with_the_same() {
         let folder = tempfile::tempdir().unwrap();
-        let make = || {
-            KeyRing::load_or_create(&Security::default(), folder.path())
-                .unwrap()
-                .id()
-                .to_owned()
-        };
+        let make = || KeyRing::load_or_create(&Security::default(), folder.path()).unwrap().id().to_owned();
         let ids: std::collections::BTreeSet<_> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..8).map(|_| scope.spawn(make)).collect();
-            threads
-                .into_iter()
-                .map(|thread| thread.join().unwrap())
-                .collect()
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         assert_eq!(ids.len(), 1);
     }
@@ -373,37 +287,17 @@ mod tests {
     #[test]
     fn a_bad_key_is_refused_without_being_shown() {
         let short = STANDARD.encode([7; 31]);
-        let security = Security {
-            key: Some(short.clone().into()),
-            old_keys: vec![],
-        };
+        let security = Security { key: Some(short.clone().into()), old_keys: vec![] };
         let error = KeyRing::load(&security, Path::new("/nowhere")).unwrap_err();
-        assert!(
-            error.to_string().contains("[security] key") && !error.to_string().contains(&short)
-        );
-        let security = Security {
-            key: Some(random_key()),
-            old_keys: vec![random_key(), "not base64!".into()],
-        };
-        assert!(
-            KeyRing::load(&security, Path::new("/nowhere"))
-                .unwrap_err()
-                .to_string()
-                .contains("old_keys[1]")
-        );
+        assert!(error.to_string().contains("[security] key") && !error.to_string().contains(&short));
+        let security = Security { key: Some(random_key()), old_keys: vec![random_key(), "not base64!".into()] };
+        assert!(KeyRing::load(&security, Path::new("/nowhere")).unwrap_err().to_string().contains("old_keys[1]"));
     }
 
     #[test]
     fn no_secret_is_in_what_debug_prints() {
         let key = random_key();
-        let shown = format!(
-            "{:?} {:?}",
-            ring(&key, &[&random_key()]),
-            Security {
-                key: Some(key.clone()),
-                old_keys: vec![]
-            }
-        );
+        let shown = format!("{:?} {:?}", ring(&key, &[&random_key()]), Security { key: Some(key.clone()), old_keys: vec![] });
         assert!(!shown.contains(key.expose_secret()), "{shown}");
     }
 

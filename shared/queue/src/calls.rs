@@ -90,6 +90,13 @@ impl Calls {
         state.calls = state.calls.saturating_sub(1);
     }
 
+    /// Nobody could be reached: nothing left, and the product does not answer.
+    pub fn unreachable(&self) {
+        let mut state = self.lock();
+        state.report = Report { health: Health::Unanswered, ..Report::default() };
+        state.calls = state.calls.saturating_sub(1);
+    }
+
     /// An answer came, after `latency`. `below_500`: the product works. `blocked_for`: it refuses everybody that long.
     pub fn answered(&self, latency: Duration, below_500: bool, blocked_for: Option<Duration>) {
         let health = if below_500 { Health::Answered } else { Health::Unanswered };

@@ -94,7 +94,14 @@ impl Settlement {
         };
         put("slot", json!(self.slot));
         put("outcome", json!(self.outcome.as_str()));
-        put("create", match self.create { Create::None => Value::Null, Create::Settled => json!("settled"), Create::Doubt => json!("doubt") });
+        put(
+            "create",
+            match self.create {
+                Create::None => Value::Null,
+                Create::Settled => json!("settled"),
+                Create::Doubt => json!("doubt"),
+            },
+        );
         put("pushed", json!(self.pushed));
         put("calls", json!(self.calls));
         put("ms", json!(self.ms));

@@ -21,7 +21,7 @@ impl Channel {
     }
 
     /// The channel of LISTEN and NOTIFY.
-    pub fn notify_channel(self) -> &'static str {
+    pub const fn notify_channel(self) -> &'static str {
         match self {
             Self::Change => "sluice_change",
             Self::Job => "sluice_job",

@@ -51,17 +51,8 @@ pub fn check_path(path: &str) -> Result<(), PathError> {
 }
 
 fn check_plain(path: &[u8]) -> Result<(), PathError> {
-    for (forbidden, shown) in [
-        ("//", "//"),
-        ("..", ".."),
-        ("\\", "\\"),
-        ("?", "?"),
-        ("#", "#"),
-    ] {
-        if path
-            .windows(forbidden.len())
-            .any(|part| part == forbidden.as_bytes())
-        {
+    for (forbidden, shown) in [("//", "//"), ("..", ".."), ("\\", "\\"), ("?", "?"), ("#", "#")] {
+        if path.windows(forbidden.len()).any(|part| part == forbidden.as_bytes()) {
             return Err(PathError::Forbidden(shown));
         }
     }
@@ -80,11 +71,7 @@ fn percent_decoded(path: &[u8]) -> Result<Vec<u8>, PathError> {
             decoded.push(byte);
             continue;
         }
-        let mut digit = || {
-            rest.next()
-                .and_then(|&b| char::from(b).to_digit(16))
-                .and_then(|d| u8::try_from(d).ok())
-        };
+        let mut digit = || rest.next().and_then(|&b| char::from(b).to_digit(16)).and_then(|d| u8::try_from(d).ok());
         match (digit(), digit()) {
             (Some(high), Some(low)) => decoded.push(high << 4 | low),
             _ => return Err(PathError::Character),
@@ -113,11 +100,7 @@ pub(crate) fn segment(raw: &str) -> Result<String, String> {
 }
 
 /// Where calls go: the configured address, else the token's `api_domain` if it is Zoho's, else the data centre's.
-pub(crate) fn api_base(
-    configured: Option<&Url>,
-    api_domain: Option<&str>,
-    fallback: &str,
-) -> Result<Url, String> {
+pub(crate) fn api_base(configured: Option<&Url>, api_domain: Option<&str>, fallback: &str) -> Result<Url, String> {
     match (configured, api_domain) {
         (Some(url), _) => Ok(url.clone()),
         (None, Some(domain)) => trusted_api_domain(domain).map_err(|e| e.to_string()),
@@ -126,17 +109,8 @@ pub(crate) fn api_base(
 }
 
 /// The whole address. `path` has been checked, or made of [`segment`]s; that it stayed under the base is checked once more.
-pub(crate) fn compose(
-    base: &Url,
-    product: Product,
-    path: &str,
-    query: &[(String, String)],
-) -> Result<Url, String> {
-    let prefix = format!(
-        "{}{}",
-        base.path().trim_end_matches('/'),
-        product.base_path()
-    );
+pub(crate) fn compose(base: &Url, product: Product, path: &str, query: &[(String, String)]) -> Result<Url, String> {
+    let prefix = format!("{}{}", base.path().trim_end_matches('/'), product.base_path());
     let mut url = base.clone();
     url.set_query(None);
     url.set_fragment(None);
@@ -156,16 +130,7 @@ mod tests {
 
     #[test]
     fn ordinary_paths_are_accepted() {
-        for path in [
-            "/",
-            "/items/123",
-            "/item/1/customfields",
-            "/Products/1.5",
-            "/plans/a%20b",
-            "/plans/a%2Fb",
-            "/söl",
-            "/a.b",
-        ] {
+        for path in ["/", "/items/123", "/item/1/customfields", "/Products/1.5", "/plans/a%20b", "/plans/a%2Fb", "/söl", "/a.b"] {
             assert_eq!(check_path(path), Ok(()), "{path}");
         }
     }
@@ -208,10 +173,7 @@ mod tests {
         ] {
             assert!(check_path(path).is_err(), "{path}");
         }
-        assert_eq!(
-            check_path(&format!("/{}", "a".repeat(MAX_PATH_BYTES))),
-            Err(PathError::TooLong)
-        );
+        assert_eq!(check_path(&format!("/{}", "a".repeat(MAX_PATH_BYTES))), Err(PathError::TooLong));
     }
 
     #[test]
@@ -219,47 +181,23 @@ mod tests {
         let base = Url::parse("https://www.zohoapis.com").unwrap();
         let path = format!("/plans/{}", segment("a/b?c#d é%2e").unwrap());
         let url = compose(&base, Product::Billing, &path, &[]).unwrap();
-        assert_eq!(
-            url.as_str(),
-            "https://www.zohoapis.com/billing/v1/plans/a%2Fb%3Fc%23d%20%C3%A9%252e"
-        );
+        assert_eq!(url.as_str(), "https://www.zohoapis.com/billing/v1/plans/a%2Fb%3Fc%23d%20%C3%A9%252e");
         assert!(segment("..").is_err() && segment(".").is_err() && segment("").is_err());
     }
 
     #[test]
     fn query_values_are_encoded_a_plus_sign_too() {
         let base = Url::parse("http://127.0.0.1:9100/zoho/").unwrap();
-        let query = [(
-            "last_modified_time".to_owned(),
-            "2026-06-09T00:00:00+0200".to_owned(),
-        )];
+        let query = [("last_modified_time".to_owned(), "2026-06-09T00:00:00+0200".to_owned())];
         let url = compose(&base, Product::Books, "/invoices", &query).unwrap();
-        assert_eq!(
-            url.as_str(),
-            "http://127.0.0.1:9100/zoho/books/v3/invoices?last_modified_time=2026-06-09T00%3A00%3A00%2B0200"
-        );
+        assert_eq!(url.as_str(), "http://127.0.0.1:9100/zoho/books/v3/invoices?last_modified_time=2026-06-09T00%3A00%3A00%2B0200");
     }
 
     #[test]
     fn an_api_domain_that_is_not_zohos_is_refused_unless_an_address_is_configured() {
         let own = Url::parse("http://127.0.0.1:9100").unwrap();
-        assert!(
-            api_base(
-                None,
-                Some("https://evil.example"),
-                "https://www.zohoapis.com"
-            )
-            .is_err()
-        );
-        assert_eq!(
-            api_base(Some(&own), Some("https://evil.example"), "x").unwrap(),
-            own
-        );
-        assert_eq!(
-            api_base(None, None, "https://www.zohoapis.eu")
-                .unwrap()
-                .host_str(),
-            Some("www.zohoapis.eu")
-        );
+        assert!(api_base(None, Some("https://evil.example"), "https://www.zohoapis.com").is_err());
+        assert_eq!(api_base(Some(&own), Some("https://evil.example"), "x").unwrap(), own);
+        assert_eq!(api_base(None, None, "https://www.zohoapis.eu").unwrap().host_str(), Some("www.zohoapis.eu"));
     }
 }

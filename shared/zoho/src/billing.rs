@@ -37,18 +37,12 @@ pub struct Page {
 
 impl Page {
     /// The first page, as large as it can be.
-    pub const FIRST: Self = Self {
-        page: 1,
-        per_page: MAX_PER_PAGE,
-    };
+    pub const FIRST: Self = Self { page: 1, per_page: MAX_PER_PAGE };
 
     /// The page after this one.
     #[must_use]
     pub fn next(self) -> Self {
-        Self {
-            page: self.page + 1,
-            ..self
-        }
+        Self { page: self.page + 1, ..self }
     }
 }
 
@@ -92,14 +86,7 @@ pub async fn update(
     body: &Value,
     query: &[(&str, &str)],
 ) -> Result<Record> {
-    let request = request(
-        module,
-        Method::Put,
-        Effect::Change,
-        &[id],
-        query,
-        Some(body),
-    );
+    let request = request(module, Method::Put, Effect::Change, &[id], query, Some(body));
     one(grant, client, token, module, request).await
 }
 
@@ -107,13 +94,7 @@ pub async fn update(
 ///
 /// # Errors
 /// [`Error`](crate::Error) with its evidence; `NotFound` when there is none.
-pub async fn get(
-    grant: Grant,
-    client: &Client,
-    token: &AccessToken,
-    module: Module,
-    id: &str,
-) -> Result<Record> {
+pub async fn get(grant: Grant, client: &Client, token: &AccessToken, module: Module, id: &str) -> Result<Record> {
     let request = request(module, Method::Get, Effect::Read, &[id], &[], None);
     one(grant, client, token, module, request).await
 }
@@ -132,50 +113,23 @@ pub async fn list(
 ) -> Result<Listing> {
     let mut outgoing = request(module, Method::Get, Effect::Read, &[], filters, None);
     if let Ok(outgoing) = &mut outgoing {
-        outgoing
-            .query
-            .push(("page".to_owned(), page.page.max(1).to_string()));
-        outgoing.query.push((
-            "per_page".to_owned(),
-            page.per_page.clamp(1, MAX_PER_PAGE).to_string(),
-        ));
+        outgoing.query.push(("page".to_owned(), page.page.max(1).to_string()));
+        outgoing.query.push(("per_page".to_owned(), page.per_page.clamp(1, MAX_PER_PAGE).to_string()));
     }
-    let Answer {
-        value: mut json,
-        evidence,
-    } = whole(grant, client, token, outgoing).await?;
+    let Answer { value: mut json, evidence } = whole(grant, client, token, outgoing).await?;
     let Some(Value::Array(rows)) = json.get_mut(module.as_str()).map(Value::take) else {
         return Err(Reply::unreadable(Effect::Read, evidence, "no list"));
     };
-    let more = json
-        .pointer("/page_context/has_more_page")
-        .and_then(Value::as_bool)
-        .unwrap_or(false);
-    let applied_filter = json
-        .pointer("/page_context/applied_filter")
-        .and_then(Value::as_str)
-        .map(str::to_owned);
-    Ok(Answer {
-        value: Listing {
-            rows,
-            more,
-            applied_filter,
-        },
-        evidence,
-    })
+    let more = json.pointer("/page_context/has_more_page").and_then(Value::as_bool).unwrap_or(false);
+    let applied_filter = json.pointer("/page_context/applied_filter").and_then(Value::as_str).map(str::to_owned);
+    Ok(Answer { value: Listing { rows, more, applied_filter }, evidence })
 }
 
 /// Deletes a record. A `NotFound` after an earlier delete of unknown outcome means it is done.
 ///
 /// # Errors
 /// [`Error`](crate::Error) with its evidence.
-pub async fn delete(
-    grant: Grant,
-    client: &Client,
-    token: &AccessToken,
-    module: Module,
-    id: &str,
-) -> Result<()> {
+pub async fn delete(grant: Grant, client: &Client, token: &AccessToken, module: Module, id: &str) -> Result<()> {
     let request = request(module, Method::Delete, Effect::Change, &[id], &[], None);
     Ok(whole(grant, client, token, request).await?.map(|_| ()))
 }
@@ -185,10 +139,7 @@ pub async fn delete(
 ///
 /// # Errors
 /// [`Error`](crate::Error) with its evidence.
-#[allow(
-    clippy::too_many_arguments,
-    reason = "the first three are the same in every call"
-)]
+#[allow(clippy::too_many_arguments, reason = "the first three are the same in every call")]
 pub async fn action(
     grant: Grant,
     client: &Client,
@@ -199,14 +150,7 @@ pub async fn action(
     body: Option<&Value>,
     query: &[(&str, &str)],
 ) -> Result<Value> {
-    let request = request(
-        module,
-        Method::Post,
-        Effect::Change,
-        &[id, action],
-        query,
-        body,
-    );
+    let request = request(module, Method::Post, Effect::Change, &[id, action], query, body);
     whole(grant, client, token, request).await
 }
 
@@ -234,34 +178,19 @@ fn request<'a>(
         (Effect::Create | Effect::Change, _) => verbs.write,
     };
     if !allowed {
-        return Err(format!(
-            "Zoho Billing has no {method} for billing/{} of this form",
-            module.as_str()
-        ));
+        return Err(format!("Zoho Billing has no {method} for billing/{} of this form", module.as_str()));
     }
     let mut path = format!("/{}", module.as_str());
     for raw in segments {
         path.push('/');
         path.push_str(&segment(raw)?);
     }
-    let query = query
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-        .collect();
-    Ok(Outgoing {
-        query,
-        body,
-        ..Outgoing::new(Product::Billing, method, effect, path)
-    })
+    let query = query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    Ok(Outgoing { query, body, ..Outgoing::new(Product::Billing, method, effect, path) })
 }
 
 /// Sends and checks the envelope: `code` must be there and 0.
-async fn whole(
-    grant: Grant,
-    client: &Client,
-    token: &AccessToken,
-    request: std::result::Result<Outgoing<'_>, String>,
-) -> Result<Value> {
+async fn whole(grant: Grant, client: &Client, token: &AccessToken, request: std::result::Result<Outgoing<'_>, String>) -> Result<Value> {
     let request = match request {
         Ok(request) => request,
         Err(reason) => return Err(not_sent(grant.place(), NotSent::Invalid { reason })),
@@ -281,13 +210,8 @@ async fn one(
     module: Module,
     request: std::result::Result<Outgoing<'_>, String>,
 ) -> Result<Record> {
-    let effect = request
-        .as_ref()
-        .map_or(Effect::Read, |request| request.effect);
-    let Answer {
-        mut value,
-        evidence,
-    } = whole(grant, client, token, request).await?;
+    let effect = request.as_ref().map_or(Effect::Read, |request| request.effect);
+    let Answer { mut value, evidence } = whole(grant, client, token, request).await?;
     match record(module, &mut value) {
         Ok(value) => Ok(Answer { value, evidence }),
         Err(what) => Err(Reply::unreadable(effect, evidence, what)),
@@ -295,10 +219,7 @@ async fn one(
 }
 
 fn record(module: Module, json: &mut Value) -> std::result::Result<Record, &'static str> {
-    let value = json
-        .get_mut(module.response_key())
-        .map(Value::take)
-        .filter(Value::is_object);
+    let value = json.get_mut(module.response_key()).map(Value::take).filter(Value::is_object);
     let value = value.ok_or("no record under its key")?;
     let id = id_of(module, &value).ok_or("a record without its id")?;
     Ok(Record { id, value })

@@ -33,43 +33,24 @@ pub struct Request {
 ///
 /// # Errors
 /// [`Error`](crate::Error) with its evidence. After anything but a GET, `OutcomeUnknown` must not be repeated.
-pub async fn send(
-    grant: Grant,
-    client: &Client,
-    token: &AccessToken,
-    request: &Request,
-) -> Result<Value> {
+pub async fn send(grant: Grant, client: &Client, token: &AccessToken, request: &Request) -> Result<Value> {
     if let Err(reason) = check(request) {
         return Err(not_sent(grant.place(), NotSent::Invalid { reason }));
     }
-    let effect = if request.method == Method::Get {
-        Effect::Read
-    } else {
-        Effect::Change
-    };
+    let effect = if request.method == Method::Get { Effect::Read } else { Effect::Change };
     let outgoing = Outgoing {
         query: request.query.clone(),
         body: request.body.as_ref(),
-        ..Outgoing::new(
-            request.product,
-            request.method,
-            effect,
-            request.path.clone(),
-        )
+        ..Outgoing::new(request.product, request.method, effect, request.path.clone())
     };
     client.send(grant, outgoing, token).await?.checked()
 }
 
 fn check(request: &Request) -> std::result::Result<(), String> {
     check_path(&request.path).map_err(|e| e.to_string())?;
-    let length = request
-        .body
-        .as_ref()
-        .map_or(0, |body| body.to_string().len());
+    let length = request.body.as_ref().map_or(0, |body| body.to_string().len());
     if length > MAX_BODY_BYTES {
-        return Err(format!(
-            "a body of {length} bytes is too large; {MAX_BODY_BYTES} at most"
-        ));
+        return Err(format!("a body of {length} bytes is too large; {MAX_BODY_BYTES} at most"));
     }
     Ok(())
 }

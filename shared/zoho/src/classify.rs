@@ -103,16 +103,9 @@ pub(crate) fn element(facts: &Facts<'_>, element: &Value) -> Error {
 /// What it means that the answer has a good status but not the documented form.
 pub(crate) fn unreadable(effect: Effect, status: u16, what: &str) -> Error {
     if effect.writes() {
-        Error::OutcomeUnknown {
-            reason: UnknownReason::Unreadable {
-                status,
-                what: what.to_owned(),
-            },
-        }
+        Error::OutcomeUnknown { reason: UnknownReason::Unreadable { status, what: what.to_owned() } }
     } else {
-        Error::Malformed {
-            reason: format!("status {status} with {what}"),
-        }
+        Error::Malformed { reason: format!("status {status} with {what}") }
     }
 }
 
@@ -126,9 +119,7 @@ fn failing_code(status: u16, json: &Value) -> Option<Coded<'_>> {
         return None;
     }
     let lists = json.as_object()?.values().filter_map(Value::as_array);
-    let first = lists
-        .filter_map(|list| list.first())
-        .find(|first| first.get("status").is_some())?;
+    let first = lists.filter_map(|list| list.first()).find(|first| first.get("status").is_some())?;
     let code = code_of(first)?;
     (!is_success(&code, first)).then_some(Coded { code, at: first })
 }
@@ -136,11 +127,7 @@ fn failing_code(status: u16, json: &Value) -> Option<Coded<'_>> {
 fn code_of(object: &Value) -> Option<Code> {
     match object.get("code")? {
         Value::Number(number) => number.as_i64().map(Code::Number),
-        Value::String(name) => Some(
-            name.trim()
-                .parse()
-                .map_or_else(|_| Code::Name(name.clone()), Code::Number),
-        ),
+        Value::String(name) => Some(name.trim().parse().map_or_else(|_| Code::Name(name.clone()), Code::Number)),
         _ => None,
     }
 }
@@ -149,9 +136,7 @@ fn is_success(code: &Code, at: &Value) -> bool {
     match code {
         Code::Number(number) => *number == 0,
         // Success has several names (SUCCESS, ADDED_SUCCESSFULLY, FILE_UPLOAD_SUCCESS); failure has one status.
-        Code::Name(name) => {
-            name == "SUCCESS" || at.get("status").and_then(Value::as_str) == Some("success")
-        }
+        Code::Name(name) => name == "SUCCESS" || at.get("status").and_then(Value::as_str) == Some("success"),
     }
 }
 
@@ -169,23 +154,13 @@ fn by_status(facts: &Facts<'_>, body: &Body) -> Result<(), Error> {
         204 => return Ok(()),
         200..=299 if matches!(body, Body::Json(_)) => return Ok(()),
         200..=299 if *body == Body::Lost => lost(facts.effect),
-        401 => Error::Unauthorized {
-            kind: AuthKind::Other,
-            code: http(),
-            message: body.described().to_owned(),
-        },
+        401 => Error::Unauthorized { kind: AuthKind::Other, code: http(), message: body.described().to_owned() },
         429 => throttled(facts, LimitScope::Unknown, http()),
         408 | 500.. => server_error(facts),
         // Refused, but the reason was lost on the way: the next attempt will hear it.
-        400..=499 if *body == Body::Lost => Error::Unavailable {
-            reason: format!("status {status}, cut short"),
-        },
+        400..=499 if *body == Body::Lost => Error::Unavailable { reason: format!("status {status}, cut short") },
         400..=499 => {
-            let kind = if status == 403 {
-                RejectionKind::Permission
-            } else {
-                RejectionKind::Payload
-            };
+            let kind = if status == 403 { RejectionKind::Permission } else { RejectionKind::Payload };
             Error::Rejected(Box::new(Rejection {
                 kind,
                 code: http(),
@@ -193,11 +168,7 @@ fn by_status(facts: &Facts<'_>, body: &Body) -> Result<(), Error> {
                 message: format!("status {status} with {}", body.described()),
                 status,
                 duplicate_of: None,
-                response: if let Body::Json(json) = body {
-                    mask::excerpt(json)
-                } else {
-                    Value::Null
-                },
+                response: if let Body::Json(json) = body { mask::excerpt(json) } else { Value::Null },
             }))
         }
         300..=399 => unreadable(facts.effect, status, "a redirect, which is not followed"),
@@ -208,28 +179,18 @@ fn by_status(facts: &Facts<'_>, body: &Body) -> Result<(), Error> {
 /// The connection ended after the request may have arrived.
 pub(crate) fn lost(effect: Effect) -> Error {
     if effect.writes() {
-        Error::OutcomeUnknown {
-            reason: UnknownReason::ConnectionLost,
-        }
+        Error::OutcomeUnknown { reason: UnknownReason::ConnectionLost }
     } else {
-        Error::Unavailable {
-            reason: "the connection was lost".to_owned(),
-        }
+        Error::Unavailable { reason: "the connection was lost".to_owned() }
     }
 }
 
 /// A 5xx: harmless for a read, and no proof of anything for a write.
 fn server_error(facts: &Facts<'_>) -> Error {
     if facts.effect.writes() {
-        Error::OutcomeUnknown {
-            reason: UnknownReason::ServerError {
-                status: facts.status,
-            },
-        }
+        Error::OutcomeUnknown { reason: UnknownReason::ServerError { status: facts.status } }
     } else {
-        Error::Unavailable {
-            reason: format!("server error, status {}", facts.status),
-        }
+        Error::Unavailable { reason: format!("server error, status {}", facts.status) }
     }
 }
 
@@ -239,28 +200,14 @@ fn throttled(facts: &Facts<'_>, scope: LimitScope, code: String) -> Error {
         LimitScope::Day => facts.limits.day_resets_in,
         LimitScope::InFlight | LimitScope::Unknown => None,
     };
-    Error::RateLimited {
-        scope,
-        retry_after: facts.limits.retry_after.or(documented),
-        code,
-    }
+    Error::RateLimited { scope, retry_after: facts.limits.retry_after.or(documented), code }
 }
 
 fn message(at: &Value) -> String {
-    mask::text(
-        at.get("message")
-            .and_then(Value::as_str)
-            .unwrap_or_default(),
-    )
+    mask::text(at.get("message").and_then(Value::as_str).unwrap_or_default())
 }
 
-fn rejected(
-    facts: &Facts<'_>,
-    kind: RejectionKind,
-    code: &str,
-    field: Option<String>,
-    at: &Value,
-) -> Error {
+fn rejected(facts: &Facts<'_>, kind: RejectionKind, code: &str, field: Option<String>, at: &Value) -> Error {
     Error::Rejected(Box::new(Rejection {
         kind,
         code: code.to_owned(),

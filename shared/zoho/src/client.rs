@@ -13,10 +13,7 @@ use url::Url;
 
 use crate::classify::{self, Body, Effect, Facts};
 use crate::network::{before, http_client, read_body, timed_out, transport_error};
-use crate::{
-    AccessToken, Answer, BuildError, Error, Evidence, Failed, Limits, Method, NotSent, Product,
-    Sent, Settings, address,
-};
+use crate::{AccessToken, Answer, BuildError, Error, Evidence, Failed, Limits, Method, NotSent, Product, Sent, Settings, address};
 
 /// Longest body that is sent, in bytes.
 const MAX_REQUEST_BYTES: usize = 10 * 1024 * 1024;
@@ -36,11 +33,7 @@ impl Client {
     /// [`BuildError`], saying which setting is wrong.
     pub fn new(settings: Settings) -> Result<Self, BuildError> {
         let token_url = settings.token_url()?;
-        Ok(Self {
-            http: http_client(&settings).map_err(BuildError::Http)?,
-            settings,
-            token_url,
-        })
+        Ok(Self { http: http_client(&settings).map_err(BuildError::Http)?, settings, token_url })
     }
 
     /// The settings it was made of.
@@ -49,72 +42,36 @@ impl Client {
     }
 
     /// Sends one request to a product and reads its answer, whatever it says.
-    pub(crate) async fn send(
-        &self,
-        grant: Grant,
-        request: Outgoing<'_>,
-        token: &AccessToken,
-    ) -> Result<Reply, Failed<Error>> {
+    pub(crate) async fn send(&self, grant: Grant, request: Outgoing<'_>, token: &AccessToken) -> Result<Reply, Failed<Error>> {
         let place = grant.place();
         let prepared = match self.prepare(&request, token) {
             Ok(prepared) => prepared,
             Err(reason) => return Err(not_sent(place, NotSent::Invalid { reason })),
         };
-        self.exchange(grant, prepared, request.effect, request.product.as_str())
-            .await
+        self.exchange(grant, prepared, request.effect, request.product.as_str()).await
     }
 
     /// Posts a form to the token endpoint.
-    pub(crate) async fn post_token_form(
-        &self,
-        grant: Grant,
-        form: &[(&str, &str)],
-    ) -> Result<Reply, Failed<Error>> {
+    pub(crate) async fn post_token_form(&self, grant: Grant, form: &[(&str, &str)]) -> Result<Reply, Failed<Error>> {
         let place = grant.place();
-        match self
-            .http
-            .post(self.token_url.clone())
-            .header(ACCEPT, "application/json")
-            .form(form)
-            .build()
-        {
-            Ok(request) => {
-                self.exchange(grant, request, Effect::Read, "accounts")
-                    .await
-            }
-            Err(_) => Err(not_sent(
-                place,
-                NotSent::Invalid {
-                    reason: "the token request cannot be built".to_owned(),
-                },
-            )),
+        match self.http.post(self.token_url.clone()).header(ACCEPT, "application/json").form(form).build() {
+            Ok(request) => self.exchange(grant, request, Effect::Read, "accounts").await,
+            Err(_) => Err(not_sent(place, NotSent::Invalid { reason: "the token request cannot be built".to_owned() })),
         }
     }
 
-    fn prepare(
-        &self,
-        request: &Outgoing<'_>,
-        token: &AccessToken,
-    ) -> Result<reqwest::Request, String> {
+    fn prepare(&self, request: &Outgoing<'_>, token: &AccessToken) -> Result<reqwest::Request, String> {
         let fallback = self.settings.data_center.api_url();
-        let base = address::api_base(
-            self.settings.api_url.as_ref(),
-            token.api_domain(),
-            &fallback,
-        )?;
+        let base = address::api_base(self.settings.api_url.as_ref(), token.api_domain(), &fallback)?;
         let mut query = request.query.clone();
         let mut headers = HeaderMap::new();
         self.select_organization(request.product, &mut query, &mut headers)?;
         for (name, value) in &request.headers {
-            let value = HeaderValue::from_str(value)
-                .map_err(|_| format!("{name} cannot be sent as a header"))?;
+            let value = HeaderValue::from_str(value).map_err(|_| format!("{name} cannot be sent as a header"))?;
             headers.insert(HeaderName::from_static(name), value);
         }
-        let mut credentials = HeaderValue::from_str(&format!(
-            "Zoho-oauthtoken {}",
-            token.secret().expose_secret()
-        ))
-        .map_err(|_| "the access token holds characters that no header may".to_owned())?;
+        let mut credentials = HeaderValue::from_str(&format!("Zoho-oauthtoken {}", token.secret().expose_secret()))
+            .map_err(|_| "the access token holds characters that no header may".to_owned())?;
         credentials.set_sensitive(true);
         headers.insert(AUTHORIZATION, credentials);
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
@@ -123,10 +80,7 @@ impl Client {
         if let Some(body) = request.body {
             let bytes = serde_json::to_vec(body).map_err(|e| e.to_string())?;
             if bytes.len() > MAX_REQUEST_BYTES {
-                return Err(format!(
-                    "a body of {} bytes is too large; {MAX_REQUEST_BYTES} at most",
-                    bytes.len()
-                ));
+                return Err(format!("a body of {} bytes is too large; {MAX_REQUEST_BYTES} at most", bytes.len()));
             }
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             *built.body_mut() = Some(bytes.into());
@@ -136,36 +90,22 @@ impl Client {
     }
 
     /// Books and Inventory take the organisation as a query parameter, Billing as a header; CRM and FSM by the token.
-    fn select_organization(
-        &self,
-        product: Product,
-        query: &mut Vec<(String, String)>,
-        headers: &mut HeaderMap,
-    ) -> Result<(), String> {
+    fn select_organization(&self, product: Product, query: &mut Vec<(String, String)>, headers: &mut HeaderMap) -> Result<(), String> {
         const PARAMETER: &str = "organization_id";
         let Some(id) = &self.settings.organization_id else {
             return Ok(());
         };
         match product {
             Product::Books | Product::Inventory => {
-                if query
-                    .iter()
-                    .any(|(name, value)| name == PARAMETER && value != id)
-                {
-                    return Err(
-                        "the query names another organisation than the connection".to_owned()
-                    );
+                if query.iter().any(|(name, value)| name == PARAMETER && value != id) {
+                    return Err("the query names another organisation than the connection".to_owned());
                 }
                 query.retain(|(name, _)| name != PARAMETER);
                 query.push((PARAMETER.to_owned(), id.clone()));
             }
             Product::Billing => {
-                let value = HeaderValue::from_str(id)
-                    .map_err(|_| "organization_id must be digits".to_owned())?;
-                headers.insert(
-                    HeaderName::from_static("x-com-zoho-subscriptions-organizationid"),
-                    value,
-                );
+                let value = HeaderValue::from_str(id).map_err(|_| "organization_id must be digits".to_owned())?;
+                headers.insert(HeaderName::from_static("x-com-zoho-subscriptions-organizationid"), value);
             }
             Product::Crm | Product::Fsm => {}
         }
@@ -189,11 +129,7 @@ impl Client {
         }
         let deadline = started + self.settings.request_timeout;
         let answered = before(deadline, self.http.execute(request)).await;
-        let mut evidence = Evidence {
-            sent: Sent::Maybe,
-            latency: started.elapsed(),
-            ..Evidence::nothing_sent(place)
-        };
+        let mut evidence = Evidence { sent: Sent::Maybe, latency: started.elapsed(), ..Evidence::nothing_sent(place) };
         let result = match answered {
             None => Err(timed_out(effect)),
             Some(Err(error)) => {
@@ -216,12 +152,7 @@ impl Client {
         let ms = u64::try_from(evidence.latency.as_millis()).unwrap_or(u64::MAX);
         tracing::debug!(product = target, %method, path, status = evidence.status, ms, "request to Zoho");
         match result {
-            Ok(body) => Ok(Reply {
-                body,
-                effect,
-                status: evidence.status.unwrap_or_default(),
-                evidence,
-            }),
+            Ok(body) => Ok(Reply { body, effect, status: evidence.status.unwrap_or_default(), evidence }),
             Err(error) => Err(Failed::new(error, evidence)),
         }
     }
@@ -241,15 +172,7 @@ pub(crate) struct Outgoing<'a> {
 
 impl Outgoing<'_> {
     pub(crate) fn new(product: Product, method: Method, effect: Effect, path: String) -> Self {
-        Self {
-            product,
-            method,
-            effect,
-            path,
-            query: Vec::new(),
-            headers: Vec::new(),
-            body: None,
-        }
+        Self { product, method, effect, path, query: Vec::new(), headers: Vec::new(), body: None }
     }
 }
 
@@ -263,26 +186,15 @@ pub(crate) struct Reply {
 
 impl Reply {
     pub(crate) fn facts(&self) -> Facts<'_> {
-        Facts {
-            effect: self.effect,
-            status: self.status,
-            limits: &self.evidence.limits,
-        }
+        Facts { effect: self.effect, status: self.status, limits: &self.evidence.limits }
     }
 
     /// The JSON of a success (null for a 204), or the error that the answer is.
     pub(crate) fn checked(self) -> Result<Answer<Value>, Failed<Error>> {
         match classify::verdict(&self.facts(), &self.body) {
             Ok(()) => {
-                let value = if let Body::Json(json) = self.body {
-                    json
-                } else {
-                    Value::Null
-                };
-                Ok(Answer {
-                    value,
-                    evidence: self.evidence,
-                })
+                let value = if let Body::Json(json) = self.body { json } else { Value::Null };
+                Ok(Answer { value, evidence: self.evidence })
             }
             Err(error) => Err(Failed::new(error, self.evidence)),
         }

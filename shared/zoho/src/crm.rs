@@ -127,9 +127,7 @@ pub async fn delete(
     };
     outgoing.query.push(("ids".to_owned(), ids.join(",")));
     if skip_workflows {
-        outgoing
-            .query
-            .push(("wf_trigger".to_owned(), "false".to_owned()));
+        outgoing.query.push(("wf_trigger".to_owned(), "false".to_owned()));
     }
     let reply = client.send(grant, outgoing, token).await?;
     records::deleted(reply, ids)
@@ -139,39 +137,19 @@ pub async fn delete(
 ///
 /// # Errors
 /// [`Error`] with its evidence; `NotFound` when there is none (Zoho answers 204, or 400 for an id it cannot place).
-pub async fn get(
-    grant: Grant,
-    client: &Client,
-    token: &AccessToken,
-    module: &str,
-    id: &str,
-) -> Result<Value> {
-    let path = match module_path(module).and_then(|path| check_ids(&[id.to_owned()]).map(|()| path))
-    {
+pub async fn get(grant: Grant, client: &Client, token: &AccessToken, module: &str, id: &str) -> Result<Value> {
+    let path = match module_path(module).and_then(|path| check_ids(&[id.to_owned()]).map(|()| path)) {
         Ok(path) => format!("{path}/{id}"),
         Err(reason) => return Err(invalid(&grant, reason)),
     };
-    let Answer {
-        value: mut json,
-        evidence,
-    } = read(grant, client, token, path, Vec::new()).await?;
+    let Answer { value: mut json, evidence } = read(grant, client, token, path, Vec::new()).await?;
     if json.is_null() {
-        let gone = Error::NotFound {
-            code: "http 204".to_owned(),
-            message: "no content".to_owned(),
-        };
+        let gone = Error::NotFound { code: "http 204".to_owned(), message: "no content".to_owned() };
         return Err(Failed::new(gone, evidence));
     }
     match json.pointer_mut("/data/0").map(Value::take) {
-        Some(record) if records::id(&record).as_deref() == Some(id) => Ok(Answer {
-            value: record,
-            evidence,
-        }),
-        Some(_) => Err(Reply::unreadable(
-            Effect::Read,
-            evidence,
-            "another record than asked for",
-        )),
+        Some(record) if records::id(&record).as_deref() == Some(id) => Ok(Answer { value: record, evidence }),
+        Some(_) => Err(Reply::unreadable(Effect::Read, evidence, "another record than asked for")),
         None => Err(Reply::unreadable(Effect::Read, evidence, "no record")),
     }
 }
@@ -192,25 +170,14 @@ pub async fn get_by_ids(
     let counted = (1..=MAX_FIELDS).contains(&fields.len());
     let checked = module_path(module).and_then(|path| {
         check_ids(ids)?;
-        if counted {
-            Ok(path)
-        } else {
-            Err(format!("1 to {MAX_FIELDS} fields, not {}", fields.len()))
-        }
+        if counted { Ok(path) } else { Err(format!("1 to {MAX_FIELDS} fields, not {}", fields.len())) }
     });
     let path = match checked {
         Ok(path) => path,
         Err(reason) => return Err(invalid(&grant, reason)),
     };
-    let query = vec![
-        ("ids".to_owned(), ids.join(",")),
-        ("fields".to_owned(), fields.join(",")),
-        ("per_page".to_owned(), "200".to_owned()),
-    ];
-    let Answer {
-        value: json,
-        evidence,
-    } = read(grant, client, token, path, query).await?;
+    let query = vec![("ids".to_owned(), ids.join(",")), ("fields".to_owned(), fields.join(",")), ("per_page".to_owned(), "200".to_owned())];
+    let Answer { value: json, evidence } = read(grant, client, token, path, query).await?;
     match by_id(json, ids) {
         Ok(value) => Ok(Answer { value, evidence }),
         Err(what) => Err(Reply::unreadable(Effect::Read, evidence, what)),
@@ -221,20 +188,12 @@ pub async fn get_by_ids(
 ///
 /// # Errors
 /// [`Error`] with its evidence.
-pub async fn fields(
-    grant: Grant,
-    client: &Client,
-    token: &AccessToken,
-    module: &str,
-) -> Result<Vec<Value>> {
+pub async fn fields(grant: Grant, client: &Client, token: &AccessToken, module: &str) -> Result<Vec<Value>> {
     if let Err(reason) = module_path(module) {
         return Err(invalid(&grant, reason));
     }
     let query = vec![("module".to_owned(), module.to_owned())];
-    let Answer {
-        value: mut json,
-        evidence,
-    } = read(grant, client, token, "/settings/fields".to_owned(), query).await?;
+    let Answer { value: mut json, evidence } = read(grant, client, token, "/settings/fields".to_owned(), query).await?;
     match json.get_mut("fields").map(Value::take) {
         Some(Value::Array(value)) => Ok(Answer { value, evidence }),
         _ => Err(Reply::unreadable(Effect::Read, evidence, "no fields")),
@@ -246,10 +205,7 @@ pub async fn fields(
 /// # Errors
 /// [`Error`] with its evidence.
 pub async fn org(grant: Grant, client: &Client, token: &AccessToken) -> Result<Value> {
-    let Answer {
-        value: mut json,
-        evidence,
-    } = read(grant, client, token, "/org".to_owned(), Vec::new()).await?;
+    let Answer { value: mut json, evidence } = read(grant, client, token, "/org".to_owned(), Vec::new()).await?;
     match json.pointer_mut("/org/0").map(Value::take) {
         Some(value) if value.is_object() => Ok(Answer { value, evidence }),
         _ => Err(Reply::unreadable(Effect::Read, evidence, "no organisation")),
@@ -287,10 +243,7 @@ async fn write(
         outgoing.headers.push(("if-unmodified-since", since));
     }
     let reply = client.send(grant, outgoing, token).await?;
-    let ids: Vec<_> = records
-        .iter()
-        .map(|record| record.get("id").and_then(Value::as_str))
-        .collect();
+    let ids: Vec<_> = records.iter().map(|record| record.get("id").and_then(Value::as_str)).collect();
     records::written(reply, kind, &ids)
 }
 
@@ -304,17 +257,11 @@ fn prepared(
     if !(1..=MAX_RECORDS).contains(&records.len()) {
         return Err(format!("1 to {MAX_RECORDS} records, not {}", records.len()));
     }
-    if kind == Kind::Update
-        && !records
-            .iter()
-            .all(|record| record.get("id").is_some_and(Value::is_string))
-    {
+    if kind == Kind::Update && !records.iter().all(|record| record.get("id").is_some_and(Value::is_string)) {
         return Err("every record of an update carries its id as text".to_owned());
     }
     if options.duplicate_check_fields.len() > MAX_DUPLICATE_CHECK_FIELDS {
-        return Err(format!(
-            "at most {MAX_DUPLICATE_CHECK_FIELDS} fields to check for duplicates"
-        ));
+        return Err(format!("at most {MAX_DUPLICATE_CHECK_FIELDS} fields to check for duplicates"));
     }
     let mut body = json!({ "data": records });
     if kind == Kind::Upsert {
@@ -329,24 +276,12 @@ fn prepared(
     Ok((path, body))
 }
 
-async fn read(
-    grant: Grant,
-    client: &Client,
-    token: &AccessToken,
-    path: String,
-    query: Vec<(String, String)>,
-) -> Result<Value> {
-    let outgoing = Outgoing {
-        query,
-        ..Outgoing::new(Product::Crm, Method::Get, Effect::Read, path)
-    };
+async fn read(grant: Grant, client: &Client, token: &AccessToken, path: String, query: Vec<(String, String)>) -> Result<Value> {
+    let outgoing = Outgoing { query, ..Outgoing::new(Product::Crm, Method::Get, Effect::Read, path) };
     client.send(grant, outgoing, token).await?.checked()
 }
 
-fn by_id(
-    mut json: Value,
-    ids: &[String],
-) -> std::result::Result<HashMap<String, Value>, &'static str> {
+fn by_id(mut json: Value, ids: &[String]) -> std::result::Result<HashMap<String, Value>, &'static str> {
     if json.is_null() {
         return Ok(HashMap::new());
     }
@@ -359,9 +294,7 @@ fn by_id(
     let asked: HashSet<&str> = ids.iter().map(String::as_str).collect();
     let mut found = HashMap::with_capacity(rows.len());
     for row in rows {
-        let id = records::id(&row)
-            .filter(|id| asked.contains(id.as_str()))
-            .ok_or("a record that was not asked for")?;
+        let id = records::id(&row).filter(|id| asked.contains(id.as_str())).ok_or("a record that was not asked for")?;
         if found.insert(id, row).is_some() {
             return Err("the same record twice");
         }
@@ -371,23 +304,15 @@ fn by_id(
 
 /// API names are letters, digits and underscores; anything else never reaches an address.
 fn module_path(module: &str) -> std::result::Result<String, String> {
-    let plain = (1..=100).contains(&module.len())
-        && module
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'_');
-    if plain {
-        Ok(format!("/{module}"))
-    } else {
-        Err(format!("`{module}` is no API name of a module"))
-    }
+    let plain = (1..=100).contains(&module.len()) && module.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    if plain { Ok(format!("/{module}")) } else { Err(format!("`{module}` is no API name of a module")) }
 }
 
 fn check_ids(ids: &[String]) -> std::result::Result<(), String> {
     if !(1..=MAX_RECORDS).contains(&ids.len()) {
         return Err(format!("1 to {MAX_RECORDS} ids, not {}", ids.len()));
     }
-    let digits =
-        |id: &&String| !((1..=30).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_digit()));
+    let digits = |id: &&String| !((1..=30).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_digit()));
     match ids.iter().find(digits) {
         Some(id) => Err(format!("`{id}` is no record id")),
         None => Ok(()),

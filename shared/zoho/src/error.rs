@@ -19,10 +19,7 @@ pub struct Failed<E> {
 
 impl<E> Failed<E> {
     pub(crate) fn new(error: E, evidence: Evidence) -> Self {
-        Self {
-            error,
-            evidence: Box::new(evidence),
-        }
+        Self { error, evidence: Box::new(evidence) }
     }
 }
 
@@ -104,9 +101,7 @@ pub enum NotSent {
 
 impl From<Late> for NotSent {
     fn from(late: Late) -> Self {
-        Self::Late {
-            late_by: late.late_by,
-        }
+        Self::Late { late_by: late.late_by }
     }
 }
 

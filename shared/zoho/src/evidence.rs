@@ -20,10 +20,7 @@ pub struct Answer<T> {
 impl<T> Answer<T> {
     /// The same evidence with another value.
     pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Answer<U> {
-        Answer {
-            value: f(self.value),
-            evidence: self.evidence,
-        }
+        Answer { value: f(self.value), evidence: self.evidence }
     }
 }
 
@@ -79,14 +76,7 @@ pub struct Limits {
 impl Evidence {
     /// Evidence of a request that never left.
     pub(crate) fn nothing_sent(place: i64) -> Self {
-        Self {
-            place,
-            sent: Sent::Nothing,
-            status: None,
-            latency: Duration::ZERO,
-            answered_at: None,
-            limits: Limits::default(),
-        }
+        Self { place, sent: Sent::Nothing, status: None, latency: Duration::ZERO, answered_at: None, limits: Limits::default() }
     }
 }
 
@@ -108,11 +98,7 @@ impl Limits {
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &'static str) -> Option<&'a str> {
-    headers
-        .get(HeaderName::from_static(name))?
-        .to_str()
-        .ok()
-        .map(str::trim)
+    headers.get(HeaderName::from_static(name))?.to_str().ok().map(str::trim)
 }
 
 fn number(headers: &HeaderMap, name: &'static str) -> Option<i64> {
@@ -120,15 +106,11 @@ fn number(headers: &HeaderMap, name: &'static str) -> Option<i64> {
 }
 
 fn seconds(count: i64) -> Option<Duration> {
-    u64::try_from(count)
-        .ok()
-        .map(|count| Duration::from_secs(count).min(LONGEST_WAIT))
+    u64::try_from(count).ok().map(|count| Duration::from_secs(count).min(LONGEST_WAIT))
 }
 
 fn http_date(value: &str) -> Option<DateTime<Utc>> {
-    DateTime::parse_from_rfc2822(value)
-        .ok()
-        .map(|date| date.with_timezone(&Utc))
+    DateTime::parse_from_rfc2822(value).ok().map(|date| date.with_timezone(&Utc))
 }
 
 fn retry_after(value: &str, date: Option<DateTime<Utc>>) -> Option<Duration> {
@@ -144,64 +126,31 @@ mod tests {
     use super::*;
 
     fn limits(pairs: &[(&'static str, &'static str)]) -> Limits {
-        let headers = pairs
-            .iter()
-            .map(|(name, value)| {
-                (
-                    HeaderName::from_static(name),
-                    reqwest::header::HeaderValue::from_static(value),
-                )
-            })
-            .collect();
+        let headers =
+            pairs.iter().map(|(name, value)| (HeaderName::from_static(name), reqwest::header::HeaderValue::from_static(value))).collect();
         Limits::read(&headers)
     }
 
     #[test]
     fn the_days_headers_and_fsms_minute_headers_are_not_confused() {
-        let finance = limits(&[
-            ("x-rate-limit-limit", "1000"),
-            ("x-rate-limit-remaining", "917"),
-            ("x-rate-limit-reset", "3600"),
-        ]);
-        assert_eq!(
-            (finance.day_limit, finance.day_remaining),
-            (Some(1000), Some(917))
-        );
+        let finance = limits(&[("x-rate-limit-limit", "1000"), ("x-rate-limit-remaining", "917"), ("x-rate-limit-reset", "3600")]);
+        assert_eq!((finance.day_limit, finance.day_remaining), (Some(1000), Some(917)));
         assert_eq!(finance.day_resets_in, Some(Duration::from_secs(3600)));
         assert_eq!(finance.minute_limit, None);
-        let fsm = limits(&[
-            ("x-ratelimit-limit", "2500"),
-            ("x-ratelimit-remaining", "2499"),
-        ]);
-        assert_eq!(
-            (fsm.minute_limit, fsm.minute_remaining),
-            (Some(2500), Some(2499))
-        );
+        let fsm = limits(&[("x-ratelimit-limit", "2500"), ("x-ratelimit-remaining", "2499")]);
+        assert_eq!((fsm.minute_limit, fsm.minute_remaining), (Some(2500), Some(2499)));
         assert_eq!(fsm.day_limit, None);
     }
 
     #[test]
     fn retry_after_is_read_as_seconds_or_as_a_date_and_never_exceeds_its_cap() {
-        assert_eq!(
-            limits(&[("retry-after", "1800")]).retry_after,
-            Some(Duration::from_secs(1800))
-        );
-        let dated = limits(&[
-            ("date", "Tue, 09 Jun 2026 13:00:00 GMT"),
-            ("retry-after", "Tue, 09 Jun 2026 13:01:30 GMT"),
-        ]);
+        assert_eq!(limits(&[("retry-after", "1800")]).retry_after, Some(Duration::from_secs(1800)));
+        let dated = limits(&[("date", "Tue, 09 Jun 2026 13:00:00 GMT"), ("retry-after", "Tue, 09 Jun 2026 13:01:30 GMT")]);
         assert_eq!(dated.retry_after, Some(Duration::from_secs(90)));
-        assert_eq!(
-            limits(&[("retry-after", "999999999")]).retry_after,
-            Some(LONGEST_WAIT)
-        );
+        assert_eq!(limits(&[("retry-after", "999999999")]).retry_after, Some(LONGEST_WAIT));
         for odd in ["", "-5", "soon"] {
             let headers = [(HeaderName::from_static("retry-after"), odd.parse().unwrap())];
-            assert_eq!(
-                Limits::read(&headers.into_iter().collect()).retry_after,
-                None,
-                "{odd}"
-            );
+            assert_eq!(Limits::read(&headers.into_iter().collect()).retry_after, None, "{odd}");
         }
     }
 }

@@ -41,17 +41,7 @@ pub struct UntrustedHost(pub String);
 
 impl DataCenter {
     /// All data centres.
-    pub const ALL: [Self; 9] = [
-        Self::Com,
-        Self::Eu,
-        Self::In,
-        Self::ComAu,
-        Self::Jp,
-        Self::Ca,
-        Self::Sa,
-        Self::Uk,
-        Self::ComCn,
-    ];
+    pub const ALL: [Self; 9] = [Self::Com, Self::Eu, Self::In, Self::ComAu, Self::Jp, Self::Ca, Self::Sa, Self::Uk, Self::ComCn];
 
     /// The one table. Canada's accounts domain alone differs from its API domain.
     fn hosts(self) -> Hosts {
@@ -66,11 +56,7 @@ impl DataCenter {
             Self::Uk => ("uk", "accounts.zoho.uk", "zohoapis.uk"),
             Self::ComCn => ("com.cn", "accounts.zoho.com.cn", "zohoapis.com.cn"),
         };
-        Hosts {
-            name,
-            accounts,
-            api,
-        }
+        Hosts { name, accounts, api }
     }
 
     /// The name used in the configuration: `com`, `com.au`, …
@@ -99,10 +85,7 @@ impl FromStr for DataCenter {
     type Err = UnknownDataCenter;
 
     fn from_str(name: &str) -> Result<Self, UnknownDataCenter> {
-        Self::ALL
-            .into_iter()
-            .find(|center| center.as_str() == name)
-            .ok_or_else(|| UnknownDataCenter(name.to_owned()))
+        Self::ALL.into_iter().find(|center| center.as_str() == name).ok_or_else(|| UnknownDataCenter(name.to_owned()))
     }
 }
 
@@ -118,16 +101,10 @@ pub fn trusted_api_domain(domain: &str) -> Result<Url, UntrustedHost> {
     let anonymous = url.username().is_empty() && url.password().is_none() && url.port().is_none();
     let known = url.host_str().is_some_and(|host| {
         DataCenter::ALL.into_iter().any(|center| {
-            ["www.", "sandbox.", "developer."]
-                .into_iter()
-                .any(|prefix| host.strip_prefix(prefix) == Some(center.hosts().api))
+            ["www.", "sandbox.", "developer."].into_iter().any(|prefix| host.strip_prefix(prefix) == Some(center.hosts().api))
         })
     });
-    if url.scheme() == "https" && bare && anonymous && known {
-        Ok(url)
-    } else {
-        Err(untrusted())
-    }
+    if url.scheme() == "https" && bare && anonymous && known { Ok(url) } else { Err(untrusted()) }
 }
 
 #[cfg(test)]
@@ -165,10 +142,7 @@ mod tests {
 
     #[test]
     fn canadas_accounts_domain_differs_from_its_api_domain() {
-        assert_eq!(
-            DataCenter::Ca.accounts_url(),
-            "https://accounts.zohocloud.ca"
-        );
+        assert_eq!(DataCenter::Ca.accounts_url(), "https://accounts.zohocloud.ca");
         assert_eq!(DataCenter::Ca.api_url(), "https://www.zohoapis.ca");
     }
 }

@@ -29,9 +29,7 @@ mod product;
 mod settings;
 
 pub use client::Client;
-pub use error::{
-    AuthKind, Error, Failed, LimitScope, NotSent, Rejection, RejectionKind, UnknownReason,
-};
+pub use error::{AuthKind, Error, Failed, LimitScope, NotSent, Rejection, RejectionKind, UnknownReason};
 pub use evidence::{Answer, Evidence, Limits, Sent};
 pub use hosts::{DataCenter, UntrustedHost, trusted_api_domain};
 pub use network::MAX_ANSWER_BYTES;

@@ -14,18 +14,8 @@ const DEPTH: usize = 32;
 
 const HIDDEN: &str = "***";
 /// Parts of key names (lower case, without separators) whose values are hidden as a whole.
-const SECRET_KEYS: [&str; 10] = [
-    "token",
-    "secret",
-    "password",
-    "authorization",
-    "apikey",
-    "signature",
-    "cardnumber",
-    "cvv",
-    "accountnumber",
-    "iban",
-];
+const SECRET_KEYS: [&str; 10] =
+    ["token", "secret", "password", "authorization", "apikey", "signature", "cardnumber", "cvv", "accountnumber", "iban"];
 /// Parts of key names whose values keep their first character and their shape.
 const PERSONAL_KEYS: [&str; 4] = ["email", "phone", "mobile", "fax"];
 
@@ -70,20 +60,13 @@ fn masked(value: &Value, depth: usize) -> Value {
         _ if depth == 0 => Value::String("…".to_owned()),
         Value::String(content) => Value::String(long_text(content)),
         Value::Array(items) => items.iter().map(|item| masked(item, depth - 1)).collect(),
-        Value::Object(fields) => fields
-            .iter()
-            .map(|(key, field)| (key.clone(), masked_field(key, field, depth)))
-            .collect(),
+        Value::Object(fields) => fields.iter().map(|(key, field)| (key.clone(), masked_field(key, field, depth))).collect(),
         Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
     }
 }
 
 fn masked_field(key: &str, value: &Value, depth: usize) -> Value {
-    let key: String = key
-        .chars()
-        .filter(|c| c.is_alphanumeric())
-        .flat_map(char::to_lowercase)
-        .collect();
+    let key: String = key.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
     let names = |parts: &[&str]| parts.iter().any(|part| key.contains(part));
     match value {
         Value::Null | Value::Bool(_) => value.clone(),
@@ -92,13 +75,9 @@ fn masked_field(key: &str, value: &Value, depth: usize) -> Value {
         Value::String(content) if names(&PERSONAL_KEYS) => Value::String(shortened(content)),
         Value::Number(_) if names(&PERSONAL_KEYS) => Value::String(HIDDEN.to_owned()),
         // An array of plain e-mail addresses under one key.
-        Value::Array(items) if names(&PERSONAL_KEYS) => items
-            .iter()
-            .map(|item| {
-                item.as_str()
-                    .map_or_else(|| masked(item, depth - 1), |s| Value::String(shortened(s)))
-            })
-            .collect(),
+        Value::Array(items) if names(&PERSONAL_KEYS) => {
+            items.iter().map(|item| item.as_str().map_or_else(|| masked(item, depth - 1), |s| Value::String(shortened(s)))).collect()
+        }
         _ => masked(value, depth - 1),
     }
 }
@@ -108,9 +87,7 @@ fn long_text(content: &str) -> String {
     content
         .split_inclusive(|c| !is_word(c))
         .map(|piece| match piece.chars().last() {
-            Some(c) if !is_word(c) => {
-                masked_word(&piece[..piece.len() - c.len_utf8()]) + c.encode_utf8(&mut [0; 4])
-            }
+            Some(c) if !is_word(c) => masked_word(&piece[..piece.len() - c.len_utf8()]) + c.encode_utf8(&mut [0; 4]),
             _ => masked_word(piece),
         })
         .collect()
@@ -134,10 +111,7 @@ fn masked_word(word: &str) -> String {
 fn looks_like_a_token(word: &str) -> bool {
     word.match_indices("1000.").any(|(at, prefix)| {
         let rest = &word[at + prefix.len()..];
-        rest.chars()
-            .take_while(|c| c.is_ascii_hexdigit() || *c == '.')
-            .count()
-            >= 16
+        rest.chars().take_while(|c| c.is_ascii_hexdigit() || *c == '.').count() >= 16
     })
 }
 
@@ -189,27 +163,19 @@ mod tests {
         assert_eq!(shown, "token=***, asked by \"a***@example.com\" (v1.2)");
         assert_eq!(mask(&json!({"notes": said})), json!({"notes": shown}));
         assert_eq!(text(&format!("Zoho-oauthtoken_{}", token())), "***");
-        assert_eq!(
-            text("1000.50 and 1000.25 were paid @ noon"),
-            "1000.50 and 1000.25 were paid @ noon"
-        );
+        assert_eq!(text("1000.50 and 1000.25 were paid @ noon"), "1000.50 and 1000.25 were paid @ noon");
     }
 
     #[test]
     fn exact_numbers_pass_unchanged() {
         let payload: Value = serde_json::from_str(r#"{"amount":123456789012345678.10}"#).unwrap();
-        assert_eq!(
-            mask(&payload).to_string(),
-            r#"{"amount":123456789012345678.10}"#
-        );
+        assert_eq!(mask(&payload).to_string(), r#"{"amount":123456789012345678.10}"#);
     }
 
     #[test]
     fn an_excerpt_is_bounded_and_cut_between_characters() {
         let long = json!({"notes": "ä".repeat(10_000)});
-        let Value::String(cut) = excerpt(&long) else {
-            panic!("not cut")
-        };
+        let Value::String(cut) = excerpt(&long) else { panic!("not cut") };
         assert!(cut.len() <= EXCERPT_BYTES + '…'.len_utf8());
         assert_eq!(excerpt(&json!({"a": 1})), json!({"a": 1}));
     }

@@ -31,10 +31,7 @@ pub(crate) fn http_client(settings: &Settings) -> Result<reqwest::Client, reqwes
     if overrides.into_iter().flatten().any(is_loopback) {
         builder = builder.no_proxy();
     }
-    if overrides
-        .into_iter()
-        .all(|url| url.is_some_and(|url| url.scheme() == "http"))
-    {
+    if overrides.into_iter().all(|url| url.is_some_and(|url| url.scheme() == "http")) {
         // No TLS will be spoken, so a machine without certificates will do.
         builder = builder.tls_certs_only([]);
     }
@@ -54,51 +51,28 @@ fn is_loopback(url: &Url) -> bool {
 /// send when it is continued, even if its timers have not fired yet.
 pub(crate) async fn before<T>(deadline: Instant, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
-    poll_fn(move |cx| {
-        if Instant::now() > deadline {
-            Poll::Ready(None)
-        } else {
-            future.as_mut().poll(cx).map(Some)
-        }
-    })
-    .await
+    poll_fn(move |cx| if Instant::now() > deadline { Poll::Ready(None) } else { future.as_mut().poll(cx).map(Some) }).await
 }
 
 pub(crate) fn timed_out(effect: Effect) -> Error {
     if effect.writes() {
-        Error::OutcomeUnknown {
-            reason: UnknownReason::TimedOut,
-        }
+        Error::OutcomeUnknown { reason: UnknownReason::TimedOut }
     } else {
-        Error::Unavailable {
-            reason: "no answer in time".to_owned(),
-        }
+        Error::Unavailable { reason: "no answer in time".to_owned() }
     }
 }
 
 /// The address is left out on purpose: it may hold values of records.
 pub(crate) fn transport_error(effect: Effect, error: &reqwest::Error) -> Error {
     if error.is_connect() {
-        let what = if error.is_timeout() {
-            "no connection in time"
-        } else {
-            "no connection"
-        };
-        return Error::Unavailable {
-            reason: what.to_owned(),
-        };
+        let what = if error.is_timeout() { "no connection in time" } else { "no connection" };
+        return Error::Unavailable { reason: what.to_owned() };
     }
-    if error.is_timeout() {
-        timed_out(effect)
-    } else {
-        classify::lost(effect)
-    }
+    if error.is_timeout() { timed_out(effect) } else { classify::lost(effect) }
 }
 
 pub(crate) async fn read_body(mut response: reqwest::Response) -> Body {
-    let declared = response
-        .content_length()
-        .and_then(|length| usize::try_from(length).ok());
+    let declared = response.content_length().and_then(|length| usize::try_from(length).ok());
     if declared.is_some_and(|length| length > MAX_ANSWER_BYTES) {
         return Body::TooLarge;
     }

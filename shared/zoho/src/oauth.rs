@@ -35,17 +35,13 @@ pub struct Token {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Client id, secret, redirect address or data centre is wrong: a person must change the configuration.
-    #[error(
-        "Zoho does not accept this client ({code}): check client_id, client_secret and data_center"
-    )]
+    #[error("Zoho does not accept this client ({code}): check client_id, client_secret and data_center")]
     Client {
         /// Zoho's word: `invalid_client`, `invalid_client_secret`, `invalid_redirect_uri`.
         code: String,
     },
     /// The refresh token was revoked, or the grant code was used or is too old: consent is needed again.
-    #[error(
-        "the refresh token or grant code is not valid (any more); authorise the connection again"
-    )]
+    #[error("the refresh token or grant code is not valid (any more); authorise the connection again")]
     InvalidCode,
     /// Too many mints ("Access Denied"); not an authorisation failure.
     #[error("too many tokens were asked for; Zoho wants a pause of {} s", retry_after.as_secs())]
@@ -69,9 +65,7 @@ pub enum Error {
         reason: String,
     },
     /// The answer names an API host that is not Zoho's; the token was dropped.
-    #[error(
-        "the token answer names `{host}`, which is not one of Zoho's API hosts; set api_url if it is meant"
-    )]
+    #[error("the token answer names `{host}`, which is not one of Zoho's API hosts; set api_url if it is meant")]
     UntrustedHost {
         /// The host it named.
         host: String,
@@ -110,12 +104,7 @@ pub async fn refresh(grant: Grant, client: &Client, refresh_token: &SecretString
 ///
 /// # Errors
 /// [`Error`], with the evidence of the request.
-pub async fn exchange_code(
-    grant: Grant,
-    client: &Client,
-    code: &SecretString,
-    redirect_uri: Option<&str>,
-) -> Result<Token> {
+pub async fn exchange_code(grant: Grant, client: &Client, code: &SecretString, redirect_uri: Option<&str>) -> Result<Token> {
     let settings = client.settings();
     let mut form = vec![
         ("grant_type", "authorization_code"),
@@ -128,19 +117,12 @@ pub async fn exchange_code(
 }
 
 async fn mint(grant: Grant, client: &Client, form: &[(&str, &str)]) -> Result<Token> {
-    let Reply {
-        status,
-        body,
-        evidence,
-        ..
-    } = match client.post_token_form(grant, form).await {
+    let Reply { status, body, evidence, .. } = match client.post_token_form(grant, form).await {
         Ok(reply) => reply,
         Err(Failed { error, evidence }) => {
             let error = match error {
                 crate::Error::NotSent(reason) => Error::NotSent(reason),
-                other => Error::Unavailable {
-                    reason: lost(&other),
-                },
+                other => Error::Unavailable { reason: lost(&other) },
             };
             return Err(Failed { error, evidence });
         }
@@ -160,18 +142,9 @@ fn lost(error: &crate::Error) -> String {
 }
 
 /// Pure: what a token answer says. Success is the presence of `access_token`, whatever the status (Zoho's own SDK does the same).
-fn understand(
-    status: u16,
-    body: &Body,
-    retry_after: Option<Duration>,
-    any_host: bool,
-) -> std::result::Result<Token, Error> {
-    let unavailable = |what: &str| Error::Unavailable {
-        reason: format!("status {status} with {what}"),
-    };
-    let throttled = || Error::Throttled {
-        retry_after: retry_after.unwrap_or(THROTTLE_PAUSE),
-    };
+fn understand(status: u16, body: &Body, retry_after: Option<Duration>, any_host: bool) -> std::result::Result<Token, Error> {
+    let unavailable = |what: &str| Error::Unavailable { reason: format!("status {status} with {what}") };
+    let throttled = || Error::Throttled { retry_after: retry_after.unwrap_or(THROTTLE_PAUSE) };
     let json = match body {
         Body::Json(json) if json.is_object() => json,
         _ if status == 429 => return Err(throttled()),
@@ -179,24 +152,16 @@ fn understand(
         Body::TooLarge => return Err(unavailable("a body larger than the limit")),
         Body::Lost => return Err(unavailable("a body cut short")),
     };
-    let text = |key: &str| {
-        json.get(key)
-            .and_then(Value::as_str)
-            .filter(|value| !value.is_empty())
-    };
+    let text = |key: &str| json.get(key).and_then(Value::as_str).filter(|value| !value.is_empty());
     if let Some(code) = text("error") {
         return Err(match code {
-            "invalid_client" | "invalid_client_secret" | "invalid_redirect_uri" => Error::Client {
-                code: code.to_owned(),
-            },
+            "invalid_client" | "invalid_client_secret" | "invalid_redirect_uri" => Error::Client { code: code.to_owned() },
             "invalid_code" => Error::InvalidCode,
             "Access Denied" => throttled(),
             _ if status == 429 => throttled(),
             "access_denied" => Error::AccessDenied,
             _ if status >= 500 => unavailable("an error"),
-            other => Error::Refused {
-                code: mask::text(other),
-            },
+            other => Error::Refused { code: mask::text(other) },
         });
     }
     if status == 429 {
@@ -206,15 +171,11 @@ fn understand(
         return Err(unavailable("JSON"));
     }
     let Some(secret) = text("access_token") else {
-        return Err(Error::Malformed {
-            reason: format!("status {status}, neither access_token nor error"),
-        });
+        return Err(Error::Malformed { reason: format!("status {status}, neither access_token nor error") });
     };
     let api_domain = text("api_domain").map(str::to_owned);
     if let Some(host) = api_domain.as_deref().filter(|_| !any_host) {
-        trusted_api_domain(host).map_err(|e| Error::UntrustedHost {
-            host: mask::text(&e.0),
-        })?;
+        trusted_api_domain(host).map_err(|e| Error::UntrustedHost { host: mask::text(&e.0) })?;
     }
     Ok(Token {
         access: AccessToken::new(SecretString::from(secret), api_domain),
@@ -231,11 +192,7 @@ fn lifetime(json: &Value) -> Duration {
         Value::String(digits) => digits.parse().ok(),
         _ => None,
     };
-    match (
-        json.get("expires_in_sec").is_some(),
-        number("expires_in_sec"),
-        number("expires_in"),
-    ) {
+    match (json.get("expires_in_sec").is_some(), number("expires_in_sec"), number("expires_in")) {
         (true, Some(seconds), _) => Duration::from_secs(seconds),
         (true, None, Some(millis)) => Duration::from_millis(millis),
         (false, _, Some(seconds)) => Duration::from_secs(seconds),
@@ -254,41 +211,19 @@ mod tests {
 
     #[test]
     fn every_documented_error_form_has_its_own_meaning_whatever_its_status() {
-        let client = |code: &str| Error::Client {
-            code: code.to_owned(),
-        };
-        let pause = || Error::Throttled {
-            retry_after: THROTTLE_PAUSE,
-        };
+        let client = |code: &str| Error::Client { code: code.to_owned() };
+        let pause = || Error::Throttled { retry_after: THROTTLE_PAUSE };
         for (form, expected) in [
             (json!({"error": "invalid_client"}), client("invalid_client")),
-            (
-                json!({"error": "invalid_client_secret"}),
-                client("invalid_client_secret"),
-            ),
-            (
-                json!({"error": "invalid_redirect_uri"}),
-                client("invalid_redirect_uri"),
-            ),
+            (json!({"error": "invalid_client_secret"}), client("invalid_client_secret")),
+            (json!({"error": "invalid_redirect_uri"}), client("invalid_redirect_uri")),
             (json!({"error": "invalid_code"}), Error::InvalidCode),
             (json!({"error": "access_denied"}), Error::AccessDenied),
-            (
-                json!({"error": "Access Denied", "error_description": "You have made too many requests continuously."}),
-                pause(),
-            ),
-            (
-                json!({"error": "general_error"}),
-                Error::Refused {
-                    code: "general_error".to_owned(),
-                },
-            ),
+            (json!({"error": "Access Denied", "error_description": "You have made too many requests continuously."}), pause()),
+            (json!({"error": "general_error"}), Error::Refused { code: "general_error".to_owned() }),
         ] {
             for status in [200, 400] {
-                assert_eq!(
-                    error(status, &Body::Json(form.clone())),
-                    expected,
-                    "{status} {form}"
-                );
+                assert_eq!(error(status, &Body::Json(form.clone())), expected, "{status} {form}");
             }
         }
     }
@@ -305,33 +240,18 @@ mod tests {
             (500, Body::Json(json!({"error": "internal"}))),
             (302, Body::Empty),
         ] {
-            assert!(
-                matches!(error(status, &body), Error::Unavailable { .. }),
-                "{status} {body:?}"
-            );
+            assert!(matches!(error(status, &body), Error::Unavailable { .. }), "{status} {body:?}");
         }
-        assert!(matches!(
-            error(200, &Body::Json(json!({"status": "success"}))),
-            Error::Malformed { .. }
-        ));
-        assert!(matches!(
-            error(200, &Body::Json(json!({"access_token": ""}))),
-            Error::Malformed { .. }
-        ));
+        assert!(matches!(error(200, &Body::Json(json!({"status": "success"}))), Error::Malformed { .. }));
+        assert!(matches!(error(200, &Body::Json(json!({"access_token": ""}))), Error::Malformed { .. }));
     }
 
     #[test]
     fn a_throttle_obeys_retry_after() {
         let denied = Body::Json(json!({"error": "Access Denied"}));
         let wait = Duration::from_secs(42);
-        assert_eq!(
-            understand(400, &denied, Some(wait), false).unwrap_err(),
-            Error::Throttled { retry_after: wait }
-        );
-        assert_eq!(
-            understand(429, &Body::Other, Some(wait), false).unwrap_err(),
-            Error::Throttled { retry_after: wait }
-        );
+        assert_eq!(understand(400, &denied, Some(wait), false).unwrap_err(), Error::Throttled { retry_after: wait });
+        assert_eq!(understand(429, &Body::Other, Some(wait), false).unwrap_err(), Error::Throttled { retry_after: wait });
     }
 
     #[test]
@@ -339,10 +259,7 @@ mod tests {
         for (answer, seconds) in [
             (json!({"expires_in": 3600}), 3600),
             (json!({"expires_in": "1800"}), 1800),
-            (
-                json!({"expires_in": 3_600_000, "expires_in_sec": 3600}),
-                3600,
-            ),
+            (json!({"expires_in": 3_600_000, "expires_in_sec": 3600}), 3600),
             (json!({"expires_in": 3_600_000, "expires_in_sec": ""}), 3600),
             (json!({}), 3600),
         ] {
@@ -352,20 +269,9 @@ mod tests {
 
     #[test]
     fn a_token_for_a_foreign_host_is_dropped_unless_an_api_address_is_configured() {
-        let answer = Body::Json(
-            json!({"access_token": "t", "api_domain": "https://evil.example", "expires_in": 3600}),
-        );
+        let answer = Body::Json(json!({"access_token": "t", "api_domain": "https://evil.example", "expires_in": 3600}));
         let host = "https://evil.example".to_owned();
-        assert_eq!(
-            understand(200, &answer, None, false).unwrap_err(),
-            Error::UntrustedHost { host }
-        );
-        assert_eq!(
-            understand(200, &answer, None, true)
-                .unwrap()
-                .access
-                .api_domain(),
-            Some("https://evil.example")
-        );
+        assert_eq!(understand(200, &answer, None, false).unwrap_err(), Error::UntrustedHost { host });
+        assert_eq!(understand(200, &answer, None, true).unwrap().access.api_domain(), Some("https://evil.example"));
     }
 }

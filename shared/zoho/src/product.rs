@@ -36,13 +36,7 @@ pub struct UnknownProduct(String);
 
 impl Product {
     /// All products, in the order of the documentation.
-    pub const ALL: [Self; 5] = [
-        Self::Crm,
-        Self::Books,
-        Self::Inventory,
-        Self::Billing,
-        Self::Fsm,
-    ];
+    pub const ALL: [Self; 5] = [Self::Crm, Self::Books, Self::Inventory, Self::Billing, Self::Fsm];
 
     /// The name used in configuration, SQL and metrics.
     pub fn as_str(self) -> &'static str {
@@ -97,10 +91,7 @@ impl FromStr for Product {
     type Err = UnknownProduct;
 
     fn from_str(name: &str) -> Result<Self, UnknownProduct> {
-        Self::ALL
-            .into_iter()
-            .find(|product| product.as_str() == name)
-            .ok_or_else(|| UnknownProduct(name.to_owned()))
+        Self::ALL.into_iter().find(|product| product.as_str() == name).ok_or_else(|| UnknownProduct(name.to_owned()))
     }
 }
 
@@ -172,10 +163,7 @@ mod tests {
 
     #[test]
     fn the_three_finance_products_draw_from_one_ledger_scope_and_the_others_from_their_own() {
-        let scopes: Vec<_> = Product::ALL
-            .into_iter()
-            .map(|p| p.ledger_scope().as_str())
-            .collect();
+        let scopes: Vec<_> = Product::ALL.into_iter().map(|p| p.ledger_scope().as_str()).collect();
         assert_eq!(scopes, ["crm", "finance", "finance", "finance", "fsm"]);
     }
 

@@ -69,28 +69,17 @@ pub enum BuildError {
 impl Settings {
     /// Checks the settings; the answer is where tokens are minted.
     pub(crate) fn token_url(&self) -> Result<Url, BuildError> {
-        let digits =
-            |id: &String| (1..=20).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_digit());
+        let digits = |id: &String| (1..=20).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_digit());
         if !self.organization_id.as_ref().is_none_or(digits) {
             return Err(BuildError::OrganizationId);
         }
-        for (name, url) in [
-            ("api_url", &self.api_url),
-            ("accounts_url", &self.accounts_url),
-        ] {
+        for (name, url) in [("api_url", &self.api_url), ("accounts_url", &self.accounts_url)] {
             if url.as_ref().is_some_and(|url| !is_plain_base(url)) {
                 return Err(BuildError::Address(name));
             }
         }
-        let accounts = self
-            .accounts_url
-            .as_ref()
-            .map_or_else(|| self.data_center.accounts_url(), Url::to_string);
-        Url::parse(&format!(
-            "{}/oauth/v2/token",
-            accounts.trim_end_matches('/')
-        ))
-        .map_err(|_| BuildError::Address("accounts_url"))
+        let accounts = self.accounts_url.as_ref().map_or_else(|| self.data_center.accounts_url(), Url::to_string);
+        Url::parse(&format!("{}/oauth/v2/token", accounts.trim_end_matches('/'))).map_err(|_| BuildError::Address("accounts_url"))
     }
 }
 

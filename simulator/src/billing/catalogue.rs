@@ -44,16 +44,7 @@ const PLAN_FIELDS: &[Field] = &[
     may("custom_fields", Kind::CustomFields),
 ];
 
-const PRODUCT_ROW: &[&str] = &[
-    "product_id",
-    "name",
-    "description",
-    "email_ids",
-    "redirect_url",
-    "status",
-    "created_time",
-    "updated_time",
-];
+const PRODUCT_ROW: &[&str] = &["product_id", "name", "description", "email_ids", "redirect_url", "status", "created_time", "updated_time"];
 const PLAN_ROW: &[&str] = &[
     "plan_code",
     "name",
@@ -84,26 +75,11 @@ impl Billing {
                 let id = context.ids.record();
                 stamp(&mut record, "product_id", &id, context);
                 let record = self.products.entry(id.clone()).or_insert(record);
-                Ok(single(
-                    201,
-                    "The product has been created",
-                    "product",
-                    record,
-                    &id,
-                ))
+                Ok(single(201, "The product has been created", "product", record, &id))
             }
             Verb::List => {
-                let rows: Vec<Value> = self
-                    .products
-                    .values()
-                    .rev()
-                    .map(|record| list::row(record, PRODUCT_ROW))
-                    .collect();
-                let listing = Listing {
-                    key: "products",
-                    report_name: "Products",
-                    applied_filter: "ProductStatus.All",
-                };
+                let rows: Vec<Value> = self.products.values().rev().map(|record| list::row(record, PRODUCT_ROW)).collect();
+                let listing = Listing { key: "products", report_name: "Products", applied_filter: "ProductStatus.All" };
                 Ok(list::page(&listing, &rows, context))
             }
             Verb::Get => {
@@ -113,31 +89,13 @@ impl Billing {
             Verb::Update => {
                 let body = context.body()?;
                 let record = self.products.get_mut(&id).ok_or_else(missing)?;
-                record.extend(fields::read(
-                    "products",
-                    PRODUCT_FIELDS,
-                    &body,
-                    false,
-                    context,
-                )?);
+                record.extend(fields::read("products", PRODUCT_FIELDS, &body, false, context)?);
                 record.insert("updated_time".to_owned(), context.now());
-                Ok(single(
-                    200,
-                    "Product details have been updated.",
-                    "product",
-                    record,
-                    &id,
-                ))
+                Ok(single(200, "Product details have been updated.", "product", record, &id))
             }
             Verb::Delete => {
-                if self
-                    .plans
-                    .values()
-                    .any(|plan| text(plan, "product_id") == id)
-                {
-                    return Err(Refusal::not_allowed(
-                        "A product that has plans cannot be deleted.",
-                    ));
+                if self.plans.values().any(|plan| text(plan, "product_id") == id) {
+                    return Err(Refusal::not_allowed("A product that has plans cannot be deleted."));
                 }
                 self.products.remove(&id).ok_or_else(missing)?;
                 Ok(done("The product has been deleted.", &id))
@@ -145,10 +103,7 @@ impl Billing {
             Verb::Activate | Verb::Deactivate => {
                 let record = self.products.get_mut(&id).ok_or_else(missing)?;
                 let status = set_status(record, verb, context);
-                Ok(done(
-                    &format!("The product has been marked as {status}."),
-                    &id,
-                ))
+                Ok(done(&format!("The product has been marked as {status}."), &id))
             }
             Verb::Cancel | Verb::Reactivate | Verb::Void | Verb::Open => Err(invalid_url()),
         }
@@ -167,11 +122,7 @@ impl Billing {
                     .filter(|record| product.is_none_or(|id| text(record, "product_id") == id))
                     .map(|record| list::row(record, PLAN_ROW))
                     .collect();
-                let listing = Listing {
-                    key: "plans",
-                    report_name: "Plans",
-                    applied_filter: "PlanStatus.All",
-                };
+                let listing = Listing { key: "plans", report_name: "Plans", applied_filter: "PlanStatus.All" };
                 Ok(list::page(&listing, &rows, context))
             }
             Verb::Get => {
@@ -180,14 +131,8 @@ impl Billing {
             }
             Verb::Update => self.update_plan(&code, context),
             Verb::Delete => {
-                if self
-                    .subscriptions
-                    .values()
-                    .any(|record| record["plan"]["plan_code"] == *code)
-                {
-                    return Err(Refusal::not_allowed(
-                        "A plan that has subscriptions cannot be deleted.",
-                    ));
+                if self.subscriptions.values().any(|record| record["plan"]["plan_code"] == *code) {
+                    return Err(Refusal::not_allowed("A plan that has subscriptions cannot be deleted."));
                 }
                 self.plans.remove(&code).ok_or_else(missing)?;
                 Ok(done("The plan has been deleted.", &code))
@@ -195,10 +140,7 @@ impl Billing {
             Verb::Activate | Verb::Deactivate => {
                 let record = self.plans.get_mut(&code).ok_or_else(missing)?;
                 let status = set_status(record, verb, context);
-                Ok(done(
-                    &format!("The plan has been marked as {status}."),
-                    &code,
-                ))
+                Ok(done(&format!("The plan has been marked as {status}."), &code))
             }
             Verb::Cancel | Verb::Reactivate | Verb::Void | Verb::Open => Err(invalid_url()),
         }
@@ -210,9 +152,7 @@ impl Billing {
         let code = text(&given, "plan_code").to_owned();
         self.check_plan(&given)?;
         if self.plans.contains_key(&code) {
-            return Err(Refusal::exists(format!(
-                "Plan code \"{code}\" already exists"
-            )));
+            return Err(Refusal::exists(format!("Plan code \"{code}\" already exists")));
         }
         let mut record = Record::new();
         for (key, value) in [
@@ -227,21 +167,11 @@ impl Billing {
         set_plan(&mut record, given, context)?;
         stamp(&mut record, "plan_code", &code, context);
         let record = self.plans.entry(code.clone()).or_insert(record);
-        Ok(single(
-            201,
-            "The plan has been created.",
-            "plan",
-            record,
-            &code,
-        ))
+        Ok(single(201, "The plan has been created.", "plan", record, &code))
     }
 
     fn update_plan(&mut self, code: &str, context: &mut Context<'_>) -> Outcome {
-        let mut record = self
-            .plans
-            .get(code)
-            .cloned()
-            .ok_or_else(|| Refusal::not_found("Plan"))?;
+        let mut record = self.plans.get(code).cloned().ok_or_else(|| Refusal::not_found("Plan"))?;
         let body = context.body()?;
         let given = fields::read("plans", PLAN_FIELDS, &body, false, context)?;
         self.check_plan(&given)?;
@@ -249,25 +179,15 @@ impl Billing {
         record.insert("updated_time".to_owned(), context.now());
         let new_code = text(&record, "plan_code").to_owned();
         if new_code != code && self.plans.contains_key(&new_code) {
-            return Err(Refusal::exists(format!(
-                "Plan code \"{new_code}\" already exists"
-            )));
+            return Err(Refusal::exists(format!("Plan code \"{new_code}\" already exists")));
         }
         self.plans.remove(code);
         let record = self.plans.entry(new_code.clone()).or_insert(record);
-        Ok(single(
-            200,
-            "The plan has been updated.",
-            "plan",
-            record,
-            &new_code,
-        ))
+        Ok(single(200, "The plan has been updated.", "plan", record, &new_code))
     }
 
     fn check_plan(&self, given: &Record) -> Result<(), Refusal> {
-        if given.contains_key("product_id")
-            && !self.products.contains_key(text(given, "product_id"))
-        {
+        if given.contains_key("product_id") && !self.products.contains_key(text(given, "product_id")) {
             return Err(Refusal::not_found("Product"));
         }
         match given.get("interval_unit").and_then(Value::as_str) {
@@ -296,11 +216,7 @@ fn stamp(record: &mut Record, key: &str, id: &str, context: &Context<'_>) {
 }
 
 fn set_status(record: &mut Record, verb: Verb, context: &Context<'_>) -> &'static str {
-    let status = if verb == Verb::Activate {
-        "active"
-    } else {
-        "inactive"
-    };
+    let status = if verb == Verb::Activate { "active" } else { "inactive" };
     record.insert("status".to_owned(), status.into());
     record.insert("updated_time".to_owned(), context.now());
     status

@@ -79,13 +79,7 @@ impl Billing {
             Verb::Create => {
                 let body = context.body()?;
                 let id = self.create_customer(&body, context)?;
-                Ok(single(
-                    201,
-                    "The customer has been created",
-                    "customer",
-                    &self.customers[&id],
-                    &id,
-                ))
+                Ok(single(201, "The customer has been created", "customer", &self.customers[&id], &id))
             }
             Verb::List => self.list_customers(context),
             Verb::Get => self.get_customer(context),
@@ -98,24 +92,11 @@ impl Billing {
     }
 
     /// Also used for a subscription that brings its customer along.
-    pub(super) fn create_customer(
-        &mut self,
-        body: &Record,
-        context: &mut Context<'_>,
-    ) -> Result<String, Refusal> {
+    pub(super) fn create_customer(&mut self, body: &Record, context: &mut Context<'_>) -> Result<String, Refusal> {
         let mut given = fields::read("customers", FIELDS, body, true, context)?;
         self.check_name(text(&given, "display_name"), None, context)?;
         let mut record = Record::new();
-        for blank in [
-            "salutation",
-            "first_name",
-            "last_name",
-            "company_name",
-            "phone",
-            "mobile",
-            "website",
-            "notes",
-        ] {
+        for blank in ["salutation", "first_name", "last_name", "company_name", "phone", "mobile", "website", "notes"] {
             record.insert(blank.to_owned(), "".into());
         }
         record.insert("currency_code".to_owned(), "USD".into());
@@ -141,18 +122,10 @@ impl Billing {
     }
 
     /// Code 3062, where the organisation wants unique names (finance fact 4.3).
-    fn check_name(
-        &self,
-        name: &str,
-        own: Option<&str>,
-        context: &Context<'_>,
-    ) -> Result<(), Refusal> {
-        let taken = |(id, record): (&String, &Record)| {
-            own != Some(id.as_str()) && text(record, "display_name").eq_ignore_ascii_case(name)
-        };
+    fn check_name(&self, name: &str, own: Option<&str>, context: &Context<'_>) -> Result<(), Refusal> {
+        let taken = |(id, record): (&String, &Record)| own != Some(id.as_str()) && text(record, "display_name").eq_ignore_ascii_case(name);
         if context.scenario.finance.unique_display_name && self.customers.iter().any(taken) {
-            let message =
-                format!("The customer \"{name}\" already exists. Please specify a different name.");
+            let message = format!("The customer \"{name}\" already exists. Please specify a different name.");
             return Err(Refusal::new(400, 3062, message));
         }
         Ok(())
@@ -174,19 +147,12 @@ impl Billing {
             .filter(|record| status.is_none_or(|status| text(record, "status") == status))
             .map(|record| list::row(&with_balance(record, &balances), ROW))
             .collect();
-        let listing = Listing {
-            key: "customers",
-            report_name: "Customers",
-            applied_filter: filter,
-        };
+        let listing = Listing { key: "customers", report_name: "Customers", applied_filter: filter };
         Ok(list::page(&listing, &rows, context))
     }
 
     fn get_customer(&self, context: &Context<'_>) -> Outcome {
-        let record = self
-            .customers
-            .get(context.id())
-            .ok_or_else(|| Refusal::not_found("Customer"))?;
+        let record = self.customers.get(context.id()).ok_or_else(|| Refusal::not_found("Customer"))?;
         let record = with_balance(record, &self.balances());
         Ok(single(200, "success", "customer", &record, context.id()))
     }
@@ -201,69 +167,37 @@ impl Billing {
         if given.contains_key("display_name") {
             self.check_name(text(&given, "display_name"), Some(&id), context)?;
         }
-        let record = self
-            .customers
-            .get_mut(&id)
-            .ok_or_else(|| Refusal::not_found("Customer"))?;
+        let record = self.customers.get_mut(&id).ok_or_else(|| Refusal::not_found("Customer"))?;
         let custom = given.remove("custom_fields").unwrap_or_default();
         fields::merge_custom_fields(record, custom, context.custom_fields("customers"))?;
         record.extend(given);
         record.insert("updated_time".to_owned(), context.now());
-        Ok(single(
-            200,
-            "Customer information has been saved.",
-            "customer",
-            record,
-            &id,
-        ))
+        Ok(single(200, "Customer information has been saved.", "customer", record, &id))
     }
 
     fn delete_customer(&mut self, context: &Context<'_>) -> Outcome {
         let id = context.id();
         let has = |record: &Record| text(record, "customer_id") == id;
-        if self
-            .subscriptions
-            .values()
-            .chain(self.invoices.values())
-            .chain(self.payments.values())
-            .any(has)
-        {
-            return Err(Refusal::not_allowed(
-                "Customers with transactions cannot be deleted.",
-            ));
+        if self.subscriptions.values().chain(self.invoices.values()).chain(self.payments.values()).any(has) {
+            return Err(Refusal::not_allowed("Customers with transactions cannot be deleted."));
         }
-        self.customers
-            .remove(id)
-            .ok_or_else(|| Refusal::not_found("Customer"))?;
+        self.customers.remove(id).ok_or_else(|| Refusal::not_found("Customer"))?;
         Ok(done("The customer has been deleted.", id))
     }
 
     fn set_customer_status(&mut self, status: &str, context: &Context<'_>) -> Outcome {
-        let record = self
-            .customers
-            .get_mut(context.id())
-            .ok_or_else(|| Refusal::not_found("Customer"))?;
+        let record = self.customers.get_mut(context.id()).ok_or_else(|| Refusal::not_found("Customer"))?;
         record.insert("status".to_owned(), status.into());
         record.insert("updated_time".to_owned(), context.now());
-        Ok(done(
-            &format!("The customer has been marked as {status}."),
-            context.id(),
-        ))
+        Ok(done(&format!("The customer has been marked as {status}."), context.id()))
     }
 
     /// Each customer's open balance, from its invoices. Nothing of it bumps the customer's `updated_time`
     /// (finance fact 2.7).
     fn balances(&self) -> BTreeMap<&str, Money> {
         let mut balances: BTreeMap<&str, Money> = BTreeMap::new();
-        for invoice in self
-            .invoices
-            .values()
-            .filter(|invoice| !matches!(text(invoice, "status"), "void" | "draft"))
-        {
-            let balance = invoice
-                .get("balance")
-                .and_then(Money::from_json)
-                .unwrap_or_default();
+        for invoice in self.invoices.values().filter(|invoice| !matches!(text(invoice, "status"), "void" | "draft")) {
+            let balance = invoice.get("balance").and_then(Money::from_json).unwrap_or_default();
             let sum = balances.entry(text(invoice, "customer_id")).or_default();
             *sum = sum.plus(balance);
         }
@@ -271,18 +205,13 @@ impl Billing {
     }
 
     pub(super) fn known_customer(&self, id: &str) -> Result<&Record, Refusal> {
-        self.customers
-            .get(id)
-            .ok_or_else(|| Refusal::not_found("Customer"))
+        self.customers.get(id).ok_or_else(|| Refusal::not_found("Customer"))
     }
 }
 
 fn with_balance(record: &Record, balances: &BTreeMap<&str, Money>) -> Record {
     let mut record = record.clone();
-    let balance = balances
-        .get(text(&record, "customer_id"))
-        .copied()
-        .unwrap_or_default();
+    let balance = balances.get(text(&record, "customer_id")).copied().unwrap_or_default();
     record.insert("outstanding".to_owned(), balance.to_json());
     record
 }

@@ -16,13 +16,7 @@ const ROW: &[&str] = &["event_id", "event_type", "event_time"];
 
 impl Billing {
     /// Notes that something happened to a record. The payload is JSON in a string, as Zoho has it.
-    pub(super) fn event(
-        &mut self,
-        kind: &str,
-        key: &str,
-        record: &Record,
-        context: &mut Context<'_>,
-    ) {
+    pub(super) fn event(&mut self, kind: &str, key: &str, record: &Record, context: &mut Context<'_>) {
         if self.events.len() >= MOST_EVENTS {
             self.events.pop_first();
         }
@@ -41,25 +35,13 @@ impl Billing {
     }
 
     pub(super) fn list_events(&self, context: &Context<'_>) -> Answer {
-        let rows: Vec<Value> = self
-            .events
-            .values()
-            .rev()
-            .map(|event| list::row(event, ROW))
-            .collect();
-        let listing = Listing {
-            key: "events",
-            report_name: "Events",
-            applied_filter: "All",
-        };
+        let rows: Vec<Value> = self.events.values().rev().map(|event| list::row(event, ROW)).collect();
+        let listing = Listing { key: "events", report_name: "Events", applied_filter: "All" };
         list::page(&listing, &rows, context)
     }
 
     pub(super) fn get_event(&self, context: &Context<'_>) -> Outcome {
-        let event = self
-            .events
-            .get(context.id())
-            .ok_or_else(|| Refusal::not_found("Event"))?;
+        let event = self.events.get(context.id()).ok_or_else(|| Refusal::not_found("Event"))?;
         Ok(single(200, "success", "event", event, context.id()))
     }
 }

@@ -34,31 +34,17 @@ pub(super) struct Field {
 }
 
 pub(super) const fn must(name: &'static str, kind: Kind) -> Field {
-    Field {
-        name,
-        kind,
-        mandatory: true,
-    }
+    Field { name, kind, mandatory: true }
 }
 
 pub(super) const fn may(name: &'static str, kind: Kind) -> Field {
-    Field {
-        name,
-        kind,
-        mandatory: false,
-    }
+    Field { name, kind, mandatory: false }
 }
 
 /// The fields that a body gives, checked and in their stored form.
 ///
 /// `creating` makes absent mandatory fields an error; an update leaves what is absent as it is.
-pub(super) fn read(
-    module: &str,
-    fields: &[Field],
-    body: &Record,
-    creating: bool,
-    context: &mut Context<'_>,
-) -> Result<Record, Refusal> {
+pub(super) fn read(module: &str, fields: &[Field], body: &Record, creating: bool, context: &mut Context<'_>) -> Result<Record, Refusal> {
     let mut read = Map::new();
     for field in fields {
         match body.get(field.name) {
@@ -75,10 +61,7 @@ pub(super) fn read(
             }
         }
     }
-    for name in body
-        .keys()
-        .filter(|name| !fields.iter().any(|field| field.name == name.as_str()))
-    {
+    for name in body.keys().filter(|name| !fields.iter().any(|field| field.name == name.as_str())) {
         context.log.ignored_field(module, name);
     }
     Ok(read)
@@ -98,10 +81,7 @@ fn check(field: &Field, value: &Value) -> Result<Value, Refusal> {
         Kind::Text(limit) => {
             let text = scalar(value).ok_or_else(invalid)?;
             if text.chars().count() >= limit {
-                let message = format!(
-                    "Please ensure that the {} has less than {limit} characters.",
-                    field.name
-                );
+                let message = format!("Please ensure that the {} has less than {limit} characters.", field.name);
                 return Err(Refusal::new(400, 15, message));
             }
             Ok(text.into())
@@ -110,9 +90,7 @@ fn check(field: &Field, value: &Value) -> Result<Value, Refusal> {
             Some(text) if is_email(text) => Ok(text.into()),
             _ => Err(invalid()),
         },
-        Kind::Money => Money::from_json(value)
-            .map(Money::to_json)
-            .ok_or_else(invalid),
+        Kind::Money => Money::from_json(value).map(Money::to_json).ok_or_else(invalid),
         Kind::Whole => {
             let text = scalar(value).ok_or_else(invalid)?;
             text.parse::<i64>().map(Value::from).map_err(|_| invalid())
@@ -122,10 +100,7 @@ fn check(field: &Field, value: &Value) -> Result<Value, Refusal> {
             Value::String(text) if text == "true" || text == "false" => Ok((text == "true").into()),
             _ => Err(invalid()),
         },
-        Kind::Date => match value
-            .as_str()
-            .map(|text| NaiveDate::parse_from_str(text, "%Y-%m-%d"))
-        {
+        Kind::Date => match value.as_str().map(|text| NaiveDate::parse_from_str(text, "%Y-%m-%d")) {
             Some(Ok(date)) => Ok(date.to_string().into()),
             _ => Err(invalid()),
         },
@@ -166,11 +141,7 @@ fn is_email(text: &str) -> bool {
 /// Puts the given custom fields over those of the record, as `custom_fields` and `custom_field_hash`.
 ///
 /// An entry is named by `api_name`, `label`, `customfield_id` or `index` (finance fact 4.1: all are in use).
-pub(super) fn merge_custom_fields(
-    record: &mut Record,
-    given: Value,
-    known: Option<&[String]>,
-) -> Result<(), Refusal> {
+pub(super) fn merge_custom_fields(record: &mut Record, given: Value, known: Option<&[String]>) -> Result<(), Refusal> {
     let Value::Array(given) = given else {
         return Ok(());
     };
@@ -192,15 +163,9 @@ pub(super) fn merge_custom_fields(
     }
     let hash = rows.iter().flat_map(|row| {
         let name = row["api_name"].as_str().unwrap_or_default();
-        [
-            (name.to_owned(), row["value"].clone()),
-            (format!("{name}_unformatted"), row["value"].clone()),
-        ]
+        [(name.to_owned(), row["value"].clone()), (format!("{name}_unformatted"), row["value"].clone())]
     });
-    record.insert(
-        "custom_field_hash".to_owned(),
-        Value::Object(hash.collect()),
-    );
+    record.insert("custom_field_hash".to_owned(), Value::Object(hash.collect()));
     record.insert("custom_fields".to_owned(), rows.into());
     Ok(())
 }
@@ -216,27 +181,11 @@ fn api_name(entry: &Value, rows: &[Value]) -> Option<String> {
         return Some(name);
     }
     if let Some(label) = text("label") {
-        let slug: String = label
-            .to_lowercase()
-            .chars()
-            .map(|letter| {
-                if letter.is_alphanumeric() {
-                    letter
-                } else {
-                    '_'
-                }
-            })
-            .collect();
-        return Some(if slug.starts_with("cf_") {
-            slug
-        } else {
-            format!("cf_{slug}")
-        });
+        let slug: String = label.to_lowercase().chars().map(|letter| if letter.is_alphanumeric() { letter } else { '_' }).collect();
+        return Some(if slug.starts_with("cf_") { slug } else { format!("cf_{slug}") });
     }
     let index = text("index")?;
-    let existing = rows
-        .iter()
-        .find(|row| scalar(&row["index"]).as_deref() == Some(&index));
+    let existing = rows.iter().find(|row| scalar(&row["index"]).as_deref() == Some(&index));
     let known = existing.and_then(|row| row["api_name"].as_str().map(str::to_owned));
     Some(known.unwrap_or_else(|| format!("cf_{index}")))
 }
@@ -250,20 +199,9 @@ mod tests {
     #[test]
     fn custom_fields_are_merged_by_name_however_they_are_named() {
         let mut record = Map::new();
-        merge_custom_fields(
-            &mut record,
-            json!([{ "label": "Sluice key", "value": "a:1" }]),
-            None,
-        )
-        .expect("by label");
-        merge_custom_fields(
-            &mut record,
-            json!([{ "api_name": "cf_sluice_key", "value": "a:2" }]),
-            None,
-        )
-        .expect("by name");
-        merge_custom_fields(&mut record, json!([{ "index": 1, "value": "a:3" }]), None)
-            .expect("by index");
+        merge_custom_fields(&mut record, json!([{ "label": "Sluice key", "value": "a:1" }]), None).expect("by label");
+        merge_custom_fields(&mut record, json!([{ "api_name": "cf_sluice_key", "value": "a:2" }]), None).expect("by name");
+        merge_custom_fields(&mut record, json!([{ "index": 1, "value": "a:3" }]), None).expect("by index");
         assert_eq!(record["custom_fields"].as_array().map(Vec::len), Some(1));
         assert_eq!(record["custom_field_hash"]["cf_sluice_key"], "a:3");
     }
@@ -271,27 +209,14 @@ mod tests {
     #[test]
     fn an_unknown_custom_field_is_refused_by_name() {
         let known = ["cf_a".to_owned()];
-        let refused = merge_custom_fields(
-            &mut Map::new(),
-            json!([{ "label": "B", "value": 1 }]),
-            Some(&known),
-        );
-        assert_eq!(
-            refused.expect_err("unknown").message,
-            "Invalid value passed for cf_b"
-        );
+        let refused = merge_custom_fields(&mut Map::new(), json!([{ "label": "B", "value": 1 }]), Some(&known));
+        assert_eq!(refused.expect_err("unknown").message, "Invalid value passed for cf_b");
     }
 
     #[test]
     fn ids_are_taken_as_text_and_as_numbers() {
-        assert_eq!(
-            id(&json!(460_000_000_000_026_003_u64)).as_deref(),
-            Some("460000000000026003")
-        );
-        assert_eq!(
-            id(&json!("460000000000026003")).as_deref(),
-            Some("460000000000026003")
-        );
+        assert_eq!(id(&json!(460_000_000_000_026_003_u64)).as_deref(), Some("460000000000026003"));
+        assert_eq!(id(&json!("460000000000026003")).as_deref(), Some("460000000000026003"));
         assert_eq!(id(&json!("abc")), None);
         assert_eq!(id(&json!(1.5)), None);
     }

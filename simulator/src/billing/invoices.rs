@@ -70,18 +70,14 @@ impl Billing {
             Verb::Delete => {
                 let record = self.invoices.get(context.id()).ok_or_else(missing)?;
                 if paid(record) != Money::ZERO {
-                    return Err(Refusal::not_allowed(
-                        "Invoices with payments cannot be deleted.",
-                    ));
+                    return Err(Refusal::not_allowed("Invoices with payments cannot be deleted."));
                 }
                 self.invoices.remove(context.id());
                 Ok(done("The invoice has been deleted.", context.id()))
             }
             Verb::Void => self.void_invoice(context),
             Verb::Open => self.open_invoice(context),
-            Verb::Activate | Verb::Deactivate | Verb::Cancel | Verb::Reactivate => {
-                Err(invalid_url())
-            }
+            Verb::Activate | Verb::Deactivate | Verb::Cancel | Verb::Reactivate => Err(invalid_url()),
         }
     }
 
@@ -129,13 +125,7 @@ impl Billing {
         settle(&mut record, context);
         self.event("invoice_created", "invoice", &record, context);
         let record = self.invoices.entry(id.clone()).or_insert(record);
-        Ok(single(
-            201,
-            "The invoice has been created.",
-            "invoice",
-            record,
-            &id,
-        ))
+        Ok(single(201, "The invoice has been created.", "invoice", record, &id))
     }
 
     /// The next number, or our own. An own number needs `ignore_auto_number_generation=true`, and the flag needs a
@@ -152,17 +142,13 @@ impl Billing {
                 }
             },
             (_, false) => Err(Refusal::invalid("invoice_number")),
-            (number, true) if self.has_number(number, None) => Err(Refusal::exists(format!(
-                "Invoice number \"{number}\" already exists"
-            ))),
+            (number, true) if self.has_number(number, None) => Err(Refusal::exists(format!("Invoice number \"{number}\" already exists"))),
             (number, true) => Ok(number.to_owned()),
         }
     }
 
     fn has_number(&self, number: &str, except: Option<&str>) -> bool {
-        self.invoices
-            .iter()
-            .any(|(id, invoice)| except != Some(id) && text(invoice, "invoice_number") == number)
+        self.invoices.iter().any(|(id, invoice)| except != Some(id) && text(invoice, "invoice_number") == number)
     }
 
     fn update_invoice(&mut self, context: &mut Context<'_>) -> Outcome {
@@ -183,9 +169,7 @@ impl Billing {
                 return Err(Refusal::invalid("invoice_number"));
             }
             if self.has_number(number, Some(&id)) {
-                return Err(Refusal::exists(format!(
-                    "Invoice number \"{number}\" already exists"
-                )));
+                return Err(Refusal::exists(format!("Invoice number \"{number}\" already exists")));
             }
         }
         if given.contains_key("invoice_items") {
@@ -200,13 +184,7 @@ impl Billing {
         if balance(&record).is_negative() {
             return Err(Refusal::invalid("invoice_items"));
         }
-        let answer = single(
-            200,
-            "Invoice information has been updated.",
-            "invoice",
-            &record,
-            &id,
-        );
+        let answer = single(200, "Invoice information has been updated.", "invoice", &record, &id);
         self.invoices.insert(id, record);
         Ok(answer)
     }
@@ -215,16 +193,11 @@ impl Billing {
     fn void_invoice(&mut self, context: &Context<'_>) -> Outcome {
         let record = self.invoices.get_mut(context.id()).ok_or_else(missing)?;
         if text(record, "status") == "void" || paid(record) != Money::ZERO {
-            return Err(Refusal::not_allowed(
-                "Invoices that are void or have payments cannot be voided.",
-            ));
+            return Err(Refusal::not_allowed("Invoices that are void or have payments cannot be voided."));
         }
         record.insert("status".to_owned(), "void".into());
         record.insert("updated_time".to_owned(), context.now());
-        Ok(done(
-            "Invoice status has been changed to Void.",
-            context.id(),
-        ))
+        Ok(done("Invoice status has been changed to Void.", context.id()))
     }
 
     fn open_invoice(&mut self, context: &Context<'_>) -> Outcome {
@@ -235,10 +208,7 @@ impl Billing {
         record.insert("status".to_owned(), "sent".into());
         record.insert("updated_time".to_owned(), context.now());
         settle(record, context);
-        Ok(done(
-            "Status of the invoice has been changed to open.",
-            context.id(),
-        ))
+        Ok(done("Status of the invoice has been changed to open.", context.id()))
     }
 
     fn list_invoices(&self, context: &mut Context<'_>) -> Outcome {
@@ -253,10 +223,7 @@ impl Billing {
             .values()
             .rev()
             .filter(|record| customer.is_none_or(|id| text(record, "customer_id") == id))
-            .filter(|record| {
-                wanted == "all"
-                    || text(record, "status").replace('_', "") == wanted.replace('_', "")
-            })
+            .filter(|record| wanted == "all" || text(record, "status").replace('_', "") == wanted.replace('_', ""))
             .map(|record| {
                 let mut row = list::row(record, ROW);
                 row["number"] = record["invoice_number"].clone();
@@ -264,11 +231,7 @@ impl Billing {
                 row
             })
             .collect();
-        let listing = Listing {
-            key: "invoices",
-            report_name: "Invoices",
-            applied_filter: filter,
-        };
+        let listing = Listing { key: "invoices", report_name: "Invoices", applied_filter: filter };
         Ok(list::page(&listing, &rows, context))
     }
 
@@ -277,10 +240,7 @@ impl Billing {
         if let Some(record) = self.invoices.get_mut(id) {
             let made = paid(record).plus(share);
             record.insert("payment_made".to_owned(), made.to_json());
-            record.insert(
-                "last_payment_date".to_owned(),
-                context.today().to_string().into(),
-            );
+            record.insert("last_payment_date".to_owned(), context.today().to_string().into());
             record.insert("updated_time".to_owned(), context.now());
             settle(record, context);
         }
@@ -292,47 +252,27 @@ fn missing() -> Refusal {
 }
 
 fn paid(record: &Record) -> Money {
-    record
-        .get("payment_made")
-        .and_then(Money::from_json)
-        .unwrap_or_default()
+    record.get("payment_made").and_then(Money::from_json).unwrap_or_default()
 }
 
 pub(super) fn balance(record: &Record) -> Money {
-    record
-        .get("balance")
-        .and_then(Money::from_json)
-        .unwrap_or_default()
+    record.get("balance").and_then(Money::from_json).unwrap_or_default()
 }
 
 /// Total, balance and status, from lines, charges and payments.
 fn settle(record: &mut Record, context: &Context<'_>) {
-    let money = |key: &str| {
-        record
-            .get(key)
-            .and_then(Money::from_json)
-            .unwrap_or_default()
-    };
+    let money = |key: &str| record.get(key).and_then(Money::from_json).unwrap_or_default();
     let (mut sub_total, mut tax_total) = (Money::ZERO, Money::ZERO);
-    for line in record
-        .get("invoice_items")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-    {
+    for line in record.get("invoice_items").and_then(Value::as_array).into_iter().flatten() {
         let of = |key: &str| line.get(key).and_then(Money::from_json).unwrap_or_default();
         sub_total = sub_total.plus(of("item_total"));
         tax_total = tax_total.plus(of("item_total").percent(of("tax_percentage")));
     }
-    let charges = money("shipping_charge")
-        .plus(money("adjustment"))
-        .minus(money("discount"));
+    let charges = money("shipping_charge").plus(money("adjustment")).minus(money("discount"));
     let total = sub_total.plus(tax_total).plus(charges);
     let paid = money("payment_made");
     let balance = total.minus(paid);
-    let overdue = text(record, "due_date")
-        .parse()
-        .is_ok_and(|due: chrono::NaiveDate| due < context.today());
+    let overdue = text(record, "due_date").parse().is_ok_and(|due: chrono::NaiveDate| due < context.today());
     let status = match text(record, "status") {
         "void" => "void",
         _ if balance == Money::ZERO && paid > Money::ZERO => "paid",

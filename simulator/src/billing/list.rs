@@ -17,12 +17,7 @@ pub(super) struct Listing<'a> {
 
 /// One page of these rows.
 pub(super) fn page(listing: &Listing<'_>, rows: &[Value], context: &Context<'_>) -> Answer {
-    let number = |name: &str| {
-        context
-            .request
-            .query(name)
-            .and_then(|text| text.parse::<usize>().ok())
-    };
+    let number = |name: &str| context.request.query(name).and_then(|text| text.parse::<usize>().ok());
     let page = number("page").unwrap_or(1).max(1);
     let per_page = number("per_page").unwrap_or(PER_PAGE).clamp(1, PER_PAGE);
     let first = (page - 1).saturating_mul(per_page).min(rows.len());
@@ -46,10 +41,6 @@ pub(super) fn page(listing: &Listing<'_>, rows: &[Value], context: &Context<'_>)
 
 /// The named fields of a record.
 pub(super) fn row(record: &Record, fields: &[&str]) -> Value {
-    let pick = |name: &&str| {
-        record
-            .get(*name)
-            .map(|value| ((*name).to_owned(), value.clone()))
-    };
+    let pick = |name: &&str| record.get(*name).map(|value| ((*name).to_owned(), value.clone()));
     Value::Object(fields.iter().filter_map(pick).collect())
 }

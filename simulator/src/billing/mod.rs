@@ -74,17 +74,11 @@ impl Context<'_> {
     }
 
     fn body(&self) -> Result<Record, Refusal> {
-        self.request
-            .json_object()
-            .ok_or_else(|| Refusal::new(400, 1038, "JSON is not well formed"))
+        self.request.json_object().ok_or_else(|| Refusal::new(400, 1038, "JSON is not well formed"))
     }
 
     fn custom_fields(&self, module: &str) -> Option<&[String]> {
-        self.scenario
-            .finance
-            .custom_fields
-            .get(module)
-            .map(Vec::as_slice)
+        self.scenario.finance.custom_fields.get(module).map(Vec::as_slice)
     }
 
     fn flag(&self, name: &str) -> bool {
@@ -102,11 +96,7 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     fn new(status: u16, code: i64, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            code,
-            message: message.into(),
-        }
+        Self { status, code, message: message.into() }
     }
 
     /// Code 4: a value that cannot be (finance facts 6; the text is unverified).
@@ -135,10 +125,7 @@ impl Refusal {
     }
 
     fn into_answer(self) -> Answer {
-        Answer::json(
-            self.status,
-            json!({ "code": self.code, "message": self.message }),
-        )
+        Answer::json(self.status, json!({ "code": self.code, "message": self.message }))
     }
 }
 
@@ -175,8 +162,7 @@ impl Billing {
 
     /// All records of a module, as single reads answer them; for the admin API.
     pub(crate) fn all(&self, module: &str) -> Option<Vec<&Record>> {
-        self.module(module)
-            .map(|records| records.values().collect())
+        self.module(module).map(|records| records.values().collect())
     }
 
     fn module(&self, name: &str) -> Option<&Records> {
@@ -194,14 +180,7 @@ impl Billing {
 
     /// Changes fields of a record as a person in Zoho would, without any check, or adds a record that is complete
     /// as given. Returns the record; `None` if there is no such module, or no record of the `id` given.
-    pub(crate) fn put_by_hand(
-        &mut self,
-        module: &str,
-        id: Option<&str>,
-        given: Record,
-        zone: Zone,
-        ids: &mut Ids,
-    ) -> Option<Record> {
+    pub(crate) fn put_by_hand(&mut self, module: &str, id: Option<&str>, given: Record, zone: Zone, ids: &mut Ids) -> Option<Record> {
         let (key, records) = match module {
             "customers" => ("customer_id", &mut self.customers),
             "products" => ("product_id", &mut self.products),
@@ -246,15 +225,7 @@ impl Billing {
 }
 
 /// Modules that the admin API can name.
-pub(crate) const MODULES: &[&str] = &[
-    "customers",
-    "products",
-    "plans",
-    "subscriptions",
-    "invoices",
-    "payments",
-    "events",
-];
+pub(crate) const MODULES: &[&str] = &["customers", "products", "plans", "subscriptions", "invoices", "payments", "events"];
 
 /// Code 5, for an address that is none.
 pub(crate) fn invalid_url() -> Refusal {
@@ -294,8 +265,5 @@ fn done(message: &str, id: &str) -> Answer {
 }
 
 fn text<'a>(record: &'a Record, field: &str) -> &'a str {
-    record
-        .get(field)
-        .and_then(Value::as_str)
-        .unwrap_or_default()
+    record.get(field).and_then(Value::as_str).unwrap_or_default()
 }

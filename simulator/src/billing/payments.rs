@@ -47,13 +47,9 @@ impl Billing {
                 self.take_back(&record, context);
                 Ok(done("The payment has been deleted.", &id))
             }
-            Verb::List
-            | Verb::Activate
-            | Verb::Deactivate
-            | Verb::Cancel
-            | Verb::Reactivate
-            | Verb::Void
-            | Verb::Open => Err(invalid_url()),
+            Verb::List | Verb::Activate | Verb::Deactivate | Verb::Cancel | Verb::Reactivate | Verb::Void | Verb::Open => {
+                Err(invalid_url())
+            }
         }
     }
 
@@ -79,10 +75,7 @@ impl Billing {
         record.extend(given);
         for (key, value) in [
             ("payment_id", id.clone().into()),
-            (
-                "payment_number",
-                self.last_payment_number.to_string().into(),
-            ),
+            ("payment_number", self.last_payment_number.to_string().into()),
             ("status", "success".into()),
             ("customer_name", customer["display_name"].clone()),
             ("email", customer["email"].clone()),
@@ -96,13 +89,7 @@ impl Billing {
         self.apply(&mut record, amount, &shares, context);
         self.event("payment_thankyou", "payment", &record, context);
         let record = self.payments.entry(id.clone()).or_insert(record);
-        Ok(single(
-            201,
-            "The payment has been created.",
-            "payment",
-            record,
-            &id,
-        ))
+        Ok(single(201, "The payment has been created.", "payment", record, &id))
     }
 
     fn update_payment(&mut self, id: &str, context: &mut Context<'_>) -> Outcome {
@@ -135,33 +122,15 @@ impl Billing {
 
     /// The shares a payment gives, checked against each invoice's balance and the payment's amount. The codes of
     /// an excess are *unverified*.
-    fn shares(
-        &self,
-        given: &Record,
-        amount: Money,
-        customer_id: &str,
-    ) -> Result<Vec<Share>, Refusal> {
+    fn shares(&self, given: &Record, amount: Money, customer_id: &str) -> Result<Vec<Share>, Refusal> {
         let mut shares: Vec<Share> = Vec::new();
         let mut left = amount;
-        for entry in given
-            .get("invoices")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-        {
-            let id = entry
-                .get("invoice_id")
-                .and_then(fields::id)
-                .ok_or_else(|| Refusal::missing("invoice_id"))?;
-            let applied = entry
-                .get("amount_applied")
-                .ok_or_else(|| Refusal::missing("amount_applied"))?;
+        for entry in given.get("invoices").and_then(Value::as_array).into_iter().flatten() {
+            let id = entry.get("invoice_id").and_then(fields::id).ok_or_else(|| Refusal::missing("invoice_id"))?;
+            let applied = entry.get("amount_applied").ok_or_else(|| Refusal::missing("amount_applied"))?;
             let share = Money::from_json(applied).filter(|share| !share.is_negative());
             let share = share.ok_or_else(|| Refusal::invalid("amount_applied"))?;
-            let invoice = self
-                .invoices
-                .get(&id)
-                .ok_or_else(|| Refusal::not_found("Invoice"))?;
+            let invoice = self.invoices.get(&id).ok_or_else(|| Refusal::not_found("Invoice"))?;
             if text(invoice, "customer_id") != customer_id || text(invoice, "status") == "void" {
                 return Err(Refusal::invalid("invoice_id"));
             }
@@ -169,32 +138,20 @@ impl Billing {
             let already = earlier.fold(Money::ZERO, |sum, other| sum.plus(other.amount));
             if already.plus(share) > invoices::balance(invoice) {
                 let number = text(invoice, "invoice_number");
-                let message = format!(
-                    "Invalid value passed for amount_applied: more than the balance of {number}"
-                );
+                let message = format!("Invalid value passed for amount_applied: more than the balance of {number}");
                 return Err(Refusal::new(400, 4, message));
             }
             if share > left {
-                let message =
-                    "Invalid value passed for amount_applied: more than the payment's amount";
+                let message = "Invalid value passed for amount_applied: more than the payment's amount";
                 return Err(Refusal::new(400, 4, message));
             }
             left = left.minus(share);
-            shares.push(Share {
-                invoice_id: id,
-                amount: share,
-            });
+            shares.push(Share { invoice_id: id, amount: share });
         }
         Ok(shares)
     }
 
-    fn apply(
-        &mut self,
-        record: &mut Record,
-        amount: Money,
-        shares: &[Share],
-        context: &Context<'_>,
-    ) {
+    fn apply(&mut self, record: &mut Record, amount: Money, shares: &[Share], context: &Context<'_>) {
         let mut unused = amount;
         let mut rows = Vec::new();
         for share in shares {
@@ -229,10 +186,7 @@ impl Billing {
     /// `GET /transactions`: invoices and payments of a customer (finance fact 4.2). `transaction_id` is the
     /// record's own id; what Zoho means by `reference_id` is not documented, here it is the same.
     pub(super) fn transactions(&self, context: &mut Context<'_>) -> Outcome {
-        let filter = context
-            .request
-            .query("filter_by")
-            .unwrap_or("TransactionType.All");
+        let filter = context.request.query("filter_by").unwrap_or("TransactionType.All");
         let (invoices, payments) = match filter {
             "TransactionType.All" => (true, true),
             "TransactionType.INVOICE" => (true, false),
@@ -241,13 +195,9 @@ impl Billing {
             _ => return Err(Refusal::new(400, 2, "Invalid value passed for filter_by")),
         };
         let customer = context.request.query("customer_id");
-        let of_customer =
-            |record: &&Record| customer.is_none_or(|id| text(record, "customer_id") == id);
+        let of_customer = |record: &&Record| customer.is_none_or(|id| text(record, "customer_id") == id);
         let row = |record: &Record, key: &str, kind: &str, amount: &str| {
-            let amount = record
-                .get(amount)
-                .and_then(Money::from_json)
-                .unwrap_or_default();
+            let amount = record.get(amount).and_then(Money::from_json).unwrap_or_default();
             json!({
                 "transaction_id": record[key],
                 "reference_id": record[key],
@@ -267,11 +217,7 @@ impl Billing {
             let found = self.invoices.values().rev().filter(of_customer);
             rows.extend(found.map(|record| row(record, "invoice_id", "invoice", "total")));
         }
-        let listing = Listing {
-            key: "transactions",
-            report_name: "Transactions",
-            applied_filter: filter,
-        };
+        let listing = Listing { key: "transactions", report_name: "Transactions", applied_filter: filter };
         Ok(list::page(&listing, &rows, context))
     }
 }
@@ -282,23 +228,14 @@ fn missing() -> Refusal {
 
 fn amount_of(record: &Record) -> Result<Money, Refusal> {
     let amount = record.get("amount").and_then(Money::from_json);
-    amount
-        .filter(|amount| *amount > Money::ZERO)
-        .ok_or_else(|| Refusal::invalid("amount"))
+    amount.filter(|amount| *amount > Money::ZERO).ok_or_else(|| Refusal::invalid("amount"))
 }
 
 fn recorded_shares(record: &Record) -> Vec<(String, Money)> {
-    let rows = record
-        .get("invoices")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten();
+    let rows = record.get("invoices").and_then(Value::as_array).into_iter().flatten();
     rows.filter_map(|row| {
         let id = row.get("invoice_id").and_then(Value::as_str)?;
-        Some((
-            id.to_owned(),
-            row.get("amount_applied").and_then(Money::from_json)?,
-        ))
+        Some((id.to_owned(), row.get("amount_applied").and_then(Money::from_json)?))
     })
     .collect()
 }

@@ -78,10 +78,7 @@ impl Billing {
             Verb::Update => self.update_subscription(context),
             Verb::Delete => {
                 let id = context.id();
-                let record = self
-                    .subscriptions
-                    .remove(id)
-                    .ok_or_else(|| Refusal::not_found("Subscription"))?;
+                let record = self.subscriptions.remove(id).ok_or_else(|| Refusal::not_found("Subscription"))?;
                 let answer = done("Subscription has been deleted successfully.", id);
                 self.event("subscription_deleted", "subscription", &record, context);
                 Ok(answer)
@@ -93,9 +90,7 @@ impl Billing {
     }
 
     fn known_subscription(&self, id: &str) -> Result<&Record, Refusal> {
-        self.subscriptions
-            .get(id)
-            .ok_or_else(|| Refusal::not_found("Subscription"))
+        self.subscriptions.get(id).ok_or_else(|| Refusal::not_found("Subscription"))
     }
 
     fn create_subscription(&mut self, context: &mut Context<'_>) -> Outcome {
@@ -104,9 +99,7 @@ impl Billing {
         let plan = self.chosen_plan(&given)?;
         let starts = start(&given, context)?;
         let customer_id = match (given.remove("customer_id"), given.remove("customer")) {
-            (Some(Value::String(id)), _) if !id.is_empty() => {
-                self.known_customer(&id).map(|_| id)?
-            }
+            (Some(Value::String(id)), _) if !id.is_empty() => self.known_customer(&id).map(|_| id)?,
             (_, Some(Value::Object(customer))) => self.create_customer(&customer, context)?,
             _ => return Err(Refusal::missing("customer_id")),
         };
@@ -126,24 +119,10 @@ impl Billing {
             ("customer_id", customer_id.into()),
             ("customer_name", customer["display_name"].clone()),
             ("email", customer["email"].clone()),
-            (
-                "customer",
-                list::row(
-                    &customer,
-                    &["customer_id", "display_name", "email", "company_name"],
-                ),
-            ),
+            ("customer", list::row(&customer, &["customer_id", "display_name", "email", "company_name"])),
             ("currency_code", customer["currency_code"].clone()),
             ("created_at", context.today().to_string().into()),
-            (
-                "activated_at",
-                if live {
-                    starts.to_string()
-                } else {
-                    String::new()
-                }
-                .into(),
-            ),
+            ("activated_at", if live { starts.to_string() } else { String::new() }.into()),
             ("starts_at", starts.to_string().into()),
             ("current_term_starts_at", starts.to_string().into()),
             ("end_of_term", false.into()),
@@ -158,37 +137,23 @@ impl Billing {
             self.event("subscription_activation", "subscription", &record, context);
         }
         let record = self.subscriptions.entry(id.clone()).or_insert(record);
-        Ok(single(
-            201,
-            "Subscription has been created successfully.",
-            "subscription",
-            record,
-            &id,
-        ))
+        Ok(single(201, "Subscription has been created successfully.", "subscription", record, &id))
     }
 
     /// The `plan` object completed from the plan itself, with the price that applies.
     fn chosen_plan(&self, given: &Record) -> Result<Record, Refusal> {
-        let chosen = given
-            .get("plan")
-            .and_then(Value::as_object)
-            .ok_or_else(|| Refusal::missing("plan"))?;
+        let chosen = given.get("plan").and_then(Value::as_object).ok_or_else(|| Refusal::missing("plan"))?;
         let code = match chosen.get("plan_code").and_then(Value::as_str) {
             Some(code) if !code.is_empty() => code,
             _ => return Err(Refusal::missing("plan_code")),
         };
-        let plan = self
-            .plans
-            .get(code)
-            .ok_or_else(|| Refusal::not_found("Plan"))?;
+        let plan = self.plans.get(code).ok_or_else(|| Refusal::not_found("Plan"))?;
         if text(plan, "status") != "active" {
             return Err(Refusal::invalid("plan_code"));
         }
         let amount = |key: &str, otherwise: &Value| match chosen.get(key) {
             None => Ok(Money::from_json(otherwise).unwrap_or_default()),
-            Some(value) => Money::from_json(value)
-                .filter(|money| !money.is_negative())
-                .ok_or_else(|| Refusal::invalid(key)),
+            Some(value) => Money::from_json(value).filter(|money| !money.is_negative()).ok_or_else(|| Refusal::invalid(key)),
         };
         let price = amount("price", &plan["recurring_price"])?;
         let quantity = amount("quantity", &1.into())?;
@@ -198,10 +163,7 @@ impl Billing {
         full.insert("price".to_owned(), price.to_json());
         full.insert("quantity".to_owned(), quantity.to_json());
         full.insert("total".to_owned(), price.times(quantity).to_json());
-        full.insert(
-            "setup_fee".to_owned(),
-            amount("setup_fee", &plan["setup_fee"])?.to_json(),
-        );
+        full.insert("setup_fee".to_owned(), amount("setup_fee", &plan["setup_fee"])?.to_json());
         Ok(full)
     }
 
@@ -209,25 +171,14 @@ impl Billing {
         let of_plan = &self.plans[text(plan, "plan_code")];
         let product = self.products.get(text(of_plan, "product_id"));
         let product_name = product.map_or("", |product| text(product, "name"));
-        let addons = record
-            .get("addons")
-            .and_then(Value::as_array)
-            .map_or(&[][..], Vec::as_slice);
-        let amount = addons.iter().fold(
-            Money::from_json(&plan["total"]).unwrap_or_default(),
-            |sum, addon| {
-                let money = |key: &str| addon.get(key).and_then(Money::from_json);
-                let quantity = money("quantity")
-                    .or_else(|| Money::from_json(&json!(1)))
-                    .unwrap_or_default();
-                sum.plus(money("price").unwrap_or_default().times(quantity))
-            },
-        );
+        let addons = record.get("addons").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let amount = addons.iter().fold(Money::from_json(&plan["total"]).unwrap_or_default(), |sum, addon| {
+            let money = |key: &str| addon.get(key).and_then(Money::from_json);
+            let quantity = money("quantity").or_else(|| Money::from_json(&json!(1))).unwrap_or_default();
+            sum.plus(money("price").unwrap_or_default().times(quantity))
+        });
         for (key, value) in [
-            (
-                "name",
-                format!("{product_name}-{}", text(of_plan, "name")).into(),
-            ),
+            ("name", format!("{product_name}-{}", text(of_plan, "name")).into()),
             ("plan_name", of_plan["name"].clone()),
             ("plan_code", of_plan["plan_code"].clone()),
             ("product_id", of_plan["product_id"].clone()),
@@ -248,28 +199,17 @@ impl Billing {
         let body = context.body()?;
         let mut given = fields::read("subscriptions", FIELDS, &body, false, context)?;
         if matches!(text(&record, "status"), "cancelled" | "expired") {
-            return Err(Refusal::not_allowed(
-                "A cancelled subscription cannot be changed.",
-            ));
+            return Err(Refusal::not_allowed("A cancelled subscription cannot be changed."));
         }
         // A subscription stays with its customer.
         given.remove("customer");
-        if given
-            .remove("customer_id")
-            .is_some_and(|id| id != record["customer_id"])
-        {
+        if given.remove("customer_id").is_some_and(|id| id != record["customer_id"]) {
             return Err(Refusal::invalid("customer_id"));
         }
-        let plan = given
-            .contains_key("plan")
-            .then(|| self.chosen_plan(&given))
-            .transpose()?;
+        let plan = given.contains_key("plan").then(|| self.chosen_plan(&given)).transpose()?;
         if given.contains_key("starts_at") && text(&record, "status") == "future" {
             let starts = start(&given, context)?;
-            record.insert(
-                "current_term_starts_at".to_owned(),
-                starts.to_string().into(),
-            );
+            record.insert("current_term_starts_at".to_owned(), starts.to_string().into());
         }
         let custom = given.remove("custom_fields").unwrap_or_default();
         fields::merge_custom_fields(&mut record, custom, context.custom_fields("subscriptions"))?;
@@ -279,13 +219,7 @@ impl Billing {
             self.set_plan_of(&mut record, &plan);
         }
         record.insert("updated_time".to_owned(), context.now());
-        let answer = single(
-            200,
-            "Subscription has been updated successfully.",
-            "subscription",
-            &record,
-            &id,
-        );
+        let answer = single(200, "Subscription has been updated successfully.", "subscription", &record, &id);
         self.subscriptions.insert(id, record);
         Ok(answer)
     }
@@ -293,56 +227,31 @@ impl Billing {
     fn cancel_subscription(&mut self, context: &mut Context<'_>) -> Outcome {
         let mut record = self.known_subscription(context.id())?.clone();
         let at_end = context.flag("cancel_at_end");
-        if text(&record, "status") == "cancelled"
-            || (at_end && text(&record, "status") == "non_renewing")
-        {
-            return Err(Refusal::not_allowed(
-                "The subscription is already cancelled.",
-            ));
+        if text(&record, "status") == "cancelled" || (at_end && text(&record, "status") == "non_renewing") {
+            return Err(Refusal::not_allowed("The subscription is already cancelled."));
         }
         let (status, event) = if at_end {
             ("non_renewing", "subscription_cancellation_scheduled")
         } else {
-            record.insert(
-                "cancelled_at".to_owned(),
-                context.today().to_string().into(),
-            );
+            record.insert("cancelled_at".to_owned(), context.today().to_string().into());
             ("cancelled", "subscription_cancelled")
         };
         record.insert("status".to_owned(), status.into());
         record.insert("end_of_term".to_owned(), at_end.into());
-        Ok(self.settle(
-            record,
-            event,
-            "The subscription has been cancelled.",
-            context,
-        ))
+        Ok(self.settle(record, event, "The subscription has been cancelled.", context))
     }
 
     fn reactivate_subscription(&mut self, context: &mut Context<'_>) -> Outcome {
         let mut record = self.known_subscription(context.id())?.clone();
         if !matches!(text(&record, "status"), "non_renewing" | "cancelled") {
-            return Err(Refusal::not_allowed(
-                "Only a cancelled subscription can be reactivated.",
-            ));
+            return Err(Refusal::not_allowed("Only a cancelled subscription can be reactivated."));
         }
         record.insert("status".to_owned(), "live".into());
         record.insert("end_of_term".to_owned(), false.into());
-        Ok(self.settle(
-            record,
-            "subscription_reactivated",
-            "The subscription has been reactivated.",
-            context,
-        ))
+        Ok(self.settle(record, "subscription_reactivated", "The subscription has been reactivated.", context))
     }
 
-    fn settle(
-        &mut self,
-        mut record: Record,
-        event: &str,
-        message: &str,
-        context: &mut Context<'_>,
-    ) -> crate::exchange::Answer {
+    fn settle(&mut self, mut record: Record, event: &str, message: &str, context: &mut Context<'_>) -> crate::exchange::Answer {
         record.insert("updated_time".to_owned(), context.now());
         self.event(event, "subscription", &record, context);
         let id = context.id().to_owned();
@@ -352,22 +261,14 @@ impl Billing {
     }
 
     fn list_subscriptions(&self, context: &mut Context<'_>) -> Outcome {
-        let filter = context
-            .request
-            .query("filter_by")
-            .unwrap_or("SubscriptionStatus.All");
-        let wanted = filter
-            .strip_prefix("SubscriptionStatus.")
-            .map(str::to_ascii_lowercase);
+        let filter = context.request.query("filter_by").unwrap_or("SubscriptionStatus.All");
+        let wanted = filter.strip_prefix("SubscriptionStatus.").map(str::to_ascii_lowercase);
         let Some(wanted) = wanted else {
             return Err(Refusal::new(400, 2, "Invalid value passed for filter_by"));
         };
         let of_status = |record: &Record| match wanted.as_str() {
             "all" => true,
-            "active" => matches!(
-                text(record, "status"),
-                "live" | "trial" | "non_renewing" | "dunning" | "unpaid"
-            ),
+            "active" => matches!(text(record, "status"), "live" | "trial" | "non_renewing" | "dunning" | "unpaid"),
             "past_due" => text(record, "status") == "dunning",
             status => text(record, "status") == status,
         };
@@ -379,16 +280,10 @@ impl Billing {
             .rev()
             .filter(|record| of_status(record))
             .filter(|record| customer.is_none_or(|id| text(record, "customer_id") == id))
-            .filter(|record| {
-                reference.is_none_or(|part| text(record, "reference_id").contains(part))
-            })
+            .filter(|record| reference.is_none_or(|part| text(record, "reference_id").contains(part)))
             .map(|record| list::row(record, ROW))
             .collect();
-        let listing = Listing {
-            key: "subscriptions",
-            report_name: "Subscriptions",
-            applied_filter: filter,
-        };
+        let listing = Listing { key: "subscriptions", report_name: "Subscriptions", applied_filter: filter };
         Ok(list::page(&listing, &rows, context))
     }
 }
@@ -402,10 +297,7 @@ fn start(given: &Record, context: &Context<'_>) -> Result<NaiveDate, Refusal> {
 
 /// The first term's end and the next billing, from the plan's interval.
 fn set_term(record: &mut Record, starts: NaiveDate) {
-    let count = record["interval"]
-        .as_u64()
-        .and_then(|count| u32::try_from(count).ok())
-        .unwrap_or(1);
+    let count = record["interval"].as_u64().and_then(|count| u32::try_from(count).ok()).unwrap_or(1);
     let next = match text(record, "interval_unit") {
         "weeks" => starts.checked_add_days(Days::new(u64::from(count) * 7)),
         "years" => starts.checked_add_months(Months::new(count.saturating_mul(12))),

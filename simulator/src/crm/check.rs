@@ -13,17 +13,9 @@ impl Crm {
     /// The storable values of a record and everything that is wrong with it.
     ///
     /// Unknown names are dropped, as Zoho does, and returned so that they can be recorded.
-    pub(super) fn check(
-        &self,
-        module: &Module,
-        given: &Values,
-        at: usize,
-    ) -> (Values, Vec<Refusal>, Vec<String>) {
+    pub(super) fn check(&self, module: &Module, given: &Values, at: usize) -> (Values, Vec<Refusal>, Vec<String>) {
         let (mut values, mut errors, mut ignored) = (Values::new(), Vec::new(), Vec::new());
-        for (name, value) in given
-            .iter()
-            .filter(|(name, _)| *name != "id" && !name.starts_with('$'))
-        {
+        for (name, value) in given.iter().filter(|(name, _)| *name != "id" && !name.starts_with('$')) {
             match module.field(name) {
                 None => ignored.push(name.clone()),
                 Some(field) if field.read_only => ignored.push(name.clone()),
@@ -49,14 +41,7 @@ impl Crm {
         }
         match field.spec.data_type.as_str() {
             "integer" if value.is_i64() => Ok(value.clone()),
-            "bigint"
-                if value.is_i64()
-                    || value
-                        .as_str()
-                        .is_some_and(|text| text.parse::<i64>().is_ok()) =>
-            {
-                Ok(value.clone())
-            }
+            "bigint" if value.is_i64() || value.as_str().is_some_and(|text| text.parse::<i64>().is_ok()) => Ok(value.clone()),
             "double" | "currency" | "percent" if value.is_number() => Ok(value.clone()),
             "boolean" if value.is_boolean() => Ok(value.clone()),
             "date" => match value.as_str().map(str::parse::<NaiveDate>) {
@@ -70,8 +55,9 @@ impl Crm {
                 Some(items) if items.len() <= MOST_ITEMS => Ok(value.clone()),
                 _ => Err(wrong_type()),
             },
-            "integer" | "bigint" | "double" | "currency" | "percent" | "boolean" | "datetime"
-            | "ownerlookup" | "jsonobject" => Err(wrong_type()),
+            "integer" | "bigint" | "double" | "currency" | "percent" | "boolean" | "datetime" | "ownerlookup" | "jsonobject" => {
+                Err(wrong_type())
+            }
             _ => check_text(field, value, at).ok_or_else(wrong_type)?,
         }
     }
@@ -90,27 +76,15 @@ impl Crm {
                     "api_name": "id", "json_path": format!("$.data[{at}].{}.id", field.name()),
                     "parent_api_name": field.name(),
                 });
-                return Err(Refusal::new(
-                    "MANDATORY_NOT_FOUND",
-                    "required field not found",
-                    details,
-                ));
+                return Err(Refusal::new("MANDATORY_NOT_FOUND", "required field not found", details));
             }
         };
-        let target = field
-            .spec
-            .lookup
-            .as_ref()
-            .and_then(|name| self.modules.get(name));
+        let target = field.spec.lookup.as_ref().and_then(|name| self.modules.get(name));
         if target.is_some_and(|module| !module.records.contains_key(&id)) {
             let details = json!({
                 "api_name": field.name(), "json_path": format!("$.data[{at}].{}.id", field.name()), "id": id,
             });
-            return Err(Refusal::new(
-                "INVALID_DATA",
-                "the id given seems to be invalid",
-                details,
-            ));
+            return Err(Refusal::new("INVALID_DATA", "the id given seems to be invalid", details));
         }
         Ok(json!({ "id": id }))
     }
@@ -119,9 +93,7 @@ impl Crm {
 /// Text in its shape and length; `None` if it is not text or not of its shape.
 fn check_text(field: &Field, value: &Value, at: usize) -> Option<Result<Value, Refusal>> {
     let text = value.as_str()?;
-    if field.spec.data_type == "email"
-        && (!text.contains('@') || text.contains(char::is_whitespace))
-    {
+    if field.spec.data_type == "email" && (!text.contains('@') || text.contains(char::is_whitespace)) {
         return None;
     }
     if text.chars().count() > field.spec.length {
@@ -149,26 +121,11 @@ impl Module {
             Some(value) => value.is_null() || value.as_array().is_some_and(Vec::is_empty),
         };
         let mandatory = self.fields.iter().filter(|field| field.spec.mandatory);
-        mandatory
-            .filter(lacks)
-            .map(|field| {
-                Refusal::new(
-                    "MANDATORY_NOT_FOUND",
-                    "required field not found",
-                    place(field, at),
-                )
-            })
-            .collect()
+        mandatory.filter(lacks).map(|field| Refusal::new("MANDATORY_NOT_FOUND", "required field not found", place(field, at))).collect()
     }
 
     /// Unique values that another record than `own` already has.
-    pub(super) fn duplicates(
-        &self,
-        values: &Values,
-        own: Option<&str>,
-        at: usize,
-        owner: &str,
-    ) -> Vec<Refusal> {
+    pub(super) fn duplicates(&self, values: &Values, own: Option<&str>, at: usize, owner: &str) -> Vec<Refusal> {
         let unique = self.fields.iter().filter(|field| field.spec.unique);
         unique
             .filter_map(|field| {
@@ -193,9 +150,5 @@ pub(super) fn combined(mut errors: Vec<Refusal>) -> Refusal {
         return errors.remove(0);
     }
     let errors: Vec<Value> = errors.iter().map(Refusal::to_json).collect();
-    Refusal::new(
-        "MULTIPLE_OR_MULTI_ERRORS",
-        "multiple errors in the record",
-        json!({ "errors": errors }),
-    )
+    Refusal::new("MULTIPLE_OR_MULTI_ERRORS", "multiple errors in the record", json!({ "errors": errors }))
 }

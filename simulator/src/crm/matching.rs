@@ -27,24 +27,15 @@ impl Module {
             None | Some(Value::Null) => Vec::new(),
             Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).collect(),
             Some(_) => {
-                return Err(refuse(
-                    json!({ "api_name": "duplicate_check_fields", "expected_data_type": "jsonarray" }),
-                ));
+                return Err(refuse(json!({ "api_name": "duplicate_check_fields", "expected_data_type": "jsonarray" })));
             }
         };
         if listed.len() > MOST_CHECK_FIELDS {
             let details = json!({ "maximum_length": MOST_CHECK_FIELDS, "api_name": "duplicate_check_fields" });
-            return Err(Refusal::new(
-                "LIMIT_EXCEEDED",
-                "the limit is exceeded",
-                details,
-            ));
+            return Err(Refusal::new("LIMIT_EXCEEDED", "the limit is exceeded", details));
         }
         for (index, name) in listed.iter().enumerate() {
-            if !self
-                .field(name)
-                .is_some_and(|field| self.is_duplicate_field(field))
-            {
+            if !self.field(name).is_some_and(|field| self.is_duplicate_field(field)) {
                 return Err(refuse(json!({
                     "api_name": "duplicate_check_fields",
                     "json_path": format!("$.duplicate_check_fields[{index}]"),
@@ -52,16 +43,8 @@ impl Module {
                 })));
             }
         }
-        let first = if listed.is_empty() {
-            vec![system_field(&self.name)]
-        } else {
-            listed
-        };
-        let unique = self
-            .fields
-            .iter()
-            .filter(|field| field.spec.unique)
-            .map(Field::name);
+        let first = if listed.is_empty() { vec![system_field(&self.name)] } else { listed };
+        let unique = self.fields.iter().filter(|field| field.spec.unique).map(Field::name);
         let mut order: Vec<String> = Vec::new();
         for name in first.into_iter().chain(unique) {
             if !order.iter().any(|known| known == name) {
@@ -75,24 +58,13 @@ impl Module {
     pub(super) fn matched(&self, values: &Values, order: &[String]) -> Option<Match> {
         order.iter().find_map(|name| {
             let id = self.find(self.field(name)?, values.get(name)?, None)?;
-            Some(Match {
-                id,
-                field: name.clone(),
-            })
+            Some(Match { id, field: name.clone() })
         })
     }
 
     /// The oldest record other than `except` that has this value.
-    pub(super) fn find(
-        &self,
-        field: &Field,
-        value: &Value,
-        except: Option<&str>,
-    ) -> Option<String> {
-        let ids = self
-            .index
-            .get(field.name())?
-            .get(&field.index_key(value)?)?;
+    pub(super) fn find(&self, field: &Field, value: &Value, except: Option<&str>) -> Option<String> {
+        let ids = self.index.get(field.name())?.get(&field.index_key(value)?)?;
         ids.iter().find(|id| except != Some(id.as_str())).cloned()
     }
 
@@ -100,11 +72,7 @@ impl Module {
     pub(super) fn store(&mut self, id: &str, values: Values) -> &Record {
         let now = chrono::SubsecRound::trunc_subsecs(chrono::Utc::now(), 0);
         self.take_from_index(id);
-        let record = self.records.entry(id.to_owned()).or_insert_with(|| Record {
-            values: Values::new(),
-            created: now,
-            modified: now,
-        });
+        let record = self.records.entry(id.to_owned()).or_insert_with(|| Record { values: Values::new(), created: now, modified: now });
         record.values.extend(values);
         record.modified = now;
         let stored = record.values.clone();
@@ -119,12 +87,7 @@ impl Module {
 
     pub(super) fn add_to_index(&mut self, id: &str, values: &Values) {
         for (name, key) in self.index_entries(values) {
-            self.index
-                .entry(name)
-                .or_default()
-                .entry(key)
-                .or_default()
-                .insert(id.to_owned());
+            self.index.entry(name).or_default().entry(key).or_default().insert(id.to_owned());
         }
     }
 
@@ -147,17 +110,7 @@ impl Module {
     }
 
     fn index_entries(&self, values: &Values) -> Vec<(String, String)> {
-        let indexed = self
-            .fields
-            .iter()
-            .filter(|field| self.is_duplicate_field(field));
-        indexed
-            .filter_map(|field| {
-                Some((
-                    field.name().to_owned(),
-                    field.index_key(values.get(field.name())?)?,
-                ))
-            })
-            .collect()
+        let indexed = self.fields.iter().filter(|field| self.is_duplicate_field(field));
+        indexed.filter_map(|field| Some((field.name().to_owned(), field.index_key(values.get(field.name())?)?))).collect()
     }
 }

@@ -8,9 +8,7 @@ use super::{Module, Values};
 use crate::{ids::Ids, scenario::CrmField};
 
 /// The modules that exist without being configured.
-pub(super) const STANDARD_MODULES: &[&str] = &[
-    "Contacts", "Accounts", "Deals", "Leads", "Products", "Quotes",
-];
+pub(super) const STANDARD_MODULES: &[&str] = &["Contacts", "Accounts", "Deals", "Leads", "Products", "Quotes"];
 
 /// A field as configured, and what follows from where it came from.
 #[derive(Clone, Debug)]
@@ -43,17 +41,9 @@ impl Field {
             (true, case_sensitive) => json!({ "case_sensitive": case_sensitive }),
             (false, _) => json!({}),
         };
-        let picks: Vec<Value> = self
-            .spec
-            .pick_list
-            .iter()
-            .map(|value| json!({ "display_value": value, "actual_value": value, "type": "used" }))
-            .collect();
-        let lookup = self
-            .spec
-            .lookup
-            .as_ref()
-            .map(|module| json!({ "module": { "api_name": module } }));
+        let picks: Vec<Value> =
+            self.spec.pick_list.iter().map(|value| json!({ "display_value": value, "actual_value": value, "type": "used" })).collect();
+        let lookup = self.spec.lookup.as_ref().map(|module| json!({ "module": { "api_name": module } }));
         json!({
             "id": self.id,
             "api_name": self.spec.api_name,
@@ -215,12 +205,8 @@ fn default_fields(module: &str) -> &'static [&'static str] {
     }
 }
 
-const SYSTEM_FIELDS: &[(&str, &str)] = &[
-    ("Created_Time", "datetime"),
-    ("Modified_Time", "datetime"),
-    ("Created_By", "ownerlookup"),
-    ("Modified_By", "ownerlookup"),
-];
+const SYSTEM_FIELDS: &[(&str, &str)] =
+    &[("Created_Time", "datetime"), ("Modified_Time", "datetime"), ("Created_By", "ownerlookup"), ("Modified_By", "ownerlookup")];
 
 impl Module {
     pub(super) fn new(name: &str, ids: &mut Ids) -> Self {
@@ -245,12 +231,7 @@ impl Module {
                 pick_list: Vec::new(),
                 lookup: lookup.map(str::to_owned),
             };
-            module.fields.push(Field {
-                id: ids.record(),
-                spec,
-                custom: false,
-                read_only: false,
-            });
+            module.fields.push(Field { id: ids.record(), spec, custom: false, read_only: false });
         }
         for (api_name, kind) in SYSTEM_FIELDS {
             let spec = CrmField {
@@ -264,30 +245,16 @@ impl Module {
                 pick_list: Vec::new(),
                 lookup: None,
             };
-            module.fields.push(Field {
-                id: ids.record(),
-                spec,
-                custom: false,
-                read_only: true,
-            });
+            module.fields.push(Field { id: ids.record(), spec, custom: false, read_only: true });
         }
         module.rebuild_index();
         module
     }
 
     pub(super) fn set_field(&mut self, spec: CrmField, ids: &mut Ids) {
-        match self
-            .fields
-            .iter_mut()
-            .find(|field| field.spec.api_name == spec.api_name)
-        {
+        match self.fields.iter_mut().find(|field| field.spec.api_name == spec.api_name) {
             Some(field) => field.spec = spec,
-            None => self.fields.push(Field {
-                id: ids.record(),
-                spec,
-                custom: true,
-                read_only: false,
-            }),
+            None => self.fields.push(Field { id: ids.record(), spec, custom: true, read_only: false }),
         }
         self.rebuild_index();
     }
@@ -303,11 +270,7 @@ impl Module {
 
     fn rebuild_index(&mut self) {
         self.index.clear();
-        let rows: Vec<(String, Values)> = self
-            .records
-            .iter()
-            .map(|(id, record)| (id.clone(), record.values.clone()))
-            .collect();
+        let rows: Vec<(String, Values)> = self.records.iter().map(|(id, record)| (id.clone(), record.values.clone())).collect();
         for (id, values) in rows {
             self.add_to_index(&id, &values);
         }

@@ -99,11 +99,7 @@ struct Refusal {
 
 impl Refusal {
     fn new(code: &str, message: &str, details: Value) -> Self {
-        Self {
-            code: code.to_owned(),
-            message: message.to_owned(),
-            details,
-        }
+        Self { code: code.to_owned(), message: message.to_owned(), details }
     }
 
     fn to_json(&self) -> Value {
@@ -117,12 +113,7 @@ impl Refusal {
 
 impl Crm {
     pub(crate) fn new(scenario: &Scenario, ids: &mut Ids) -> Self {
-        let mut crm = Self {
-            organization_id: ids.record(),
-            user_id: ids.record(),
-            modules: BTreeMap::new(),
-            page_tokens: BTreeMap::new(),
-        };
+        let mut crm = Self { organization_id: ids.record(), user_id: ids.record(), modules: BTreeMap::new(), page_tokens: BTreeMap::new() };
         let standard = meta::STANDARD_MODULES.iter().copied();
         for name in standard.chain(scenario.crm.modules.iter().map(String::as_str)) {
             crm.add_module(name, ids);
@@ -134,9 +125,7 @@ impl Crm {
     }
 
     fn add_module(&mut self, name: &str, ids: &mut Ids) -> &mut Module {
-        self.modules
-            .entry(name.to_owned())
-            .or_insert_with(|| Module::new(name, ids))
+        self.modules.entry(name.to_owned()).or_insert_with(|| Module::new(name, ids))
     }
 
     /// Adds a field, or replaces the one of that name; an unknown module is made.
@@ -183,24 +172,15 @@ impl Crm {
 
     fn list_fields(&self, context: &Context<'_>) -> Answer {
         let Some(name) = context.request.query("module") else {
-            return Refusal::new(
-                "REQUIRED_PARAM_MISSING",
-                "One of the expected parameter is missing",
-                json!({ "param_name": "module" }),
-            )
-            .answer(400);
+            return Refusal::new("REQUIRED_PARAM_MISSING", "One of the expected parameter is missing", json!({ "param_name": "module" }))
+                .answer(400);
         };
         match self.modules.get(name) {
             Some(module) => {
                 let fields: Vec<Value> = module.fields.iter().map(Field::to_json).collect();
                 Answer::json(200, json!({ "fields": fields }))
             }
-            None => Refusal::new(
-                "INVALID_MODULE",
-                "the module name given seems to be invalid",
-                json!({}),
-            )
-            .answer(400),
+            None => Refusal::new("INVALID_MODULE", "the module name given seems to be invalid", json!({})).answer(400),
         }
     }
 
@@ -208,12 +188,7 @@ impl Crm {
     fn known_module(&mut self, name: &str) -> Result<&mut Module, Answer> {
         self.modules.get_mut(name).ok_or_else(|| {
             let details = json!({ "resource_path_index": 0 });
-            Refusal::new(
-                "INVALID_MODULE",
-                "the module name given seems to be invalid",
-                details,
-            )
-            .answer(400)
+            Refusal::new("INVALID_MODULE", "the module name given seems to be invalid", details).answer(400)
         })
     }
 
@@ -223,50 +198,30 @@ impl Crm {
     }
 
     pub(crate) fn count(&self, module: &str) -> usize {
-        self.modules
-            .get(module)
-            .map_or(0, |module| module.records.len())
+        self.modules.get(module).map_or(0, |module| module.records.len())
     }
 
     pub(crate) fn all(&self, module: &str, zone: Zone) -> Option<Vec<Value>> {
         let module = self.modules.get(module)?;
-        Some(
-            module
-                .records
-                .iter()
-                .map(|(id, record)| self.full(module, id, record, zone))
-                .collect(),
-        )
+        Some(module.records.iter().map(|(id, record)| self.full(module, id, record, zone)).collect())
     }
 
     /// Changes or adds a record as a person in Zoho would, without any check. `None` if there is no such module or
     /// record.
-    pub(crate) fn put_by_hand(
-        &mut self,
-        module: &str,
-        id: Option<&str>,
-        given: Values,
-        zone: Zone,
-        ids: &mut Ids,
-    ) -> Option<Value> {
+    pub(crate) fn put_by_hand(&mut self, module: &str, id: Option<&str>, given: Values, zone: Zone, ids: &mut Ids) -> Option<Value> {
         let found = self.modules.get_mut(module)?;
         let id = match id {
             Some(id) => found.records.contains_key(id).then(|| id.to_owned())?,
             None => ids.record(),
         };
         found.store(&id, given);
-        let (module, record) = (
-            self.modules.get(module)?,
-            self.modules.get(module)?.records.get(&id)?,
-        );
+        let (module, record) = (self.modules.get(module)?, self.modules.get(module)?.records.get(&id)?);
         Some(self.full(module, &id, record, zone))
     }
 
     /// Deletes a record as a person in Zoho would.
     pub(crate) fn delete_by_hand(&mut self, module: &str, id: &str) -> bool {
-        self.modules
-            .get_mut(module)
-            .is_some_and(|module| module.remove(id))
+        self.modules.get_mut(module).is_some_and(|module| module.remove(id))
     }
 }
 

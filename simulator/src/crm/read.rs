@@ -29,8 +29,7 @@ impl Crm {
         let id = context.id();
         if !id.bytes().all(|byte| byte.is_ascii_digit()) {
             let details = json!({ "resource_path_index": 1 });
-            return Refusal::new("INVALID_DATA", "the id given seems to be invalid", details)
-                .answer(400);
+            return Refusal::new("INVALID_DATA", "the id given seems to be invalid", details).answer(400);
         }
         let Some(record) = module.records.get(id) else {
             return Answer::empty(204);
@@ -55,14 +54,8 @@ impl Crm {
             return Answer::empty(204);
         };
         let rows = sorted(module, context);
-        let since = context
-            .request
-            .header("If-Modified-Since")
-            .and_then(parse_time);
-        let rows: Vec<_> = rows
-            .into_iter()
-            .filter(|(_, r)| since.is_none_or(|since| r.modified > since))
-            .collect();
+        let since = context.request.header("If-Modified-Since").and_then(parse_time);
+        let rows: Vec<_> = rows.into_iter().filter(|(_, r)| since.is_none_or(|since| r.modified > since)).collect();
         let shown: Vec<Value> = rows
             .iter()
             .skip(page.first)
@@ -74,11 +67,7 @@ impl Crm {
         }
         let (count, end) = (shown.len(), page.first + shown.len());
         let more = end < rows.len();
-        let (token, expiry) = if more {
-            self.promise(end, context)
-        } else {
-            (Value::Null, Value::Null)
-        };
+        let (token, expiry) = if more { self.promise(end, context) } else { (Value::Null, Value::Null) };
         let info = json!({
             "per_page": page.per_page,
             "count": count,
@@ -101,63 +90,31 @@ impl Crm {
                 .parse::<usize>()
                 .ok()
                 .filter(|number| *number > 0)
-                .ok_or_else(|| {
-                    Refusal::new(
-                        "INVALID_DATA",
-                        "invalid value",
-                        json!({ "param_name": name }),
-                    )
-                }),
+                .ok_or_else(|| Refusal::new("INVALID_DATA", "invalid value", json!({ "param_name": name }))),
         };
         let per_page = number("per_page", PER_PAGE)?;
         if per_page > PER_PAGE {
             let details = json!({ "limit": PER_PAGE, "param_name": "per_page" });
-            return Err(Refusal::new(
-                "LIMIT_EXCEEDED",
-                "the limit is exceeded",
-                details,
-            ));
+            return Err(Refusal::new("LIMIT_EXCEEDED", "the limit is exceeded", details));
         }
         let Some(token) = context.request.query("page_token") else {
             let page = number("page", 1)?;
             if page.saturating_mul(per_page) > PAGED_ROWS {
                 let details = json!({ "limit": PAGED_ROWS });
                 let message = "page reaches beyond the rows that can be paged without a token";
-                return Err(Refusal::new(
-                    "DISCRETE_PAGINATION_LIMIT_EXCEEDED",
-                    message,
-                    details,
-                ));
+                return Err(Refusal::new("DISCRETE_PAGINATION_LIMIT_EXCEEDED", message, details));
             }
-            return Ok(Page {
-                first: (page - 1) * per_page,
-                per_page,
-            });
+            return Ok(Page { first: (page - 1) * per_page, per_page });
         };
         if context.request.query("page").is_some() {
             let details = json!({ "ambiguity_due_to": [{ "param_name": "page" }, { "param_name": "page_token" }] });
-            return Err(Refusal::new(
-                "AMBIGUITY_DURING_PROCESSING",
-                "ambiguous parameters",
-                details,
-            ));
+            return Err(Refusal::new("AMBIGUITY_DURING_PROCESSING", "ambiguous parameters", details));
         }
         let details = json!({ "param_name": "page_token" });
         match self.page_tokens.get(token) {
-            Some(promised) if promised.expires < Utc::now() => Err(Refusal::new(
-                "EXPIRED_VALUE",
-                "the page token has expired",
-                details,
-            )),
-            Some(promised) if promised.parameters == bound_parameters(context) => Ok(Page {
-                first: promised.offset,
-                per_page,
-            }),
-            _ => Err(Refusal::new(
-                "TOKEN_BOUND_DATA_MISMATCH",
-                "the page token is of another request",
-                details,
-            )),
+            Some(promised) if promised.expires < Utc::now() => Err(Refusal::new("EXPIRED_VALUE", "the page token has expired", details)),
+            Some(promised) if promised.parameters == bound_parameters(context) => Ok(Page { first: promised.offset, per_page }),
+            _ => Err(Refusal::new("TOKEN_BOUND_DATA_MISMATCH", "the page token is of another request", details)),
         }
     }
 
@@ -167,11 +124,7 @@ impl Crm {
         }
         let token = context.ids.hex(64);
         let expires = Utc::now() + TimeDelta::hours(24);
-        let promised = PageToken {
-            parameters: bound_parameters(context),
-            offset,
-            expires,
-        };
+        let promised = PageToken { parameters: bound_parameters(context), offset, expires };
         self.page_tokens.insert(token.clone(), promised);
         (token.into(), context.zone().crm_time(expires).into())
     }
@@ -182,11 +135,7 @@ impl Crm {
         let mut full = Map::new();
         full.insert("id".to_owned(), id.into());
         for field in &module.fields {
-            let value = record
-                .values
-                .get(field.name())
-                .cloned()
-                .unwrap_or(Value::Null);
+            let value = record.values.get(field.name()).cloned().unwrap_or(Value::Null);
             let value = match (&field.spec.lookup, value.get("id").and_then(Value::as_str)) {
                 (Some(target), Some(target_id)) => {
                     json!({ "id": target_id, "name": self.name_of(target, target_id) })
@@ -196,13 +145,7 @@ impl Crm {
             full.insert(field.name().to_owned(), value);
         }
         for (name, value) in [
-            (
-                "Owner",
-                full.get("Owner")
-                    .filter(|owner| owner.is_object())
-                    .unwrap_or(&user)
-                    .clone(),
-            ),
+            ("Owner", full.get("Owner").filter(|owner| owner.is_object()).unwrap_or(&user).clone()),
             ("Created_By", user.clone()),
             ("Modified_By", user),
             ("Created_Time", zone.crm_time(record.created).into()),
@@ -220,14 +163,8 @@ impl Crm {
             "Contacts" | "Leads" => "Last_Name",
             other => system_field(other),
         };
-        let record = self
-            .modules
-            .get(module)
-            .and_then(|module| module.records.get(id));
-        record
-            .and_then(|record| record.values.get(field))
-            .cloned()
-            .unwrap_or(Value::Null)
+        let record = self.modules.get(module).and_then(|module| module.records.get(id));
+        record.and_then(|record| record.values.get(field)).cloned().unwrap_or(Value::Null)
     }
 }
 
@@ -238,26 +175,14 @@ struct Page {
 }
 
 fn fields<'a>(context: &'a Context<'_>) -> Result<Vec<&'a str>, Refusal> {
-    let Some(fields) = context
-        .request
-        .query("fields")
-        .filter(|fields| !fields.is_empty())
-    else {
+    let Some(fields) = context.request.query("fields").filter(|fields| !fields.is_empty()) else {
         let details = json!({ "param_name": "fields" });
-        return Err(Refusal::new(
-            "REQUIRED_PARAM_MISSING",
-            "One of the expected parameter is missing",
-            details,
-        ));
+        return Err(Refusal::new("REQUIRED_PARAM_MISSING", "One of the expected parameter is missing", details));
     };
     let fields: Vec<&str> = fields.split(',').map(str::trim).collect();
     if fields.len() > MOST_FIELDS {
         let details = json!({ "limit": MOST_FIELDS, "param_name": "fields" });
-        return Err(Refusal::new(
-            "LIMIT_EXCEEDED",
-            "the limit is exceeded",
-            details,
-        ));
+        return Err(Refusal::new("LIMIT_EXCEEDED", "the limit is exceeded", details));
     }
     Ok(fields)
 }
@@ -265,10 +190,7 @@ fn fields<'a>(context: &'a Context<'_>) -> Result<Vec<&'a str>, Refusal> {
 /// The records asked for by `ids`, or all, in the order of `sort_by` and `sort_order`.
 fn sorted<'a>(module: &'a Module, context: &Context<'_>) -> Vec<(&'a String, &'a Record)> {
     let mut rows: Vec<(&String, &Record)> = match context.request.query("ids") {
-        Some(ids) => ids
-            .split(',')
-            .filter_map(|id| module.records.get_key_value(id))
-            .collect(),
+        Some(ids) => ids.split(',').filter_map(|id| module.records.get_key_value(id)).collect(),
         None => module.records.iter().collect(),
     };
     match context.request.query("sort_by") {
@@ -284,21 +206,14 @@ fn sorted<'a>(module: &'a Module, context: &Context<'_>) -> Vec<(&'a String, &'a
 
 fn bound_parameters(context: &Context<'_>) -> String {
     let of_page = |name: &str| name == "page" || name == "page_token";
-    let mut bound: Vec<String> = context
-        .request
-        .query
-        .iter()
-        .filter(|(name, _)| !of_page(name))
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect();
+    let mut bound: Vec<String> =
+        context.request.query.iter().filter(|(name, _)| !of_page(name)).map(|(name, value)| format!("{name}={value}")).collect();
     bound.sort();
     format!("{} {}", context.module(), bound.join("&"))
 }
 
 fn pick(full: &Value, fields: &[&str]) -> Value {
     let wanted = fields.iter().copied().chain(["id"]);
-    let row: Values = wanted
-        .filter_map(|name| Some((name.to_owned(), full.get(name)?.clone())))
-        .collect();
+    let row: Values = wanted.filter_map(|name| Some((name.to_owned(), full.get(name)?.clone()))).collect();
     Value::Object(row)
 }

@@ -22,13 +22,7 @@ impl Crm {
             Ok(body) => body,
             Err(answer) => return answer,
         };
-        self.each(
-            &body.records,
-            201,
-            false,
-            context,
-            |crm, at, record, context| crm.insert(record, at, context).map(Written::Inserted),
-        )
+        self.each(&body.records, 201, false, context, |crm, at, record, context| crm.insert(record, at, context).map(Written::Inserted))
     }
 
     pub(super) fn update(&mut self, context: &mut Context<'_>) -> Answer {
@@ -38,21 +32,13 @@ impl Crm {
         };
         let path_id = context.captures.get(1).cloned();
         let since = body.unmodified_since;
-        self.each(
-            &body.records,
-            200,
-            false,
-            context,
-            move |crm, at, record, context| {
-                let id = path_id.clone().or_else(|| id_of(record)).ok_or_else(|| {
-                    let details =
-                        json!({ "api_name": "id", "json_path": format!("$.data[{at}].id") });
-                    Refusal::new("MANDATORY_NOT_FOUND", "required field not found", details)
-                })?;
-                crm.change(&id, record, at, since, context)
-                    .map(|()| Written::Updated(id, None))
-            },
-        )
+        self.each(&body.records, 200, false, context, move |crm, at, record, context| {
+            let id = path_id.clone().or_else(|| id_of(record)).ok_or_else(|| {
+                let details = json!({ "api_name": "id", "json_path": format!("$.data[{at}].id") });
+                Refusal::new("MANDATORY_NOT_FOUND", "required field not found", details)
+            })?;
+            crm.change(&id, record, at, since, context).map(|()| Written::Updated(id, None))
+        })
     }
 
     pub(super) fn upsert(&mut self, context: &mut Context<'_>) -> Answer {
@@ -69,31 +55,20 @@ impl Crm {
             Err(refusal) => return refusal.answer(400),
         };
         let since = body.unmodified_since;
-        self.each(
-            &body.records,
-            200,
-            true,
-            context,
-            move |crm, at, record, context| {
-                // An id in an upsert's record means that very record (unverified; Zoho's samples show it).
-                if let Some(id) = id_of(record) {
-                    return crm
-                        .change(&id, record, at, since, context)
-                        .map(|()| Written::Updated(id, None));
+        self.each(&body.records, 200, true, context, move |crm, at, record, context| {
+            // An id in an upsert's record means that very record (unverified; Zoho's samples show it).
+            if let Some(id) = id_of(record) {
+                return crm.change(&id, record, at, since, context).map(|()| Written::Updated(id, None));
+            }
+            let found = crm.modules.get(context.module()).and_then(|module| module.matched(record, &order));
+            match found {
+                None => crm.insert(record, at, context).map(Written::Inserted),
+                Some(found) => {
+                    crm.change(&found.id, record, at, since, context)?;
+                    Ok(Written::Updated(found.id, Some(found.field)))
                 }
-                let found = crm
-                    .modules
-                    .get(context.module())
-                    .and_then(|module| module.matched(record, &order));
-                match found {
-                    None => crm.insert(record, at, context).map(Written::Inserted),
-                    Some(found) => {
-                        crm.change(&found.id, record, at, since, context)?;
-                        Ok(Written::Updated(found.id, Some(found.field)))
-                    }
-                }
-            },
-        )
+            }
+        })
     }
 
     /// Runs one write for each record and puts the results together.
@@ -137,22 +112,13 @@ impl Crm {
         Answer::json(status, json!({ "data": results })).with_ids(ids)
     }
 
-    fn success(
-        &self,
-        written: &Written,
-        with_action: bool,
-        ids: &mut Vec<String>,
-        context: &Context<'_>,
-    ) -> Value {
+    fn success(&self, written: &Written, with_action: bool, ids: &mut Vec<String>, context: &Context<'_>) -> Value {
         let (id, message, action, field) = match written {
             Written::Inserted(id) => (id, "record added", "insert", None),
             Written::Updated(id, field) => (id, "record updated", "update", field.as_ref()),
         };
         ids.push(id.clone());
-        let record = self
-            .modules
-            .get(context.module())
-            .and_then(|module| module.records.get(id));
+        let record = self.modules.get(context.module()).and_then(|module| module.records.get(id));
         let mut result = json!({
             "code": "SUCCESS",
             "details": record.map(|record| self.details(id, record, context)),
@@ -178,18 +144,10 @@ impl Crm {
         })
     }
 
-    fn insert(
-        &mut self,
-        record: &Values,
-        at: usize,
-        context: &mut Context<'_>,
-    ) -> Result<String, Refusal> {
+    fn insert(&mut self, record: &Values, at: usize, context: &mut Context<'_>) -> Result<String, Refusal> {
         let values = self.checked(record, None, at, context)?;
         let id = context.ids.record();
-        let module = self
-            .modules
-            .get_mut(context.module())
-            .ok_or_else(|| no_record(&id))?;
+        let module = self.modules.get_mut(context.module()).ok_or_else(|| no_record(&id))?;
         module.store(&id, values);
         Ok(id)
     }
@@ -202,18 +160,11 @@ impl Crm {
         since: Option<DateTime<Utc>>,
         context: &mut Context<'_>,
     ) -> Result<(), Refusal> {
-        let found = self
-            .modules
-            .get(context.module())
-            .and_then(|module| module.records.get(id));
+        let found = self.modules.get(context.module()).and_then(|module| module.records.get(id));
         let found = found.ok_or_else(|| no_record(id))?;
         if since.is_some_and(|since| found.modified > since) {
             let details = self.details(id, found, context);
-            return Err(Refusal::new(
-                "ALREADY_MODIFIED",
-                "record has been modified since",
-                details,
-            ));
+            return Err(Refusal::new("ALREADY_MODIFIED", "record has been modified since", details));
         }
         let values = self.checked(record, Some(id), at, context)?;
         if let Some(module) = self.modules.get_mut(context.module()) {
@@ -223,13 +174,7 @@ impl Crm {
     }
 
     /// The values to store, if nothing is wrong with them.
-    fn checked(
-        &self,
-        record: &Values,
-        own: Option<&str>,
-        at: usize,
-        context: &mut Context<'_>,
-    ) -> Result<Values, Refusal> {
+    fn checked(&self, record: &Values, own: Option<&str>, at: usize, context: &mut Context<'_>) -> Result<Values, Refusal> {
         let name = context.module().to_owned();
         let module = self.modules.get(&name).ok_or_else(|| no_record(""))?;
         let (values, mut errors, ignored) = self.check(module, record, at);
@@ -237,20 +182,12 @@ impl Crm {
             context.log.ignored_field(&name, &field);
         }
         // A field that was refused for its value is not also missing.
-        let refused = |refusal: &Refusal| {
-            errors
-                .iter()
-                .any(|e| e.details["api_name"] == refusal.details["api_name"])
-        };
+        let refused = |refusal: &Refusal| errors.iter().any(|e| e.details["api_name"] == refusal.details["api_name"]);
         let missing = module.missing(&values, own.is_none(), at).into_iter();
         let missing: Vec<Refusal> = missing.filter(|refusal| !refused(refusal)).collect();
         errors.extend(missing);
         errors.extend(module.duplicates(&values, own, at, &self.user_id));
-        if errors.is_empty() {
-            Ok(values)
-        } else {
-            Err(combined(errors))
-        }
+        if errors.is_empty() { Ok(values) } else { Err(combined(errors)) }
     }
 
     pub(super) fn delete(&mut self, context: &mut Context<'_>) -> Answer {
@@ -259,12 +196,7 @@ impl Crm {
             (None, Some(ids)) if !ids.is_empty() => ids.split(',').map(str::to_owned).collect(),
             _ => {
                 let details = json!({ "param_name": "ids" });
-                return Refusal::new(
-                    "REQUIRED_PARAM_MISSING",
-                    "One of the expected parameter is missing",
-                    details,
-                )
-                .answer(400);
+                return Refusal::new("REQUIRED_PARAM_MISSING", "One of the expected parameter is missing", details).answer(400);
             }
         };
         if ids.len() > MOST_RECORDS {
@@ -283,10 +215,7 @@ impl Crm {
                 }));
             } else {
                 failed += 1;
-                results.push(
-                    Refusal::new("INVALID_DATA", "record not deleted", json!({ "id": id }))
-                        .to_json(),
-                );
+                results.push(Refusal::new("INVALID_DATA", "record not deleted", json!({ "id": id })).to_json());
             }
         }
         let status = match failed {
@@ -308,12 +237,7 @@ impl Crm {
             Some(Value::Array(records)) if !records.is_empty() => records,
             None => {
                 let details = json!({ "api_name": "data", "json_path": "$.data" });
-                return Err(Refusal::new(
-                    "MANDATORY_NOT_FOUND",
-                    "required field not found",
-                    details,
-                )
-                .answer(400));
+                return Err(Refusal::new("MANDATORY_NOT_FOUND", "required field not found", details).answer(400));
             }
             Some(_) => {
                 let details = json!({ "expected_data_type": "jsonarray", "api_name": "data" });
@@ -327,19 +251,10 @@ impl Crm {
             None => None,
             Some(text) => Some(parse_time(text).ok_or_else(|| {
                 let details = json!({ "header": "If-Unmodified-Since" });
-                Refusal::new(
-                    "INVALID_DATA",
-                    "the header given seems to be invalid",
-                    details,
-                )
-                .answer(400)
+                Refusal::new("INVALID_DATA", "the header given seems to be invalid", details).answer(400)
             })?),
         };
-        Ok(Body {
-            records,
-            unmodified_since,
-            duplicate_check_fields: body.remove("duplicate_check_fields"),
-        })
+        Ok(Body { records, unmodified_since, duplicate_check_fields: body.remove("duplicate_check_fields") })
     }
 }
 
@@ -359,11 +274,7 @@ fn id_of(record: &Values) -> Option<String> {
 }
 
 fn no_record(id: &str) -> Refusal {
-    Refusal::new(
-        "INVALID_DATA",
-        "the id given seems to be invalid",
-        json!({ "id": id, "api_name": "id" }),
-    )
+    Refusal::new("INVALID_DATA", "the id given seems to be invalid", json!({ "id": id, "api_name": "id" }))
 }
 
 fn limit_exceeded(what: &str) -> Answer {
@@ -375,15 +286,7 @@ fn limit_exceeded(what: &str) -> Answer {
 fn scripted(record: &Values, context: &mut Context<'_>) -> Option<Refusal> {
     let module = context.captures.first().map_or("", String::as_str);
     let fault = context.faults.record_error(module, record, context.ids)?;
-    let code = fault
-        .code
-        .as_ref()
-        .and_then(Value::as_str)
-        .unwrap_or("INVALID_DATA");
+    let code = fault.code.as_ref().and_then(Value::as_str).unwrap_or("INVALID_DATA");
     let message = fault.message.as_deref().unwrap_or("invalid data");
-    Some(Refusal::new(
-        code,
-        message,
-        json!({ "api_name": fault.field }),
-    ))
+    Some(Refusal::new(code, message, json!({ "api_name": fault.field })))
 }

@@ -16,23 +16,14 @@ fn invoice(customer: &str, number: &str, price: Value) -> Value {
 
 /// A product and the plan `gold` of 50 a month.
 async fn plan(world: &World) -> String {
-    let (_, product) = world
-        .post("/billing/v1/products", json!({ "name": "Tower" }))
-        .await;
-    let product = product["product"]["product_id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    let (_, product) = world.post("/billing/v1/products", json!({ "name": "Tower" })).await;
+    let product = product["product"]["product_id"].as_str().unwrap().to_owned();
     let body = json!({
         "plan_code": "gold", "name": "Gold", "recurring_price": 50, "interval": 1, "interval_unit": "months",
         "product_id": product
     });
     let (status, body) = world.post("/billing/v1/plans", body).await;
-    assert_eq!(
-        (status, &body["plan"]["status"]),
-        (201, &json!("active")),
-        "{body}"
-    );
+    assert_eq!((status, &body["plan"]["status"]), (201, &json!("active")), "{body}");
     product
 }
 
@@ -47,33 +38,14 @@ async fn a_customer_is_answered_in_zohos_envelope() {
     assert_eq!((status, &body["code"]), (201, &json!(0)));
     let customer = &body["customer"];
     let id = customer["customer_id"].as_str().expect("ids are strings");
-    assert!(
-        (15..=19).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_digit()),
-        "{id}"
-    );
+    assert!((15..=19).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_digit()), "{id}");
     assert_eq!(customer["phone"], "5551234");
-    assert_eq!(
-        customer["custom_field_hash"]["cf_sluice_key"],
-        "customers:1"
-    );
-    assert!(
-        customer["created_time"]
-            .as_str()
-            .unwrap()
-            .ends_with("-0400"),
-        "{customer}"
-    );
+    assert_eq!(customer["custom_field_hash"]["cf_sluice_key"], "customers:1");
+    assert!(customer["created_time"].as_str().unwrap().ends_with("-0400"), "{customer}");
     assert_eq!(customer.get("nonsense"), None);
-    assert_eq!(
-        world.stats().await["ignored_fields"]["customers.nonsense"],
-        1
-    );
+    assert_eq!(world.stats().await["ignored_fields"]["customers.nonsense"], 1);
     let (_, list) = world.get("/billing/v1/customers").await;
-    assert_eq!(
-        list["customers"][0].get("custom_fields"),
-        None,
-        "list rows are partial"
-    );
+    assert_eq!(list["customers"][0].get("custom_fields"), None, "list rows are partial");
     assert_eq!(list["page_context"]["per_page"], 200);
 }
 
@@ -91,22 +63,12 @@ async fn refusals_name_the_field() {
         let mut body = good.clone();
         body[field] = value;
         let (got, answer) = world.post("/billing/v1/customers", body).await;
-        assert_eq!(
-            (got, &answer["code"]),
-            (status, &json!(code)),
-            "{field}: {answer}"
-        );
-        assert!(
-            answer["message"].as_str().unwrap().contains(field),
-            "{answer}"
-        );
+        assert_eq!((got, &answer["code"]), (status, &json!(code)), "{field}: {answer}");
+        assert!(answer["message"].as_str().unwrap().contains(field), "{answer}");
     }
     let mut body = good;
     body["custom_fields"] = json!([{ "api_name": "cf_other", "value": 1 }]);
-    assert_eq!(
-        world.post("/billing/v1/customers", body).await.1["message"],
-        "Invalid value passed for cf_other"
-    );
+    assert_eq!(world.post("/billing/v1/customers", body).await.1["message"], "Invalid value passed for cf_other");
     assert_eq!(world.records("billing", "customers").await.len(), 0);
 }
 
@@ -114,20 +76,9 @@ async fn refusals_name_the_field() {
 async fn an_update_keeps_what_it_does_not_name() {
     let world = World::new("").await;
     let id = world.customer("Acme").await;
-    let (status, body) = world
-        .put(
-            &format!("/billing/v1/customers/{id}"),
-            json!({ "notes": "n" }),
-        )
-        .await;
+    let (status, body) = world.put(&format!("/billing/v1/customers/{id}"), json!({ "notes": "n" })).await;
     assert_eq!(status, 200);
-    assert_eq!(
-        (
-            &body["customer"]["display_name"],
-            &body["customer"]["notes"]
-        ),
-        (&json!("Acme"), &json!("n"))
-    );
+    assert_eq!((&body["customer"]["display_name"], &body["customer"]["notes"]), (&json!("Acme"), &json!("n")));
     let (status, body) = world.get("/billing/v1/customers/460000000000000001").await;
     assert_eq!((status, &body["code"]), (404, &json!(1002)));
 }
@@ -139,18 +90,9 @@ async fn a_subscription_needs_its_plan_and_its_customer_and_can_be_cancelled() {
     let customer = world.customer("Acme").await;
     let path = "/billing/v1/subscriptions";
     let body = |plan: &str, customer: Value| json!({ "plan": { "plan_code": plan }, "customer_id": customer });
-    assert_eq!(
-        world.post(path, body("none", json!(customer))).await.1["message"],
-        "Plan does not exist."
-    );
-    assert_eq!(
-        world.post(path, body("gold", json!("1"))).await.1["code"],
-        1002
-    );
-    assert_eq!(
-        world.post(path, json!({ "customer_id": customer })).await.1["code"],
-        6
-    );
+    assert_eq!(world.post(path, body("none", json!(customer))).await.1["message"], "Plan does not exist.");
+    assert_eq!(world.post(path, body("gold", json!("1"))).await.1["code"], 1002);
+    assert_eq!(world.post(path, json!({ "customer_id": customer })).await.1["code"], 6);
     let as_number: u64 = customer.parse().unwrap();
     let (status, live) = world.post(path, body("gold", json!(as_number))).await;
     assert_eq!(status, 201, "ids are taken as numbers too: {live}");
@@ -159,25 +101,13 @@ async fn a_subscription_needs_its_plan_and_its_customer_and_can_be_cancelled() {
     let mut later = body("gold", json!(customer));
     later["starts_at"] = "2999-01-01".into();
     later["reference_id"] = "subscriptions:7".into();
-    assert_eq!(
-        world.post(path, later).await.1["subscription"]["status"],
-        "future"
-    );
-    let (_, found) = world
-        .get(&format!("{path}?reference_contains=subscriptions:7"))
-        .await;
+    assert_eq!(world.post(path, later).await.1["subscription"]["status"], "future");
+    let (_, found) = world.get(&format!("{path}?reference_contains=subscriptions:7")).await;
     assert_eq!(found["subscriptions"].as_array().map(Vec::len), Some(1));
     let id = live["subscription"]["subscription_id"].as_str().unwrap();
-    let (_, ending) = world
-        .post(&format!("{path}/{id}/cancel?cancel_at_end=true"), json!({}))
-        .await;
+    let (_, ending) = world.post(&format!("{path}/{id}/cancel?cancel_at_end=true"), json!({})).await;
     assert_eq!(ending["subscription"]["status"], "non_renewing");
-    let (_, ended) = world
-        .post(
-            &format!("{path}/{id}/cancel?cancel_at_end=false"),
-            json!({}),
-        )
-        .await;
+    let (_, ended) = world.post(&format!("{path}/{id}/cancel?cancel_at_end=false"), json!({})).await;
     assert_eq!(ended["subscription"]["status"], "cancelled");
 }
 
@@ -185,34 +115,18 @@ async fn a_subscription_needs_its_plan_and_its_customer_and_can_be_cancelled() {
 async fn an_own_invoice_number_cannot_be_taken_twice() {
     let world = World::new("").await;
     let customer = world.customer("Acme").await;
-    let (status, first) = world
-        .post(INVOICES, invoice(&customer, "A-1", json!(10)))
-        .await;
-    assert_eq!(
-        (status, &first["invoice"]["total"]),
-        (201, &json!(20)),
-        "{first}"
-    );
-    let (status, again) = world
-        .post(INVOICES, invoice(&customer, "A-1", json!(10)))
-        .await;
+    let (status, first) = world.post(INVOICES, invoice(&customer, "A-1", json!(10))).await;
+    assert_eq!((status, &first["invoice"]["total"]), (201, &json!(20)), "{first}");
+    let (status, again) = world.post(INVOICES, invoice(&customer, "A-1", json!(10))).await;
     assert_eq!((status, &again["code"]), (400, &json!(1001)));
-    let (status, _) = world
-        .post("/billing/v1/invoices", invoice(&customer, "A-2", json!(10)))
-        .await;
+    let (status, _) = world.post("/billing/v1/invoices", invoice(&customer, "A-2", json!(10))).await;
     assert_eq!(status, 400, "an own number needs the flag");
     let mut automatic = invoice(&customer, "", json!(10));
     automatic.as_object_mut().unwrap().remove("invoice_number");
-    assert_eq!(
-        world.post(INVOICES, automatic.clone()).await.1["code"],
-        6,
-        "the flag needs a number"
-    );
+    assert_eq!(world.post(INVOICES, automatic.clone()).await.1["code"], 6, "the flag needs a number");
     let (_, automatic) = world.post("/billing/v1/invoices", automatic).await;
     assert_eq!(automatic["invoice"]["invoice_number"], "INV-000001");
-    let (_, list) = world
-        .get(&format!("/billing/v1/invoices?customer_id={customer}"))
-        .await;
+    let (_, list) = world.get(&format!("/billing/v1/invoices?customer_id={customer}")).await;
     assert_eq!(list["invoices"][1]["number"], "A-1");
     assert_eq!(world.records("billing", "invoices").await.len(), 2);
 }
@@ -221,103 +135,50 @@ async fn an_own_invoice_number_cannot_be_taken_twice() {
 async fn payments_settle_invoices_exactly_and_never_over() {
     let world = World::new("").await;
     let customer = world.customer("Acme").await;
-    let (_, made) = world
-        .post(INVOICES, invoice(&customer, "A-1", json!(10.05)))
-        .await;
+    let (_, made) = world.post(INVOICES, invoice(&customer, "A-1", json!(10.05))).await;
     let id = made["invoice"]["invoice_id"].as_str().unwrap().to_owned();
-    assert_eq!(
-        (&made["invoice"]["status"], &made["invoice"]["balance"]),
-        (&json!("draft"), &json!(20.1))
-    );
+    assert_eq!((&made["invoice"]["status"], &made["invoice"]["balance"]), (&json!("draft"), &json!(20.1)));
     let pay = |amount: Value, applied: Value| {
         json!({
             "customer_id": customer, "payment_mode": "cash", "amount": amount, "reference_number": "payments:1",
             "invoices": [{ "invoice_id": id, "amount_applied": applied }]
         })
     };
-    for (amount, applied) in [
-        (json!(30), json!(20.11)),
-        (json!(5), json!(6)),
-        (json!(0), json!(0)),
-    ] {
-        let (status, body) = world
-            .post("/billing/v1/payments", pay(amount, applied))
-            .await;
+    for (amount, applied) in [(json!(30), json!(20.11)), (json!(5), json!(6)), (json!(0), json!(0))] {
+        let (status, body) = world.post("/billing/v1/payments", pay(amount, applied)).await;
         assert_eq!((status, &body["code"]), (400, &json!(4)), "{body}");
     }
-    let (status, part) = world
-        .post("/billing/v1/payments", pay(json!(10), json!(10)))
-        .await;
-    assert_eq!(
-        (status, &part["payment"]["status"]),
-        (201, &json!("success"))
-    );
-    let status_of = async || {
-        world.get(&format!("/billing/v1/invoices/{id}")).await.1["invoice"]["status"].clone()
-    };
+    let (status, part) = world.post("/billing/v1/payments", pay(json!(10), json!(10))).await;
+    assert_eq!((status, &part["payment"]["status"]), (201, &json!("success")));
+    let status_of = async || world.get(&format!("/billing/v1/invoices/{id}")).await.1["invoice"]["status"].clone();
     assert_eq!(status_of().await, "partially_paid");
-    world
-        .post("/billing/v1/payments", pay(json!(10.1), json!(10.1)))
-        .await;
+    world.post("/billing/v1/payments", pay(json!(10.1), json!(10.1))).await;
     assert_eq!(status_of().await, "paid");
-    let (status, _) = world
-        .post(&format!("/billing/v1/invoices/{id}/void"), json!({}))
-        .await;
+    let (status, _) = world.post(&format!("/billing/v1/invoices/{id}/void"), json!({})).await;
     assert_eq!(status, 400, "a paid invoice cannot be voided");
-    let (_, found) = world
-        .get(&format!(
-            "/billing/v1/transactions?customer_id={customer}&filter_by=TransactionType.PAYMENT"
-        ))
-        .await;
+    let (_, found) = world.get(&format!("/billing/v1/transactions?customer_id={customer}&filter_by=TransactionType.PAYMENT")).await;
     assert_eq!(found["transactions"].as_array().map(Vec::len), Some(2));
     let payment = part["payment"]["payment_id"].as_str().unwrap();
-    assert!(
-        found["transactions"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .any(|row| row["transaction_id"] == payment)
-    );
-    assert_eq!(
-        world.get("/billing/v1/payments").await.0,
-        404,
-        "payments have no list"
-    );
-    world
-        .delete(&format!("/billing/v1/payments/{payment}"))
-        .await;
-    assert_eq!(
-        status_of().await,
-        "partially_paid",
-        "a deleted payment opens the invoice again"
-    );
+    assert!(found["transactions"].as_array().unwrap().iter().any(|row| row["transaction_id"] == payment));
+    assert_eq!(world.get("/billing/v1/payments").await.0, 404, "payments have no list");
+    world.delete(&format!("/billing/v1/payments/{payment}")).await;
+    assert_eq!(status_of().await, "partially_paid", "a deleted payment opens the invoice again");
 }
 
 #[tokio::test]
 async fn an_updated_payment_replaces_its_shares_or_changes_nothing() {
     let world = World::new("").await;
     let customer = world.customer("Acme").await;
-    let (_, made) = world
-        .post(INVOICES, invoice(&customer, "A-1", json!(10)))
-        .await;
+    let (_, made) = world.post(INVOICES, invoice(&customer, "A-1", json!(10))).await;
     let invoice_id = made["invoice"]["invoice_id"].as_str().unwrap().to_owned();
     let shares = |applied: i64| json!([{ "invoice_id": invoice_id, "amount_applied": applied }]);
     let body = json!({ "customer_id": customer, "payment_mode": "cash", "amount": 20, "invoices": shares(15) });
     let (_, payment) = world.post("/billing/v1/payments", body).await;
-    let path = format!(
-        "/billing/v1/payments/{}",
-        payment["payment"]["payment_id"].as_str().unwrap()
-    );
-    assert_eq!(
-        world.put(&path, json!({ "invoices": shares(21) })).await.0,
-        400
-    );
+    let path = format!("/billing/v1/payments/{}", payment["payment"]["payment_id"].as_str().unwrap());
+    assert_eq!(world.put(&path, json!({ "invoices": shares(21) })).await.0, 400);
     let balance = async || world.records("billing", "invoices").await[0]["balance"].clone();
     assert_eq!(balance().await, 5, "refused: as before");
-    assert_eq!(
-        world.put(&path, json!({ "invoices": shares(20) })).await.0,
-        200
-    );
+    assert_eq!(world.put(&path, json!({ "invoices": shares(20) })).await.0, 200);
     assert_eq!(balance().await, 0);
 }
 
@@ -325,32 +186,12 @@ async fn an_updated_payment_replaces_its_shares_or_changes_nothing() {
 async fn a_void_invoice_keeps_its_balance_and_takes_no_payment() {
     let world = World::new("").await;
     let customer = world.customer("Acme").await;
-    let (_, made) = world
-        .post(INVOICES, invoice(&customer, "A-1", json!(10)))
-        .await;
+    let (_, made) = world.post(INVOICES, invoice(&customer, "A-1", json!(10))).await;
     let id = made["invoice"]["invoice_id"].as_str().unwrap();
-    assert_eq!(
-        world
-            .post(
-                &format!("/billing/v1/invoices/{id}/converttoopen"),
-                json!({})
-            )
-            .await
-            .0,
-        200
-    );
-    assert_eq!(
-        world
-            .post(&format!("/billing/v1/invoices/{id}/void"), json!({}))
-            .await
-            .0,
-        200
-    );
+    assert_eq!(world.post(&format!("/billing/v1/invoices/{id}/converttoopen"), json!({})).await.0, 200);
+    assert_eq!(world.post(&format!("/billing/v1/invoices/{id}/void"), json!({})).await.0, 200);
     let record = &world.records("billing", "invoices").await[0];
-    assert_eq!(
-        (&record["status"], &record["balance"]),
-        (&json!("void"), &json!(20))
-    );
+    assert_eq!((&record["status"], &record["balance"]), (&json!("void"), &json!(20)));
     let body = json!({
         "customer_id": customer, "payment_mode": "cash", "amount": 1,
         "invoices": [{ "invoice_id": id, "amount_applied": 1 }]
@@ -368,28 +209,10 @@ async fn an_invoice_line_names_a_product_that_exists() {
         body["invoice_items"] = json!([line]);
         body
     };
-    assert_eq!(
-        world
-            .post(INVOICES, with(json!({ "product_id": "7", "price": 1 })))
-            .await
-            .0,
-        404
-    );
-    assert_eq!(
-        world.post(INVOICES, with(json!({ "price": 1 }))).await.1["code"],
-        6
-    );
-    let (status, made) = world
-        .post(
-            INVOICES,
-            with(json!({ "product_id": product, "price": "1.10" })),
-        )
-        .await;
-    assert_eq!(
-        (status, &made["invoice"]["invoice_items"][0]["name"]),
-        (201, &json!("Tower")),
-        "{made}"
-    );
+    assert_eq!(world.post(INVOICES, with(json!({ "product_id": "7", "price": 1 }))).await.0, 404);
+    assert_eq!(world.post(INVOICES, with(json!({ "price": 1 }))).await.1["code"], 6);
+    let (status, made) = world.post(INVOICES, with(json!({ "product_id": product, "price": "1.10" }))).await;
+    assert_eq!((status, &made["invoice"]["invoice_items"][0]["name"]), (201, &json!("Tower")), "{made}");
     assert_eq!(made["invoice"]["total"], json!(1.1), "money is a number");
 }
 
@@ -397,19 +220,12 @@ async fn an_invoice_line_names_a_product_that_exists() {
 async fn events_tell_what_happened_with_a_payload_in_a_string() {
     let world = World::new("").await;
     let customer = world.customer("Acme").await;
-    world
-        .post(INVOICES, invoice(&customer, "A-1", json!(10)))
-        .await;
+    world.post(INVOICES, invoice(&customer, "A-1", json!(10))).await;
     let (_, list) = world.get("/billing/v1/events").await;
     let event = &list["events"][0];
     assert_eq!(event["event_type"], "invoice_created");
     assert_eq!(event.get("payload"), None, "list rows have no payload");
-    let (_, one) = world
-        .get(&format!(
-            "/billing/v1/events/{}",
-            event["event_id"].as_str().unwrap()
-        ))
-        .await;
+    let (_, one) = world.get(&format!("/billing/v1/events/{}", event["event_id"].as_str().unwrap())).await;
     let payload: Value = serde_json::from_str(one["event"]["payload"].as_str().unwrap()).unwrap();
     assert_eq!(payload["invoice"]["invoice_number"], "A-1");
 }
@@ -423,44 +239,19 @@ async fn lists_come_in_pages() {
     let (_, first) = world.get("/billing/v1/customers?page=1&per_page=2").await;
     let (_, second) = world.get("/billing/v1/customers?page=2&per_page=2").await;
     let rows = |page: &Value| page["customers"].as_array().unwrap().len();
-    assert_eq!(
-        (rows(&first), &first["page_context"]["has_more_page"]),
-        (2, &json!(true))
-    );
-    assert_eq!(
-        (rows(&second), &second["page_context"]["has_more_page"]),
-        (1, &json!(false))
-    );
+    assert_eq!((rows(&first), &first["page_context"]["has_more_page"]), (2, &json!(true)));
+    assert_eq!((rows(&second), &second["page_context"]["has_more_page"]), (1, &json!(false)));
 }
 
 #[tokio::test]
 async fn the_organisation_must_be_named_and_known() {
     let world = World::new("[finance]\norganizations = [\"60000000001\"]").await;
     assert_eq!(world.get("/billing/v1/customers").await.0, 200);
-    let other = world
-        .http
-        .get(format!("{}/billing/v1/customers", world.url));
-    let mut sent = world
-        .request(Method::GET, "/billing/v1/customers")
-        .build()
-        .unwrap();
-    sent.headers_mut().insert(
-        "X-com-zoho-subscriptions-organizationid",
-        "1".parse().unwrap(),
-    );
-    let body: Value = world
-        .http
-        .execute(sent)
-        .await
-        .unwrap()
-        .json()
-        .await
-        .unwrap();
+    let other = world.http.get(format!("{}/billing/v1/customers", world.url));
+    let mut sent = world.request(Method::GET, "/billing/v1/customers").build().unwrap();
+    sent.headers_mut().insert("X-com-zoho-subscriptions-organizationid", "1".parse().unwrap());
+    let body: Value = world.http.execute(sent).await.unwrap().json().await.unwrap();
     assert_eq!(body["code"], 6041);
     let (status, body) = crate::world::taken(other.send().await.unwrap()).await;
-    assert_eq!(
-        (status, &body["code"]),
-        (401, &json!(14)),
-        "without a token"
-    );
+    assert_eq!((status, &body["code"]), (401, &json!(14)), "without a token");
 }

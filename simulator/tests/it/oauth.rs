@@ -15,34 +15,16 @@ async fn every_wrong_credential_is_named_with_status_200() {
     let good = &world.credentials;
     let all = |id: &'static str, secret: &'static str, token: &'static str| {
         let pick = |given: &'static str, true_one: &str| {
-            if given.is_empty() {
-                true_one.to_owned()
-            } else {
-                given.to_owned()
-            }
+            if given.is_empty() { true_one.to_owned() } else { given.to_owned() }
         };
-        (
-            pick(id, &good.client_id),
-            pick(secret, &good.client_secret),
-            pick(token, &good.refresh_token),
-        )
+        (pick(id, &good.client_id), pick(secret, &good.client_secret), pick(token, &good.refresh_token))
     };
-    for (given, error) in [
-        (all("other", "", ""), "invalid_client"),
-        (all("", "other", ""), "invalid_client_secret"),
-        (all("", "", "other"), "invalid_code"),
-    ] {
+    for (given, error) in
+        [(all("other", "", ""), "invalid_client"), (all("", "other", ""), "invalid_client_secret"), (all("", "", "other"), "invalid_code")]
+    {
         let (id, secret, refresh) = given;
-        let parameters = [
-            ("grant_type", "refresh_token"),
-            ("client_id", &id),
-            ("client_secret", &secret),
-            ("refresh_token", &refresh),
-        ];
-        assert_eq!(
-            token(&world, &parameters).await,
-            (200, json!({ "error": error }))
-        );
+        let parameters = [("grant_type", "refresh_token"), ("client_id", &id), ("client_secret", &secret), ("refresh_token", &refresh)];
+        assert_eq!(token(&world, &parameters).await, (200, json!({ "error": error })));
     }
 }
 
@@ -54,12 +36,7 @@ async fn a_refresh_answers_an_access_token_and_never_a_refresh_token() {
     assert_eq!(answer["token_type"], "Bearer");
     assert_eq!(answer["api_domain"], world.url);
     assert_eq!(answer.get("refresh_token"), None);
-    let parts: Vec<usize> = answer["access_token"]
-        .as_str()
-        .unwrap()
-        .split('.')
-        .map(str::len)
-        .collect();
+    let parts: Vec<usize> = answer["access_token"].as_str().unwrap().split('.').map(str::len).collect();
     assert_eq!(parts, [4, 32, 32]);
 }
 
@@ -74,10 +51,7 @@ async fn parameters_are_taken_from_the_query_too() {
     let (_, body) = taken(world.http.post(url).send().await.unwrap()).await;
     assert!(body["access_token"].is_string(), "{body}");
     let (_, log) = world.get("/admin/log?product=oauth").await;
-    assert_eq!(
-        log["requests"][0]["query"], "(hidden)",
-        "secrets do not belong in a log"
-    );
+    assert_eq!(log["requests"][0]["query"], "(hidden)", "secrets do not belong in a log");
 }
 
 #[tokio::test]
@@ -91,10 +65,7 @@ async fn the_eleventh_token_of_a_window_is_denied_and_counted() {
     assert_eq!(denied["error"], "Access Denied");
     let other = world.post("/admin/oauth/refresh-tokens", json!({})).await.1;
     let other = world.mint(other["refresh_token"].as_str().unwrap()).await;
-    assert!(
-        other["access_token"].is_string(),
-        "the limit is per refresh token: {other}"
-    );
+    assert!(other["access_token"].is_string(), "the limit is per refresh token: {other}");
     let stats = world.stats().await;
     assert_eq!(stats["tokens"]["minted"], 11);
     assert_eq!(stats["tokens"]["most_in_window"], 10);
@@ -114,10 +85,7 @@ async fn the_sixteenth_live_token_ends_the_oldest() {
     assert_eq!(world.get("/crm/v8/org").await.0, 200, "15 live tokens");
     world.mint(&refresh).await;
     let (status, body) = world.get("/crm/v8/org").await;
-    assert_eq!(
-        (status, body["code"].as_str()),
-        (401, Some("INVALID_TOKEN"))
-    );
+    assert_eq!((status, body["code"].as_str()), (401, Some("INVALID_TOKEN")));
 }
 
 #[tokio::test]
@@ -143,10 +111,7 @@ async fn a_revoked_refresh_token_ends_its_access_tokens() {
     assert_eq!(world.post("/admin/oauth/revoke", json!({})).await.0, 200);
     let (status, body) = world.get("/billing/v1/customers").await;
     assert_eq!((status, &body["code"]), (401, &json!(14)));
-    assert_eq!(
-        world.mint(&world.credentials.refresh_token).await["error"],
-        "invalid_code"
-    );
+    assert_eq!(world.mint(&world.credentials.refresh_token).await["error"], "invalid_code");
 }
 
 #[tokio::test]
@@ -155,7 +120,5 @@ async fn a_token_lives_as_long_as_it_says_on_the_scaled_clock() {
     let answer = world.mint(&world.credentials.refresh_token).await;
     assert_eq!(answer["expires_in"], 0, "3600 seconds pass in 0.1");
     let expired = async { while world.get("/crm/v8/org").await.0 == 200 {} };
-    tokio::time::timeout(std::time::Duration::from_secs(5), expired)
-        .await
-        .unwrap();
+    tokio::time::timeout(std::time::Duration::from_secs(5), expired).await.unwrap();
 }

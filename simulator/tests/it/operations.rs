@@ -10,10 +10,7 @@ async fn an_unknown_address_is_refused_in_the_products_own_way_and_recorded() {
     let (status, body) = world.get("/billing/v1/payments").await;
     assert_eq!((status, &body["code"]), (404, &json!(5)));
     let (status, body) = world.get("/crm/v8/Contacts/1/Notes/2").await;
-    assert_eq!(
-        (status, &body["code"]),
-        (404, &json!("INVALID_URL_PATTERN"))
-    );
+    assert_eq!((status, &body["code"]), (404, &json!("INVALID_URL_PATTERN")));
     let stats = world.stats().await;
     assert_eq!(stats["violations"]["unknown_operation"], 2);
     assert_eq!(
@@ -28,16 +25,9 @@ async fn an_unknown_address_is_refused_in_the_products_own_way_and_recorded() {
 #[tokio::test]
 async fn an_unknown_query_parameter_is_recorded_with_its_operation() {
     let world = World::new("").await;
-    assert_eq!(
-        world.get("/billing/v1/customers?email=a&page=1").await.0,
-        200,
-        "Zoho ignores it"
-    );
+    assert_eq!(world.get("/billing/v1/customers?email=a&page=1").await.0, 200, "Zoho ignores it");
     let unknown = world.stats().await["unknown_parameters"].clone();
-    assert_eq!(
-        unknown,
-        json!([{ "method": "GET", "operation": "/billing/v1/customers", "parameter": "email", "count": 1 }])
-    );
+    assert_eq!(unknown, json!([{ "method": "GET", "operation": "/billing/v1/customers", "parameter": "email", "count": 1 }]));
 }
 
 #[tokio::test]
@@ -46,8 +36,5 @@ async fn a_run_that_keeps_to_the_table_leaves_no_violation() {
     world.customer("Acme").await;
     world.get("/crm/v8/settings/fields?module=Contacts").await;
     let stats = world.stats().await;
-    assert_eq!(
-        (&stats["violations"], &stats["unknown_operations"]),
-        (&json!({}), &json!([]))
-    );
+    assert_eq!((&stats["violations"], &stats["unknown_operations"]), (&json!({}), &json!([])));
 }

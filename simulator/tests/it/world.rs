@@ -21,10 +21,7 @@ impl World {
     pub(crate) async fn new(scenario: &str) -> Self {
         let mut world = Self::without_token(scenario).await;
         let answer = world.mint(&world.credentials.refresh_token.clone()).await;
-        world.token = answer["access_token"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned();
+        world.token = answer["access_token"].as_str().unwrap_or_default().to_owned();
         assert!(!world.token.is_empty(), "{answer}");
         world
     }
@@ -34,22 +31,13 @@ impl World {
         if scenario.latency_ms == Scenario::default().latency_ms {
             scenario.latency_ms = [0, 0];
         }
-        let config = Config {
-            listen: "127.0.0.1:0".parse().unwrap(),
-            scenario,
-        };
+        let config = Config { listen: "127.0.0.1:0".parse().unwrap(), scenario };
         let simulator = Simulator::bind(config).await.unwrap();
         let (url, credentials) = (simulator.url(), simulator.credentials());
         let stop = CancellationToken::new();
         tokio::spawn(simulator.serve(stop.clone()));
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self {
-            url,
-            credentials,
-            http,
-            token: String::new(),
-            _stop: stop.drop_guard(),
-        }
+        Self { url, credentials, http, token: String::new(), _stop: stop.drop_guard() }
     }
 
     pub(crate) async fn mint(&self, refresh_token: &str) -> Value {
@@ -60,15 +48,7 @@ impl World {
             ("refresh_token", refresh_token),
         ];
         let url = format!("{}/oauth/v2/token", self.url);
-        self.http
-            .post(url)
-            .form(&form)
-            .send()
-            .await
-            .unwrap()
-            .json()
-            .await
-            .unwrap()
+        self.http.post(url).form(&form).send().await.unwrap().json().await.unwrap()
     }
 
     /// A request with token and organisation, not yet sent. `path` begins with the product.
@@ -84,25 +64,11 @@ impl World {
     }
 
     pub(crate) async fn post(&self, path: &str, body: Value) -> (u16, Value) {
-        taken(
-            self.request(Method::POST, path)
-                .json(&body)
-                .send()
-                .await
-                .unwrap(),
-        )
-        .await
+        taken(self.request(Method::POST, path).json(&body).send().await.unwrap()).await
     }
 
     pub(crate) async fn put(&self, path: &str, body: Value) -> (u16, Value) {
-        taken(
-            self.request(Method::PUT, path)
-                .json(&body)
-                .send()
-                .await
-                .unwrap(),
-        )
-        .await
+        taken(self.request(Method::PUT, path).json(&body).send().await.unwrap()).await
     }
 
     pub(crate) async fn delete(&self, path: &str) -> (u16, Value) {
@@ -114,9 +80,7 @@ impl World {
     }
 
     pub(crate) async fn records(&self, product: &str, module: &str) -> Vec<Value> {
-        let (status, body) = self
-            .get(&format!("/admin/state?product={product}&module={module}"))
-            .await;
+        let (status, body) = self.get(&format!("/admin/state?product={product}&module={module}")).await;
         assert_eq!(status, 200, "{body}");
         body["records"].as_array().unwrap().clone()
     }

@@ -19,9 +19,9 @@ use sluice_sync::link;
 use tower::{Layer, Service};
 
 use crate::engine::Engine;
+use crate::local_write;
 use crate::outcome::{LATE_WRITE, halved};
 use crate::work::{Handled, Work, Writeback};
-use crate::local_write;
 
 #[derive(Debug, Clone)]
 pub(crate) struct SettleLayer(Arc<Engine>);
@@ -88,10 +88,14 @@ fn broken(engine: &Engine, work: &Work, error: &BoxDynError) -> Handled {
         let hold = (sent && work.batch.kind == "push").then(|| engine.request_timeout() + LATE_WRITE);
         let outcome = if sent && work.batch.kind == "call" && slot.args.as_ref().is_some_and(|a| a["method"] != "GET") {
             Outcome::Dead(Box::new(
-                Letter::new(Class::Unknown, format!("broke off while the request was under way: {error}")).hint("look in Zoho, then requeue or discard"),
+                Letter::new(Class::Unknown, format!("broke off while the request was under way: {error}"))
+                    .hint("look in Zoho, then requeue or discard"),
             ))
         } else if panicked && alone && slot.panics >= 1 {
-            Outcome::Dead(Box::new(Letter::new(Class::Panic, format!("twice, alone in its batch: {error}")).hint("this is a bug: please report it with this letter")))
+            Outcome::Dead(Box::new(
+                Letter::new(Class::Panic, format!("twice, alone in its batch: {error}"))
+                    .hint("this is a bug: please report it with this letter"),
+            ))
         } else if alone {
             let retry = Retry {
                 after: engine.policy.pause(slot.tries, None, &mut rand::rng()),
@@ -108,7 +112,11 @@ fn broken(engine: &Engine, work: &Work, error: &BoxDynError) -> Handled {
                 other => other,
             }
         };
-        Settlement { create: if sent { Create::Doubt } else { Create::None }, calls: work.calls.made(), ..Settlement::new(slot.id, outcome) }
+        Settlement {
+            create: if sent { Create::Doubt } else { Create::None },
+            calls: work.calls.made(),
+            ..Settlement::new(slot.id, outcome)
+        }
     });
     Handled { settlements: settlements.collect(), ..Handled::default() }
 }
@@ -247,7 +255,9 @@ fn log(work: &Work, handled: &Handled) {
         let key = work.batch.slots.iter().find(|s| s.id == settlement.slot).map_or("", |s| s.key.as_str());
         let sync = work.batch.sync.as_str();
         match &settlement.outcome {
-            Outcome::Dead(l) => tracing::warn!(sync, key, class = l.class.as_str(), code = l.code, field = l.field, message = l.message, "dead letter"),
+            Outcome::Dead(l) => {
+                tracing::warn!(sync, key, class = l.class.as_str(), code = l.code, field = l.field, message = l.message, "dead letter")
+            }
             Outcome::Retry(r) => tracing::info!(sync, key, message = r.message, counts = r.counts, "will be tried again"),
             Outcome::Done { .. } | Outcome::Continue { .. } | Outcome::Snooze { .. } | Outcome::Wait { .. } => {
                 tracing::debug!(sync, key, outcome = settlement.outcome.as_str(), "settled");

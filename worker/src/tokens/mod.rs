@@ -223,7 +223,10 @@ impl Tokens {
 /// When it cannot be encrypted, the database does not answer, or the connection is not published.
 pub async fn store_refresh_token(db: &Db, keys: &KeyRing, connection: &str, refresh_token: &SecretString) -> anyhow::Result<()> {
     let fingerprint = secrets::hash_token(refresh_token.expose_secret());
-    anyhow::ensure!(store::seeded(db, connection).await?.is_some(), "connection {connection} is not published yet; run `sluice attach` first");
+    anyhow::ensure!(
+        store::seeded(db, connection).await?.is_some(),
+        "connection {connection} is not published yet; run `sluice attach` first"
+    );
     let sealed = keys.encrypt(refresh_token, &fingerprint)?;
     let mut tx = db.begin().await?;
     store::seed(&mut tx, connection, &fingerprint, &sealed, false).await?;

@@ -97,7 +97,9 @@ pub(crate) async fn take_mint(db: impl PgExecutor<'_>, fingerprint: &str, timeou
 
 /// Gives back a place whose request never left.
 pub(crate) async fn return_mint(db: impl PgExecutor<'_>, fingerprint: &str, place: i16) -> Result<(), sqlx::Error> {
-    sqlx::query!("update sluice.mint set free_at = clock_timestamp() where fingerprint = $1 and place = $2", fingerprint, place).execute(db).await?;
+    sqlx::query!("update sluice.mint set free_at = clock_timestamp() where fingerprint = $1 and place = $2", fingerprint, place)
+        .execute(db)
+        .await?;
     Ok(())
 }
 
@@ -126,7 +128,13 @@ pub(crate) async fn refreshed(
 }
 
 /// Notes why a refresh failed and when to try again, and ends the lease.
-pub(crate) async fn refresh_failed(db: impl PgExecutor<'_>, fingerprint: &str, worker: &str, failure: &str, retry_in: Duration) -> Result<(), sqlx::Error> {
+pub(crate) async fn refresh_failed(
+    db: impl PgExecutor<'_>,
+    fingerprint: &str,
+    worker: &str,
+    failure: &str,
+    retry_in: Duration,
+) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "update sluice.credential set failure = $3, retry_at = clock_timestamp() + make_interval(secs => $4), refresh_until = '-infinity', updated_at = clock_timestamp()
          where fingerprint = $1 and refreshed_by = $2",
@@ -142,8 +150,12 @@ pub(crate) async fn refresh_failed(db: impl PgExecutor<'_>, fingerprint: &str, w
 
 /// Zoho refused the access token: it is dropped, if it is still the one that was used.
 pub(crate) async fn drop_access_token(db: impl PgExecutor<'_>, fingerprint: &str, used: &[u8]) -> Result<(), sqlx::Error> {
-    sqlx::query!("update sluice.credential set access_token = null, expires_at = null where fingerprint = $1 and access_token = $2", fingerprint, used)
-        .execute(db)
-        .await?;
+    sqlx::query!(
+        "update sluice.credential set access_token = null, expires_at = null where fingerprint = $1 and access_token = $2",
+        fingerprint,
+        used
+    )
+    .execute(db)
+    .await?;
     Ok(())
 }

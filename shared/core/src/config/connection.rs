@@ -52,9 +52,7 @@ impl Connection {
         match (own, product.is_finance()) {
             (Some(own), _) => (product.as_str(), own.clone()),
             (None, false) => (product.as_str(), Budget::default()),
-            (None, true) if finance.is_some_and(|finance| !finance.shared) => {
-                (product.as_str(), finance.cloned().unwrap_or_default())
-            }
+            (None, true) if finance.is_some_and(|finance| !finance.shared) => (product.as_str(), finance.cloned().unwrap_or_default()),
             (None, true) => ("finance", finance.cloned().unwrap_or_default()),
         }
     }
@@ -78,13 +76,7 @@ pub struct Budget {
 
 impl Default for Budget {
     fn default() -> Self {
-        Self {
-            per_minute: 100,
-            per_day: None,
-            in_flight: 10,
-            window_seconds: 60,
-            shared: true,
-        }
+        Self { per_minute: 100, per_day: None, in_flight: 10, window_seconds: 60, shared: true }
     }
 }
 

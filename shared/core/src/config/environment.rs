@@ -20,10 +20,7 @@ impl Environment {
         let path = folder.join(".env");
         let mut variables = BTreeMap::new();
         // The parser's error quotes the line, which may hold a secret; only its place in the file is said.
-        let unreadable = |reason: &str| Error::Unreadable {
-            path: path.clone(),
-            reason: reason.to_owned(),
-        };
+        let unreadable = |reason: &str| Error::Unreadable { path: path.clone(), reason: reason.to_owned() };
         match dotenvy::from_path_iter(&path) {
             Ok(lines) => {
                 for line in lines {
@@ -34,9 +31,7 @@ impl Environment {
             Err(error) if error.not_found() => {}
             Err(error) => return Err(unreadable(&place_of(&error))),
         }
-        variables.extend(std::env::vars_os().filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        }));
+        variables.extend(std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))));
         Ok(Self(variables))
     }
 
@@ -48,12 +43,7 @@ impl Environment {
 
 impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Environment {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(variables: I) -> Self {
-        Self(
-            variables
-                .into_iter()
-                .map(|(name, value)| (name.into(), value.into()))
-                .collect(),
-        )
+        Self(variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
     }
 }
 

@@ -120,10 +120,7 @@ pub fn segments(name: &str) -> impl Iterator<Item = &str> {
 impl Field {
     /// A plain column, as `"name"` in the file.
     pub fn column(name: impl Into<String>) -> Self {
-        Self::Column(ColumnField {
-            column: name.into(),
-            ..ColumnField::default()
-        })
+        Self::Column(ColumnField { column: name.into(), ..ColumnField::default() })
     }
 
     /// Whether Zoho's value can be written back into a column.
@@ -138,12 +135,7 @@ impl Field {
     pub fn refs(&self) -> Vec<&str> {
         match self {
             Self::Ref(field) => vec![&field.sync],
-            Self::List(list) => list
-                .item
-                .values()
-                .chain(list.or_else.values())
-                .flat_map(Self::refs)
-                .collect(),
+            Self::List(list) => list.item.values().chain(list.or_else.values()).flat_map(Self::refs).collect(),
             Self::Column(_) | Self::Sql(_) | Self::Value(_) => Vec::new(),
         }
     }
@@ -193,151 +185,60 @@ const FORMS: &str = "write \"column\", { column = … }, { sql = … }, { value 
 
 impl Table {
     fn into_field(self) -> Result<Field, String> {
-        let forms = [
-            self.each.is_some(),
-            self.reference.is_some(),
-            self.sql.is_some(),
-            self.value.is_some(),
-        ];
+        let forms = [self.each.is_some(), self.reference.is_some(), self.sql.is_some(), self.value.is_some()];
         let chosen = forms.iter().filter(|present| **present).count();
         let column_alone = chosen == 0 && self.column.is_some();
-        if chosen > 1
-            || (chosen == 0 && !column_alone)
-            || (self.column.is_some() && !column_alone && self.reference.is_none())
-        {
+        if chosen > 1 || (chosen == 0 && !column_alone) || (self.column.is_some() && !column_alone && self.reference.is_none()) {
             return Err(format!("a field comes from exactly one place: {FORMS}"));
         }
         self.refuse_keys_of_other_forms(column_alone)?;
         let (owner, conflict, repair) = (self.owner, self.conflict, self.repair);
         if let Some(each) = self.each {
             if self.item.is_empty() {
-                return Err(
-                    "a list needs `item`: the object to make of each row of `each`".to_owned(),
-                );
+                return Err("a list needs `item`: the object to make of each row of `each`".to_owned());
             }
-            return Ok(Field::List(ListField {
-                each,
-                item: self.item,
-                or_else: self.or_else,
-            }));
+            return Ok(Field::List(ListField { each, item: self.item, or_else: self.or_else }));
         }
         match (self.reference, self.sql, self.value, self.column) {
-            (Some(sync), _, _, Some(column)) => Ok(Field::Ref(RefField {
-                sync,
-                column,
-                owner,
-                conflict,
-                repair,
-            })),
-            (Some(_), _, _, None) => Err(
-                "`ref` needs `column`: the local column that holds the other record's key"
-                    .to_owned(),
-            ),
+            (Some(sync), _, _, Some(column)) => Ok(Field::Ref(RefField { sync, column, owner, conflict, repair })),
+            (Some(_), _, _, None) => Err("`ref` needs `column`: the local column that holds the other record's key".to_owned()),
             (None, Some(sql), _, _) => Ok(Field::Sql(sql)),
             (None, None, Some(value), _) => Ok(Field::Value(value)),
-            (None, None, None, column) => Ok(Field::Column(ColumnField {
-                column: column.unwrap_or_default(),
-                owner,
-                conflict,
-                repair,
-                values: self.values,
-            })),
+            (None, None, None, column) => {
+                Ok(Field::Column(ColumnField { column: column.unwrap_or_default(), owner, conflict, repair, values: self.values }))
+            }
         }
     }
 
     fn refuse_keys_of_other_forms(&self, column_alone: bool) -> Result<(), String> {
         let pulled = column_alone || self.reference.is_some();
         let misplaced = [
-            (
-                !self.item.is_empty() && self.each.is_none(),
-                "`item` belongs to a list; give `each` too",
-            ),
-            (
-                !self.or_else.is_empty() && self.each.is_none(),
-                "`or_else` belongs to a list; give `each` too",
-            ),
-            (
-                !self.values.is_empty() && !column_alone,
-                "`values` belongs to a column; elsewhere translate in the SQL",
-            ),
-            (
-                self.owner.is_some() && !pulled,
-                "`owner` belongs to a column or a ref; everything else is pushed only",
-            ),
-            (
-                self.conflict.is_some() && !pulled,
-                "`conflict` belongs to a column or a ref; everything else is pushed only",
-            ),
-            (
-                self.repair && self.owner.is_none(),
-                "`repair` says what to do with edits of the side that is not `owner`; give `owner` too",
-            ),
+            (!self.item.is_empty() && self.each.is_none(), "`item` belongs to a list; give `each` too"),
+            (!self.or_else.is_empty() && self.each.is_none(), "`or_else` belongs to a list; give `each` too"),
+            (!self.values.is_empty() && !column_alone, "`values` belongs to a column; elsewhere translate in the SQL"),
+            (self.owner.is_some() && !pulled, "`owner` belongs to a column or a ref; everything else is pushed only"),
+            (self.conflict.is_some() && !pulled, "`conflict` belongs to a column or a ref; everything else is pushed only"),
+            (self.repair && self.owner.is_none(), "`repair` says what to do with edits of the side that is not `owner`; give `owner` too"),
         ];
-        misplaced
-            .iter()
-            .find(|(wrong, _)| *wrong)
-            .map_or(Ok(()), |(_, message)| Err((*message).to_owned()))
+        misplaced.iter().find(|(wrong, _)| *wrong).map_or(Ok(()), |(_, message)| Err((*message).to_owned()))
     }
 }
 
 impl Serialize for Field {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let table = match self.clone() {
-            Self::Column(field)
-                if field
-                    == (ColumnField {
-                        column: field.column.clone(),
-                        ..ColumnField::default()
-                    }) =>
-            {
+            Self::Column(field) if field == (ColumnField { column: field.column.clone(), ..ColumnField::default() }) => {
                 return serializer.serialize_str(&field.column);
             }
-            Self::Column(ColumnField {
-                column,
-                owner,
-                conflict,
-                repair,
-                values,
-            }) => Table {
-                column: Some(column),
-                owner,
-                conflict,
-                repair,
-                values,
-                ..Table::default()
-            },
-            Self::Sql(sql) => Table {
-                sql: Some(sql),
-                ..Table::default()
-            },
-            Self::Value(value) => Table {
-                value: Some(value),
-                ..Table::default()
-            },
-            Self::Ref(RefField {
-                sync,
-                column,
-                owner,
-                conflict,
-                repair,
-            }) => Table {
-                reference: Some(sync),
-                column: Some(column),
-                owner,
-                conflict,
-                repair,
-                ..Table::default()
-            },
-            Self::List(ListField {
-                each,
-                item,
-                or_else,
-            }) => Table {
-                each: Some(each),
-                item,
-                or_else,
-                ..Table::default()
-            },
+            Self::Column(ColumnField { column, owner, conflict, repair, values }) => {
+                Table { column: Some(column), owner, conflict, repair, values, ..Table::default() }
+            }
+            Self::Sql(sql) => Table { sql: Some(sql), ..Table::default() },
+            Self::Value(value) => Table { value: Some(value), ..Table::default() },
+            Self::Ref(RefField { sync, column, owner, conflict, repair }) => {
+                Table { reference: Some(sync), column: Some(column), owner, conflict, repair, ..Table::default() }
+            }
+            Self::List(ListField { each, item, or_else }) => Table { each: Some(each), item, or_else, ..Table::default() },
         };
         table.serialize(serializer)
     }
@@ -363,9 +264,7 @@ impl<'de> Visitor<'de> for FieldVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Field, A::Error> {
-        Table::deserialize(MapAccessDeserializer::new(map))?
-            .into_field()
-            .map_err(de::Error::custom)
+        Table::deserialize(MapAccessDeserializer::new(map))?.into_field().map_err(de::Error::custom)
     }
 }
 
@@ -395,20 +294,14 @@ impl Serialize for Meanings {
 impl<'de> Deserialize<'de> for Meanings {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match Value::deserialize(deserializer)? {
-            Value::Array(several) if several.is_empty() => Err(de::Error::custom(
-                "an empty list says nothing; name at least the value to send",
-            )),
-            Value::Array(several)
-                if several.iter().any(|one| one.is_array() || one.is_object()) =>
-            {
-                Err(de::Error::custom(
-                    "expected texts, numbers or booleans in the list",
-                ))
+            Value::Array(several) if several.is_empty() => {
+                Err(de::Error::custom("an empty list says nothing; name at least the value to send"))
+            }
+            Value::Array(several) if several.iter().any(|one| one.is_array() || one.is_object()) => {
+                Err(de::Error::custom("expected texts, numbers or booleans in the list"))
             }
             Value::Array(several) => Ok(Self(several)),
-            Value::Object(_) => Err(de::Error::custom(
-                "expected a text, a number, a boolean, or a list of them",
-            )),
+            Value::Object(_) => Err(de::Error::custom("expected a text, a number, a boolean, or a list of them")),
             one => Ok(Self(vec![one])),
         }
     }

@@ -30,9 +30,7 @@ impl fmt::Display for Finding {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No file was named and none lies in the folder or above it.
-    #[error(
-        "no sluice.toml in {from} or above it; write one (sluice.example.toml is a start) or name it with --config"
-    )]
+    #[error("no sluice.toml in {from} or above it; write one (sluice.example.toml is a start) or name it with --config")]
     NotFound {
         /// Where the search began.
         from: PathBuf,
@@ -57,10 +55,7 @@ pub enum Error {
 
 fn list(file: &str, findings: &[Finding]) -> String {
     let count = findings.len();
-    let mut text = format!(
-        "{file} has {count} mistake{}:",
-        if count == 1 { "" } else { "s" }
-    );
+    let mut text = format!("{file} has {count} mistake{}:", if count == 1 { "" } else { "s" });
     for finding in findings {
         text.push_str(&format!("\n  {finding}"));
     }

@@ -82,17 +82,12 @@ impl Config {
         let file = match explicit {
             Some(file) => file.to_owned(),
             None => {
-                let from =
-                    std::env::current_dir().map_err(|error| unreadable(Path::new("."), &error))?;
+                let from = std::env::current_dir().map_err(|error| unreadable(Path::new("."), &error))?;
                 find(&from).ok_or(Error::NotFound { from })?
             }
         };
         let text = std::fs::read_to_string(&file).map_err(|error| unreadable(&file, &error))?;
-        let mut config = Self::parse_named(
-            &file.display().to_string(),
-            &text,
-            &Environment::beside(folder_of(&file))?,
-        )?;
+        let mut config = Self::parse_named(&file.display().to_string(), &text, &Environment::beside(folder_of(&file))?)?;
         config.file = Some(file);
         Ok(config)
     }
@@ -119,15 +114,12 @@ impl Config {
 
     /// The effective configuration with secrets masked, as JSON.
     pub fn to_masked_json(&self) -> serde_json::Value {
-        serde_json::to_value(self).unwrap_or_else(|_| {
-            unreachable!("a configuration is text, numbers, lists and maps with text keys")
-        })
+        serde_json::to_value(self).unwrap_or_else(|_| unreachable!("a configuration is text, numbers, lists and maps with text keys"))
     }
 
     /// The effective configuration with secrets masked, as it would stand in the file.
     pub fn to_masked_toml(&self) -> String {
-        let value =
-            to_toml(self.to_masked_json()).unwrap_or(toml::Value::Table(toml::Table::new()));
+        let value = to_toml(self.to_masked_json()).unwrap_or(toml::Value::Table(toml::Table::new()));
         toml::to_string_pretty(&value).unwrap_or_else(|_| unreachable!("made of TOML's own values"))
     }
 
@@ -143,13 +135,8 @@ impl Config {
         match config {
             Some(config) if source.findings.is_empty() => Ok(config),
             _ => {
-                source
-                    .findings
-                    .sort_by_key(|finding| finding.line.unwrap_or(usize::MAX));
-                Err(Error::Invalid {
-                    file: file.to_owned(),
-                    findings: source.findings,
-                })
+                source.findings.sort_by_key(|finding| finding.line.unwrap_or(usize::MAX));
+                Err(Error::Invalid { file: file.to_owned(), findings: source.findings })
             }
         }
     }
@@ -159,33 +146,12 @@ impl Config {
         for (name, sync) in &mut self.syncs {
             sync.name.clone_from(name);
         }
-        let variable = |name: &str| {
-            environment
-                .get(name)
-                .filter(|value| !value.is_empty())
-                .map(secrecy::SecretString::from)
-        };
-        self.database.url = self
-            .database
-            .url
-            .take()
-            .or_else(|| variable("DATABASE_URL"));
+        let variable = |name: &str| environment.get(name).filter(|value| !value.is_empty()).map(secrecy::SecretString::from);
+        self.database.url = self.database.url.take().or_else(|| variable("DATABASE_URL"));
         self.security.key = self.security.key.take().or_else(|| variable("SLUICE_KEY"));
-        self.http.read_token = self
-            .http
-            .read_token
-            .take()
-            .filter(|token| !secrecy::ExposeSecret::expose_secret(token).is_empty());
-        self.log.file = self
-            .log
-            .file
-            .take()
-            .filter(|file| !file.as_os_str().is_empty());
-        let optional_texts = self
-            .alerts
-            .values_mut()
-            .map(|alert| &mut alert.body)
-            .chain(self.rules.values_mut().map(|rule| &mut rule.fix));
+        self.http.read_token = self.http.read_token.take().filter(|token| !secrecy::ExposeSecret::expose_secret(token).is_empty());
+        self.log.file = self.log.file.take().filter(|file| !file.as_os_str().is_empty());
+        let optional_texts = self.alerts.values_mut().map(|alert| &mut alert.body).chain(self.rules.values_mut().map(|rule| &mut rule.fix));
         for text in optional_texts.chain([&mut self.http.public_url]) {
             *text = text.take().filter(|text| !text.is_empty());
         }
@@ -194,22 +160,15 @@ impl Config {
 
 /// The `sluice.toml` in `from` or the nearest folder above it.
 pub fn find(from: &Path) -> Option<PathBuf> {
-    from.ancestors()
-        .map(|folder| folder.join(FILE_NAME))
-        .find(|file| file.is_file())
+    from.ancestors().map(|folder| folder.join(FILE_NAME)).find(|file| file.is_file())
 }
 
 fn folder_of(file: &Path) -> &Path {
-    file.parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."))
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Error {
-    Error::Unreadable {
-        path: path.to_owned(),
-        reason: error.to_string(),
-    }
+    Error::Unreadable { path: path.to_owned(), reason: error.to_string() }
 }
 
 /// TOML has no null: what is absent is left out, and so are sections that hold nothing.
@@ -226,10 +185,7 @@ fn to_toml(value: serde_json::Value) -> Option<toml::Value> {
         Value::String(text) => text.into(),
         Value::Array(items) => toml::Value::Array(items.into_iter().filter_map(to_toml).collect()),
         Value::Object(entries) => {
-            let entries: toml::Table = entries
-                .into_iter()
-                .filter_map(|(key, value)| Some((key, to_toml(value)?)))
-                .collect();
+            let entries: toml::Table = entries.into_iter().filter_map(|(key, value)| Some((key, to_toml(value)?))).collect();
             if entries.is_empty() {
                 return None;
             }

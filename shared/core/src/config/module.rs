@@ -10,9 +10,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::suggest::did_you_mean;
 
 /// The Zoho apps that Sluice speaks to.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Product {
     /// Zoho CRM.
@@ -29,13 +27,7 @@ pub enum Product {
 
 impl Product {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 5] = [
-        Self::Crm,
-        Self::Books,
-        Self::Inventory,
-        Self::Billing,
-        Self::Fsm,
-    ];
+    pub const ALL: [Self; 5] = [Self::Crm, Self::Books, Self::Inventory, Self::Billing, Self::Fsm];
 
     /// The name in configuration, SQL and URLs.
     pub fn as_str(self) -> &'static str {
@@ -64,17 +56,10 @@ impl FromStr for Product {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL
-            .into_iter()
-            .find(|product| product.as_str() == text)
-            .ok_or_else(|| {
-                let names = Self::ALL.map(Self::as_str);
-                format!(
-                    "unknown product `{text}`{}; one of {}",
-                    did_you_mean(text, names),
-                    names.join(", ")
-                )
-            })
+        Self::ALL.into_iter().find(|product| product.as_str() == text).ok_or_else(|| {
+            let names = Self::ALL.map(Self::as_str);
+            format!("unknown product `{text}`{}; one of {}", did_you_mean(text, names), names.join(", "))
+        })
     }
 }
 
@@ -97,24 +82,16 @@ impl FromStr for Module {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (product, name) = text.split_once('/').ok_or_else(|| {
-            format!("`{text}` is not `product/module`; for example \"billing/customers\"")
-        })?;
+        let (product, name) =
+            text.split_once('/').ok_or_else(|| format!("`{text}` is not `product/module`; for example \"billing/customers\""))?;
         let product = product.parse()?;
         if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
             return Err(format!(
                 "`{name}` is not a module's name; for example \"{product}/{}\"",
-                if product == Product::Crm {
-                    "Deals"
-                } else {
-                    "customers"
-                }
+                if product == Product::Crm { "Deals" } else { "customers" }
             ));
         }
-        Ok(Self {
-            product,
-            name: name.to_owned(),
-        })
+        Ok(Self { product, name: name.to_owned() })
     }
 }
 
@@ -126,9 +103,7 @@ impl Serialize for Module {
 
 impl<'de> Deserialize<'de> for Module {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 }
 

@@ -20,9 +20,7 @@ impl Network {
     pub fn contains(&self, address: IpAddr) -> bool {
         let shift = width(self.address) - self.prefix;
         let address = address.to_canonical();
-        width(address) == width(self.address)
-            && bits(address).checked_shr(shift.into())
-                == bits(self.address).checked_shr(shift.into())
+        width(address) == width(self.address) && bits(address).checked_shr(shift.into()) == bits(self.address).checked_shr(shift.into())
     }
 }
 
@@ -41,15 +39,10 @@ impl FromStr for Network {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong =
-            || format!("`{text}` is not a block of addresses; for example \"203.0.113.0/24\"");
-        let (address, prefix) = text
-            .split_once('/')
-            .map_or((text, None), |(address, prefix)| (address, Some(prefix)));
+        let wrong = || format!("`{text}` is not a block of addresses; for example \"203.0.113.0/24\"");
+        let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
         let address: IpAddr = address.trim().parse().map_err(|_| wrong())?;
-        let prefix = prefix.map_or(Ok(width(address)), |prefix| {
-            prefix.trim().parse().map_err(|_| wrong())
-        })?;
+        let prefix = prefix.map_or(Ok(width(address)), |prefix| prefix.trim().parse().map_err(|_| wrong()))?;
         if prefix > width(address) {
             return Err(wrong());
         }
@@ -71,9 +64,7 @@ impl Serialize for Network {
 
 impl<'de> Deserialize<'de> for Network {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 }
 
@@ -105,23 +96,9 @@ mod tests {
             ("2001:db8::/32", "2001:db8:1::1", true),
             ("::/0", "2001:db8::1", true),
         ] {
-            assert_eq!(
-                block
-                    .parse::<Network>()
-                    .unwrap()
-                    .contains(address.parse().unwrap()),
-                inside,
-                "{address} in {block}"
-            );
+            assert_eq!(block.parse::<Network>().unwrap().contains(address.parse().unwrap()), inside, "{address} in {block}");
         }
-        for bad in [
-            "",
-            "10.0.0.0/33",
-            "10.0.0/8",
-            "host/24",
-            "10.0.0.0/",
-            "::/129",
-        ] {
+        for bad in ["", "10.0.0.0/33", "10.0.0/8", "host/24", "10.0.0.0/", "::/129"] {
             assert!(bad.parse::<Network>().is_err(), "{bad}");
         }
     }

@@ -7,10 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::de::value::StrDeserializer;
-use serde::de::{
-    self, Deserialize, DeserializeSeed, Deserializer, Expected, IntoDeserializer, MapAccess,
-    SeqAccess, Unexpected, Visitor,
-};
+use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, Expected, IntoDeserializer, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::forward_to_deserialize_any;
 
 use super::finding::Finding;
@@ -40,11 +37,7 @@ fn note_and_mend(source: &mut Source, container: Path, kind: Kind, reported: &mu
     let within = reported.clone();
     let mut note = |source: &mut Source, path: &Path, line: Option<usize>, message: String| {
         if reported.insert(path.clone()) {
-            source.findings.push(Finding {
-                path: path.to_string(),
-                line,
-                message,
-            });
+            source.findings.push(Finding { path: path.to_string(), line, message });
         }
     };
     match kind {
@@ -58,9 +51,7 @@ fn note_and_mend(source: &mut Source, container: Path, kind: Kind, reported: &mu
             let path = container.child(name);
             let line = source.written.find(&path).map(|node| node.line).or(line);
             let message = match source.unset.get(&path) {
-                Some(variable) => format!(
-                    "is required, and ${{{variable}}} is not set; set it, in the environment or in .env"
-                ),
+                Some(variable) => format!("is required, and ${{{variable}}} is not set; set it, in the environment or in .env"),
                 None => "is required".to_owned(),
             };
             note(source, &path, line, message);
@@ -68,13 +59,7 @@ fn note_and_mend(source: &mut Source, container: Path, kind: Kind, reported: &mu
         }
         Kind::Other(message) => {
             let mut path = container;
-            if matches!(
-                source.root.find(&path),
-                Some(Node {
-                    tree: Tree::Absent,
-                    ..
-                })
-            ) {
+            if matches!(source.root.find(&path), Some(Node { tree: Tree::Absent, .. })) {
                 // A placeholder that its type refuses, noted when it was put in: no more can be learnt about what contains it.
                 path.0.pop();
             } else if !within.iter().any(|inner| inner.0.starts_with(&path.0)) {
@@ -90,8 +75,7 @@ fn unknown_key(container: &Path, name: &str, known: &[&str]) -> String {
     if !suggestion.is_empty() {
         return format!("unknown key{suggestion}");
     }
-    let in_fields =
-        container.0.len() == 4 && container.0.get(2) == Some(&Step::Key("fields".to_owned()));
+    let in_fields = container.0.len() == 4 && container.0.get(2) == Some(&Step::Key("fields".to_owned()));
     if let (true, Some(Step::Key(field))) = (in_fields, container.0.last()) {
         return format!("unknown key; a dotted Zoho field is quoted: \"{field}.{name}\" = …");
     }
@@ -100,23 +84,19 @@ fn unknown_key(container: &Path, name: &str, known: &[&str]) -> String {
 
 impl Node {
     pub(super) fn find(&self, path: &Path) -> Option<&Node> {
-        path.0
-            .iter()
-            .try_fold(self, |node, step| match (&node.tree, step) {
-                (Tree::Table(entries), Step::Key(key)) => entries.get(key),
-                (Tree::List(items), Step::Index(index)) => items.get(*index),
-                _ => None,
-            })
+        path.0.iter().try_fold(self, |node, step| match (&node.tree, step) {
+            (Tree::Table(entries), Step::Key(key)) => entries.get(key),
+            (Tree::List(items), Step::Index(index)) => items.get(*index),
+            _ => None,
+        })
     }
 
     fn find_mut(&mut self, steps: &[Step]) -> Option<&mut Node> {
-        steps
-            .iter()
-            .try_fold(self, |node, step| match (&mut node.tree, step) {
-                (Tree::Table(entries), Step::Key(key)) => entries.get_mut(key),
-                (Tree::List(items), Step::Index(index)) => items.get_mut(*index),
-                _ => None,
-            })
+        steps.iter().try_fold(self, |node, step| match (&mut node.tree, step) {
+            (Tree::Table(entries), Step::Key(key)) => entries.get_mut(key),
+            (Tree::List(items), Step::Index(index)) => items.get_mut(*index),
+            _ => None,
+        })
     }
 
     fn remove(&mut self, path: &Path) {
@@ -126,26 +106,14 @@ impl Node {
         };
         match (self.find_mut(parents).map(|node| &mut node.tree), last) {
             (Some(Tree::Table(entries)), Step::Key(key)) => drop(entries.remove(key)),
-            (Some(Tree::List(items)), Step::Index(index)) if *index < items.len() => {
-                drop(items.remove(*index))
-            }
+            (Some(Tree::List(items)), Step::Index(index)) if *index < items.len() => drop(items.remove(*index)),
             _ => {}
         }
     }
 
     fn insert_absent(&mut self, container: &Path, name: &str) {
-        if let Some(Node {
-            line,
-            tree: Tree::Table(entries),
-        }) = self.find_mut(&container.0)
-        {
-            entries.insert(
-                name.to_owned(),
-                Node {
-                    line: *line,
-                    tree: Tree::Absent,
-                },
-            );
+        if let Some(Node { line, tree: Tree::Table(entries) }) = self.find_mut(&container.0) {
+            entries.insert(name.to_owned(), Node { line: *line, tree: Tree::Absent });
         }
     }
 }
@@ -159,20 +127,14 @@ pub(super) struct Error {
 
 #[derive(Debug)]
 pub(super) enum Kind {
-    Unknown {
-        name: String,
-        known: &'static [&'static str],
-    },
+    Unknown { name: String, known: &'static [&'static str] },
     Missing(&'static str),
     Other(String),
 }
 
 impl Error {
     fn new(kind: Kind) -> Self {
-        Self {
-            steps: Vec::new(),
-            kind,
-        }
+        Self { steps: Vec::new(), kind }
     }
 
     fn inside(mut self, step: Step) -> Self {
@@ -210,9 +172,7 @@ impl de::Error for Error {
             _ => "something else",
         };
         let expected = match expected.to_string() {
-            rust if rust.starts_with(['u', 'i']) && rust[1..].parse::<u8>().is_ok() => {
-                "a whole number".to_owned()
-            }
+            rust if rust.starts_with(['u', 'i']) && rust[1..].parse::<u8>().is_ok() => "a whole number".to_owned(),
             rust if rust == "a string" => "a text".to_owned(),
             words => words,
         };
@@ -221,17 +181,11 @@ impl de::Error for Error {
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
         let suggestion = did_you_mean(variant, expected.iter().copied());
-        Self::custom(format!(
-            "unknown value `{variant}`{suggestion}; one of {}",
-            expected.join(", ")
-        ))
+        Self::custom(format!("unknown value `{variant}`{suggestion}; one of {}", expected.join(", ")))
     }
 
     fn unknown_field(name: &str, known: &'static [&'static str]) -> Self {
-        Self::new(Kind::Unknown {
-            name: name.to_owned(),
-            known,
-        })
+        Self::new(Kind::Unknown { name: name.to_owned(), known })
     }
 
     fn missing_field(name: &'static str) -> Self {
@@ -264,14 +218,8 @@ impl<'de> Deserializer<'de> for &'de Node {
             Tree::Integer(value) => visitor.visit_i64(*value),
             Tree::Float(value) => visitor.visit_f64(*value),
             Tree::Bool(value) => visitor.visit_bool(*value),
-            Tree::List(items) => visitor.visit_seq(Items {
-                items: items.iter(),
-                index: 0,
-            }),
-            Tree::Table(entries) => visitor.visit_map(Entries {
-                entries: entries.iter(),
-                current: None,
-            }),
+            Tree::List(items) => visitor.visit_seq(Items { items: items.iter(), index: 0 }),
+            Tree::Table(entries) => visitor.visit_map(Entries { entries: entries.iter(), current: None }),
             Tree::Absent => visitor.visit_str(""),
         }
     }
@@ -280,20 +228,11 @@ impl<'de> Deserializer<'de> for &'de Node {
         visitor.visit_some(self)
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Error> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Error> {
         visitor.visit_newtype_struct(self)
     }
 
-    fn deserialize_enum<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        _: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Error> {
+    fn deserialize_enum<V: Visitor<'de>>(self, _: &'static str, _: &'static [&'static str], visitor: V) -> Result<V::Value, Error> {
         match &self.tree {
             Tree::Text { text, .. } => visitor.visit_enum(text.as_str().into_deserializer()),
             _ => self.deserialize_any(visitor),
@@ -322,18 +261,13 @@ struct Items<'de> {
 impl<'de> SeqAccess<'de> for Items<'de> {
     type Error = Error;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(
-        &mut self,
-        seed: T,
-    ) -> Result<Option<T::Value>, Error> {
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Error> {
         let Some(item) = self.items.next() else {
             return Ok(None);
         };
         let index = self.index;
         self.index += 1;
-        seed.deserialize(item)
-            .map(Some)
-            .map_err(|error| error.inside(Step::Index(index)))
+        seed.deserialize(item).map(Some).map_err(|error| error.inside(Step::Index(index)))
     }
 }
 
@@ -345,10 +279,7 @@ struct Entries<'de> {
 impl<'de> MapAccess<'de> for Entries<'de> {
     type Error = Error;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(
-        &mut self,
-        seed: K,
-    ) -> Result<Option<K::Value>, Error> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Error> {
         self.current = self.entries.next();
         let Some((key, _)) = self.current else {
             return Ok(None);
@@ -357,11 +288,7 @@ impl<'de> MapAccess<'de> for Entries<'de> {
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Error> {
-        let (key, node) = self
-            .current
-            .take()
-            .ok_or_else(|| de::Error::custom("a value was asked for before its key"))?;
-        seed.deserialize(node)
-            .map_err(|error| error.inside(Step::Key(key.clone())))
+        let (key, node) = self.current.take().ok_or_else(|| de::Error::custom("a value was asked for before its key"))?;
+        seed.deserialize(node).map_err(|error| error.inside(Step::Key(key.clone())))
     }
 }

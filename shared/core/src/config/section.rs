@@ -33,13 +33,7 @@ pub struct Database {
 
 impl Default for Database {
     fn default() -> Self {
-        Self {
-            url: None,
-            listen_url: None,
-            pooler: Pooler::None,
-            max_connections: 4,
-            expression_role: None,
-        }
+        Self { url: None, listen_url: None, pooler: Pooler::None, max_connections: 4, expression_role: None }
     }
 }
 
@@ -133,12 +127,7 @@ pub struct Worker {
 impl Default for Worker {
     fn default() -> Self {
         let seconds = Duration::from_secs;
-        Self {
-            concurrency: 4,
-            lease: seconds(30),
-            request_timeout: seconds(30),
-            grace: seconds(25),
-        }
+        Self { concurrency: 4, lease: seconds(30), request_timeout: seconds(30), grace: seconds(25) }
     }
 }
 
@@ -160,11 +149,7 @@ pub struct Retry {
 
 impl Default for Retry {
     fn default() -> Self {
-        Self {
-            max_failures: 8,
-            base: Duration::from_secs(1),
-            cap: Duration::from_secs(3600),
-        }
+        Self { max_failures: 8, base: Duration::from_secs(1), cap: Duration::from_secs(3600) }
     }
 }
 
@@ -198,12 +183,7 @@ pub struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Self {
-            format: LogFormat::Text,
-            file: None,
-            rotate: Rotation::Daily,
-            keep: 7,
-        }
+        Self { format: LogFormat::Text, file: None, rotate: Rotation::Daily, keep: 7 }
     }
 }
 

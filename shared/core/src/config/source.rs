@@ -57,15 +57,8 @@ impl fmt::Display for Path {
                 Step::Index(position) => write!(f, "[{position}]")?,
                 Step::Key(key) => {
                     f.write_str(if index > 0 { "." } else { "" })?;
-                    let bare = !key.is_empty()
-                        && key
-                            .chars()
-                            .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
-                    if bare {
-                        f.write_str(key)?
-                    } else {
-                        write!(f, "\"{key}\"")?
-                    }
+                    let bare = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+                    if bare { f.write_str(key)? } else { write!(f, "\"{key}\"")? }
                 }
             }
         }
@@ -94,16 +87,8 @@ pub(super) fn parse(text: &str, environment: &Environment) -> Source {
     });
     let written = table(document.get_ref(), 1, &lines);
     let mut root = written.clone();
-    let nothing = Node {
-        line: 1,
-        tree: Tree::Absent,
-    };
-    let mut source = Source {
-        root: nothing,
-        written,
-        unset: BTreeMap::new(),
-        findings: findings.collect(),
-    };
+    let nothing = Node { line: 1, tree: Tree::Absent };
+    let mut source = Source { root: nothing, written, unset: BTreeMap::new(), findings: findings.collect() };
     substitute(&mut root, &Path::default(), environment, &mut source);
     source.root = root;
     source
@@ -113,11 +98,7 @@ struct Lines(Vec<usize>);
 
 impl Lines {
     fn of(text: &str) -> Self {
-        Self(
-            text.match_indices('\n')
-                .map(|(position, _)| position)
-                .collect(),
-        )
+        Self(text.match_indices('\n').map(|(position, _)| position).collect())
     }
 
     fn at(&self, offset: usize) -> usize {
@@ -126,49 +107,24 @@ impl Lines {
 }
 
 fn table(table: &DeTable<'_>, line: usize, lines: &Lines) -> Node {
-    let entries = table.iter().map(|(key, value)| {
-        (
-            key.get_ref().to_string(),
-            node(value.get_ref(), lines.at(key.span().start), lines),
-        )
-    });
-    Node {
-        line,
-        tree: Tree::Table(entries.collect()),
-    }
+    let entries = table.iter().map(|(key, value)| (key.get_ref().to_string(), node(value.get_ref(), lines.at(key.span().start), lines)));
+    Node { line, tree: Tree::Table(entries.collect()) }
 }
 
 fn node(value: &DeValue<'_>, line: usize, lines: &Lines) -> Node {
     let tree = match value {
-        DeValue::String(text) => Tree::Text {
-            text: text.to_string(),
-            substituted: false,
-        },
+        DeValue::String(text) => Tree::Text { text: text.to_string(), substituted: false },
         DeValue::Boolean(value) => Tree::Bool(*value),
-        DeValue::Datetime(value) => Tree::Text {
-            text: value.to_string(),
-            substituted: false,
-        },
+        DeValue::Datetime(value) => Tree::Text { text: value.to_string(), substituted: false },
         DeValue::Integer(value) => match i64::from_str_radix(value.as_str(), value.radix()) {
             Ok(value) => Tree::Integer(value),
-            Err(_) => Tree::Text {
-                text: value.to_string(),
-                substituted: false,
-            },
+            Err(_) => Tree::Text { text: value.to_string(), substituted: false },
         },
         DeValue::Float(value) => match value.as_str().parse() {
             Ok(value) => Tree::Float(value),
-            Err(_) => Tree::Text {
-                text: value.to_string(),
-                substituted: false,
-            },
+            Err(_) => Tree::Text { text: value.to_string(), substituted: false },
         },
-        DeValue::Array(items) => Tree::List(
-            items
-                .iter()
-                .map(|item| node(item.get_ref(), lines.at(item.span().start), lines))
-                .collect(),
-        ),
+        DeValue::Array(items) => Tree::List(items.iter().map(|item| node(item.get_ref(), lines.at(item.span().start), lines)).collect()),
         DeValue::Table(entries) => return table(entries, line, lines),
     };
     Node { line, tree }
@@ -176,9 +132,7 @@ fn node(value: &DeValue<'_>, line: usize, lines: &Lines) -> Node {
 
 fn substitute(node: &mut Node, path: &Path, environment: &Environment, source: &mut Source) {
     match &mut node.tree {
-        Tree::Table(entries) => {
-            entries.retain(|key, child| keep(child, &path.child(key), environment, source))
-        }
+        Tree::Table(entries) => entries.retain(|key, child| keep(child, &path.child(key), environment, source)),
         Tree::List(items) => {
             let mut index = 0;
             items.retain_mut(|child| {
@@ -207,19 +161,13 @@ fn keep(child: &mut Node, path: &Path, environment: &Environment, source: &mut S
         Err(Trouble::Unset(name)) => {
             // A mapping that quietly loses a field would push half a record.
             if path.0.first() == Some(&Step::Key("syncs".to_owned())) && path.0.len() > 3 {
-                source.findings.push(finding(
-                    path,
-                    child.line,
-                    format!("${{{name}}} is not set; set it, in the environment or in .env"),
-                ));
+                source.findings.push(finding(path, child.line, format!("${{{name}}} is not set; set it, in the environment or in .env")));
             }
             source.unset.insert(path.clone(), name);
             false
         }
         Err(Trouble::Malformed(what)) => {
-            let advice = format!(
-                "`{what}` is not a variable: write ${{NAME}}, or $${{ for these two characters themselves"
-            );
+            let advice = format!("`{what}` is not a variable: write ${{NAME}}, or $${{ for these two characters themselves");
             source.findings.push(finding(path, child.line, advice));
             true
         }
@@ -227,11 +175,7 @@ fn keep(child: &mut Node, path: &Path, environment: &Environment, source: &mut S
 }
 
 fn finding(path: &Path, line: usize, message: String) -> Finding {
-    Finding {
-        path: path.to_string(),
-        line: Some(line),
-        message,
-    }
+    Finding { path: path.to_string(), line: Some(line), message }
 }
 
 enum Trouble {
@@ -251,21 +195,14 @@ fn expand(text: &str, environment: &Environment) -> Result<String, Trouble> {
             rest = after;
             continue;
         }
-        let end = after
-            .find('}')
-            .ok_or_else(|| Trouble::Malformed("${".to_owned()))?;
+        let end = after.find('}').ok_or_else(|| Trouble::Malformed("${".to_owned()))?;
         let name = &after[..end];
-        let valid = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-            && name.starts_with(|c: char| !c.is_ascii_digit());
+        let valid = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && name.starts_with(|c: char| !c.is_ascii_digit());
         if !valid {
             return Err(Trouble::Malformed(format!("${{{name}}}")));
         }
         expanded.push_str(before);
-        expanded.push_str(
-            environment
-                .get(name)
-                .ok_or_else(|| Trouble::Unset(name.to_owned()))?,
-        );
+        expanded.push_str(environment.get(name).ok_or_else(|| Trouble::Unset(name.to_owned()))?);
         rest = &after[end + 1..];
     }
     expanded.push_str(rest);

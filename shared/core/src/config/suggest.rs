@@ -7,15 +7,9 @@ pub(crate) fn did_you_mean<'a>(typed: &str, known: impl IntoIterator<Item = &'a 
 
 fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let typed = typed.to_lowercase();
-    let scored = known.into_iter().map(|name| {
-        (
-            strsim::damerau_levenshtein(&typed, &name.to_lowercase()),
-            name,
-        )
-    });
+    let scored = known.into_iter().map(|name| (strsim::damerau_levenshtein(&typed, &name.to_lowercase()), name));
     let near = scored.filter(|(distance, name)| *distance <= 1 + name.len().min(typed.len()) / 4);
-    near.min_by_key(|(distance, _)| *distance)
-        .map(|(_, name)| name)
+    near.min_by_key(|(distance, _)| *distance).map(|(_, name)| name)
 }
 
 #[cfg(test)]

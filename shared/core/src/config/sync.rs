@@ -88,16 +88,12 @@ impl Sync {
     /// Sha256, in hex, of the definition and its name. Independent of key order, spelling and defaults left out: two files that mean
     /// the same have the same hash, so replicas compare it to know whether they agree.
     pub fn definition_hash(&self) -> String {
-        let definition = serde_json::to_value(self).unwrap_or_else(|_| {
-            unreachable!("a sync is text, numbers, lists and maps with text keys")
-        });
+        let definition =
+            serde_json::to_value(self).unwrap_or_else(|_| unreachable!("a sync is text, numbers, lists and maps with text keys"));
         let named = serde_json::json!({ "name": self.name, "definition": definition });
         let mut canonical = String::new();
         write_canonical(&named, &mut canonical);
-        Sha256::digest(canonical.as_bytes())
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        Sha256::digest(canonical.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
 
@@ -124,9 +120,7 @@ fn write_canonical(value: &Value, out: &mut String) {
             }
             out.push(']');
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
-            out.push_str(&value.to_string())
-        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => out.push_str(&value.to_string()),
     }
 }
 
@@ -247,20 +241,7 @@ pub enum WhenFalse {
 }
 
 /// How urgent work is; the most urgent first.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Default,
-    Serialize,
-    Deserialize,
-    JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Lane {
     /// A person waits: command line and dashboard.
@@ -278,13 +259,7 @@ pub enum Lane {
 
 impl Lane {
     /// All of them, the most urgent first.
-    pub const ALL: [Self; 5] = [
-        Self::Interactive,
-        Self::Realtime,
-        Self::Normal,
-        Self::Reconcile,
-        Self::Backfill,
-    ];
+    pub const ALL: [Self; 5] = [Self::Interactive, Self::Realtime, Self::Normal, Self::Reconcile, Self::Backfill];
 
     /// The name in configuration and SQL.
     pub fn as_str(self) -> &'static str {
@@ -327,9 +302,7 @@ impl Writeback {
 
     /// The columns that Sluice writes, and that therefore must not be mapped.
     pub fn columns(&self) -> impl Iterator<Item = &str> {
-        [&self.id, &self.status, &self.synced_at, &self.error]
-            .into_iter()
-            .filter_map(|column| column.as_deref())
+        [&self.id, &self.status, &self.synced_at, &self.error].into_iter().filter_map(|column| column.as_deref())
     }
 }
 
@@ -351,11 +324,7 @@ pub struct Brake {
 
 impl Default for Brake {
     fn default() -> Self {
-        Self {
-            max_changes: None,
-            max_deletes: fifty(),
-            per: ten_minutes(),
-        }
+        Self { max_changes: None, max_deletes: fifty(), per: ten_minutes() }
     }
 }
 

@@ -130,15 +130,10 @@ impl<'de> Deserialize<'de> for ScheduledJob {
         let kind = match args.remove("kind") {
             Some(Value::String(kind)) => kind,
             _ => {
-                return Err(de::Error::custom(
-                    "a job needs `kind`, a text; for example { kind = \"poll\", sync = \"items\" }",
-                ));
+                return Err(de::Error::custom("a job needs `kind`, a text; for example { kind = \"poll\", sync = \"items\" }"));
             }
         };
-        let lane = args
-            .remove("lane")
-            .map(|lane| serde_json::from_value(lane).map_err(de::Error::custom))
-            .transpose()?;
+        let lane = args.remove("lane").map(|lane| serde_json::from_value(lane).map_err(de::Error::custom)).transpose()?;
         Ok(Self { kind, lane, args })
     }
 }
@@ -233,9 +228,7 @@ pub struct Rule {
 }
 
 /// How bad a broken rule is.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Worth knowing.
@@ -265,13 +258,7 @@ fn submission_port() -> u16 {
 
 fn every_occasion() -> Vec<Occasion> {
     use Occasion::{BudgetLow, ConnectionPaused, DeadLetter, SignatureFailures, Stalled};
-    vec![
-        DeadLetter,
-        ConnectionPaused,
-        BudgetLow,
-        Stalled,
-        SignatureFailures,
-    ]
+    vec![DeadLetter, ConnectionPaused, BudgetLow, Stalled, SignatureFailures]
 }
 
 fn hourly() -> String {

@@ -9,33 +9,16 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-const UNITS: [(&str, u64); 5] = [
-    ("d", 86_400_000),
-    ("h", 3_600_000),
-    ("m", 60_000),
-    ("s", 1_000),
-    ("ms", 1),
-];
-const SIZES: [(&str, u64); 7] = [
-    ("GiB", 1 << 30),
-    ("MiB", 1 << 20),
-    ("KiB", 1 << 10),
-    ("GB", 1_000_000_000),
-    ("MB", 1_000_000),
-    ("kB", 1_000),
-    ("B", 1),
-];
+const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+const SIZES: [(&str, u64); 7] =
+    [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000), ("B", 1)];
 
 /// Reads `"2s"`, `"200ms"`, `"1h30m"`: whole numbers, each with one of the units `ms s m h d`.
 ///
 /// # Errors
 /// A sentence that says which forms are understood.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || {
-        format!(
-            "`{text}` is not a duration: write a whole number and a unit (ms, s, m, h, d), such as \"30s\" or \"1h30m\""
-        )
-    };
+    let wrong = || format!("`{text}` is not a duration: write a whole number and a unit (ms, s, m, h, d), such as \"30s\" or \"1h30m\"");
     let mut rest = text.trim();
     if rest.is_empty() {
         return Err(wrong());
@@ -43,18 +26,10 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let mut total: u64 = 0;
     while !rest.is_empty() {
         let (amount, after) = leading_number(rest).ok_or_else(wrong)?;
-        let letters = after
-            .find(|c: char| !c.is_ascii_alphabetic())
-            .unwrap_or(after.len());
+        let letters = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
         let (unit, next) = after.split_at(letters);
-        let (_, millis) = UNITS
-            .iter()
-            .find(|(name, _)| *name == unit)
-            .ok_or_else(wrong)?;
-        total = amount
-            .checked_mul(*millis)
-            .and_then(|part| total.checked_add(part))
-            .ok_or_else(wrong)?;
+        let (_, millis) = UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?;
+        total = amount.checked_mul(*millis).and_then(|part| total.checked_add(part)).ok_or_else(wrong)?;
         rest = next;
     }
     Ok(Duration::from_millis(total))
@@ -81,34 +56,20 @@ pub fn format_duration(duration: Duration) -> String {
 /// # Errors
 /// A sentence that says which forms are understood.
 pub fn parse_size(text: &str) -> Result<u64, String> {
-    let wrong = || {
-        format!(
-            "`{text}` is not a size: write a whole number and a unit (B, kB, KiB, MB, MiB, GB, GiB), such as \"1MiB\""
-        )
-    };
+    let wrong = || format!("`{text}` is not a size: write a whole number and a unit (B, kB, KiB, MB, MiB, GB, GiB), such as \"1MiB\"");
     let (amount, unit) = leading_number(text.trim()).ok_or_else(wrong)?;
-    let (_, bytes) = SIZES
-        .iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case(unit.trim()))
-        .ok_or_else(wrong)?;
+    let (_, bytes) = SIZES.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit.trim())).ok_or_else(wrong)?;
     amount.checked_mul(*bytes).ok_or_else(wrong)
 }
 
 /// The largest unit that gives back `bytes` exactly, in the form [`parse_size`] reads.
 pub fn format_size(bytes: u64) -> String {
-    let exact = SIZES
-        .iter()
-        .find(|(_, unit)| bytes >= *unit && bytes.is_multiple_of(*unit));
-    exact.map_or_else(
-        || format!("{bytes}B"),
-        |(name, unit)| format!("{}{name}", bytes / unit),
-    )
+    let exact = SIZES.iter().find(|(_, unit)| bytes >= *unit && bytes.is_multiple_of(*unit));
+    exact.map_or_else(|| format!("{bytes}B"), |(name, unit)| format!("{}{name}", bytes / unit))
 }
 
 fn leading_number(text: &str) -> Option<(u64, &str)> {
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, rest) = text.split_at(digits);
     Some((number.parse().ok()?, rest))
 }
@@ -127,10 +88,7 @@ impl Limit {
     pub fn of(self, total: u64) -> u64 {
         match self {
             Self::Count(count) => count,
-            Self::Percent(percent) => {
-                (total / 100) * u64::from(percent)
-                    + ((total % 100) * u64::from(percent)).div_ceil(100)
-            }
+            Self::Percent(percent) => (total / 100) * u64::from(percent) + ((total % 100) * u64::from(percent)).div_ceil(100),
         }
     }
 }
@@ -173,16 +131,11 @@ impl Visitor<'_> for LimitVisitor {
     }
 
     fn visit_i64<E: de::Error>(self, value: i64) -> Result<Limit, E> {
-        u64::try_from(value)
-            .map(Limit::Count)
-            .map_err(|_| E::invalid_value(de::Unexpected::Signed(value), &self))
+        u64::try_from(value).map(Limit::Count).map_err(|_| E::invalid_value(de::Unexpected::Signed(value), &self))
     }
 
     fn visit_str<E: de::Error>(self, value: &str) -> Result<Limit, E> {
-        let percent = value
-            .trim()
-            .strip_suffix('%')
-            .and_then(|share| share.trim().parse::<u8>().ok());
+        let percent = value.trim().strip_suffix('%').and_then(|share| share.trim().parse::<u8>().ok());
         match (percent, value.trim().parse()) {
             (Some(percent @ 1..=100), _) => Ok(Limit::Percent(percent)),
             (None, Ok(count)) => Ok(Limit::Count(count)),
@@ -205,16 +158,11 @@ impl JsonSchema for Limit {
 pub(crate) mod duration {
     use super::*;
 
-    pub(crate) fn serialize<S: Serializer>(
-        value: &Duration,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&format_duration(*value))
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Duration, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         parse_duration(&String::deserialize(deserializer)?).map_err(de::Error::custom)
     }
 }
@@ -223,20 +171,13 @@ pub(crate) mod duration {
 pub(crate) mod optional_duration {
     use super::*;
 
-    pub(crate) fn serialize<S: Serializer>(
-        value: &Option<Duration>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(value: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
         value.map(format_duration).serialize(serializer)
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<Duration>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
         let text = Option::<String>::deserialize(deserializer)?;
-        text.map(|text| parse_duration(&text))
-            .transpose()
-            .map_err(de::Error::custom)
+        text.map(|text| parse_duration(&text)).transpose().map_err(de::Error::custom)
     }
 }
 
@@ -260,57 +201,27 @@ mod tests {
 
     #[test]
     fn durations_are_read_and_printed_back() {
-        for (text, millis) in [
-            ("2s", 2_000),
-            ("5m", 300_000),
-            ("200ms", 200),
-            ("1h30m", 5_400_000),
-            ("7d", 604_800_000),
-            ("0s", 0),
-        ] {
-            assert_eq!(
-                parse_duration(text).unwrap(),
-                Duration::from_millis(millis),
-                "{text}"
-            );
+        for (text, millis) in [("2s", 2_000), ("5m", 300_000), ("200ms", 200), ("1h30m", 5_400_000), ("7d", 604_800_000), ("0s", 0)] {
+            assert_eq!(parse_duration(text).unwrap(), Duration::from_millis(millis), "{text}");
             assert_eq!(format_duration(Duration::from_millis(millis)), text);
         }
     }
 
     #[test]
     fn a_duration_without_a_known_unit_is_refused() {
-        for text in [
-            "",
-            "5",
-            "s",
-            "5 minutes",
-            "1.5s",
-            "-2s",
-            "99999999999999999999s",
-            "18446744073709551615d",
-        ] {
+        for text in ["", "5", "s", "5 minutes", "1.5s", "-2s", "99999999999999999999s", "18446744073709551615d"] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
     }
 
     #[test]
     fn sizes_are_read_and_printed_back() {
-        for (text, bytes) in [
-            ("1MiB", 1 << 20),
-            ("512KiB", 512 << 10),
-            ("3MB", 3_000_000),
-            ("100B", 100),
-            ("1025B", 1025),
-        ] {
+        for (text, bytes) in [("1MiB", 1 << 20), ("512KiB", 512 << 10), ("3MB", 3_000_000), ("100B", 100), ("1025B", 1025)] {
             assert_eq!(parse_size(text).unwrap(), bytes, "{text}");
             assert_eq!(format_size(bytes), text);
         }
         assert_eq!(parse_size("1 mib").unwrap(), 1 << 20);
-        assert!(
-            parse_size("1").is_err()
-                && parse_size("MiB").is_err()
-                && parse_size("99999999999GiB").is_err()
-        );
+        assert!(parse_size("1").is_err() && parse_size("MiB").is_err() && parse_size("99999999999GiB").is_err());
     }
 
     #[test]
@@ -326,10 +237,7 @@ mod tests {
         let read = |json: &str| serde_json::from_str::<Limit>(json);
         assert_eq!(read("\"20%\"").unwrap(), Limit::Percent(20));
         assert_eq!(read("50").unwrap(), Limit::Count(50));
-        assert_eq!(
-            serde_json::to_string(&Limit::Percent(20)).unwrap(),
-            "\"20%\""
-        );
+        assert_eq!(serde_json::to_string(&Limit::Percent(20)).unwrap(), "\"20%\"");
         for bad in ["\"0%\"", "\"101%\"", "\"some\"", "-1", "1.5", "true"] {
             assert!(read(bad).is_err(), "{bad}");
         }

@@ -67,10 +67,7 @@ pub struct Sql {
 impl Sql {
     /// Begins with the program's own text.
     pub fn new(text: &'static str) -> Self {
-        Self {
-            text: text.to_owned(),
-            placeholders: 0,
-        }
+        Self { text: text.to_owned(), placeholders: 0 }
     }
 
     /// Adds the program's own text.
@@ -171,11 +168,7 @@ pub fn script(file: String) -> sqlx::RawSql {
 /// A string constant that means the same under either setting of `standard_conforming_strings`.
 fn quote_literal(value: &str) -> String {
     let quoted = value.replace('\'', "''");
-    if quoted.contains('\\') {
-        format!("E'{}'", quoted.replace('\\', "\\\\"))
-    } else {
-        format!("'{quoted}'")
-    }
+    if quoted.contains('\\') { format!("E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
 }
 
 #[cfg(test)]
@@ -184,10 +177,7 @@ mod tests {
 
     #[test]
     fn a_name_cannot_leave_its_quotes() {
-        assert_eq!(
-            quote_ident(r#"a"; drop table b; --"#),
-            r#""a""; drop table b; --""#
-        );
+        assert_eq!(quote_ident(r#"a"; drop table b; --"#), r#""a""; drop table b; --""#);
         assert_eq!(Ident::table("public.Kunde").as_str(), r#""public"."Kunde""#);
         assert_eq!(Ident::table("Kunde").as_str(), r#""Kunde""#);
         assert_eq!(Ident::name("a.b").as_str(), r#""a.b""#);
@@ -201,9 +191,7 @@ mod tests {
 
     #[test]
     fn a_comment_at_the_end_of_an_expression_does_not_swallow_what_follows() {
-        let sql = Sql::new("select ")
-            .expression(&Expression::from_configuration("a -- why"))
-            .text(" from t");
+        let sql = Sql::new("select ").expression(&Expression::from_configuration("a -- why")).text(" from t");
         assert_eq!(sql.as_str(), "select (a -- why\n) from t");
     }
 

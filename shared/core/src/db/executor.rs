@@ -7,9 +7,7 @@ use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use sqlx::error::BoxDynError;
 use sqlx::postgres::{PgArguments, PgQueryResult, PgRow, PgStatement, PgTypeInfo};
-use sqlx::{
-    Connection, Describe, Either, Error, Execute, Executor, PgConnection, PgPool, Postgres, SqlStr,
-};
+use sqlx::{Connection, Describe, Either, Error, Execute, Executor, PgConnection, PgPool, Postgres, SqlStr};
 
 use super::{Db, Tx};
 
@@ -25,10 +23,7 @@ struct Unnamed {
 impl Unnamed {
     fn new<'q>(mut query: impl Execute<'q, Postgres>) -> Result<Self, Error> {
         let arguments = query.take_arguments().map_err(Error::Encode)?;
-        Ok(Self {
-            sql: query.sql(),
-            arguments,
-        })
+        Ok(Self { sql: query.sql(), arguments })
     }
 }
 
@@ -58,17 +53,12 @@ async fn alone(pool: &PgPool, statement: Result<Unnamed, Error>) -> Result<Vec<S
     match between_begin_and_commit(&mut connection, statement).await {
         // Nothing was executed: sqlx met a type that is newer than this connection, and while it asked what that is, the
         // server dropped the unnamed statement. Now the type is known.
-        Err(error) if is_lost_statement(&error) => {
-            between_begin_and_commit(&mut connection, again).await
-        }
+        Err(error) if is_lost_statement(&error) => between_begin_and_commit(&mut connection, again).await,
         outcome => outcome,
     }
 }
 
-async fn between_begin_and_commit(
-    connection: &mut PgConnection,
-    statement: Unnamed,
-) -> Result<Vec<Step>, Error> {
+async fn between_begin_and_commit(connection: &mut PgConnection, statement: Unnamed) -> Result<Vec<Step>, Error> {
     let mut tx = connection.begin().await?;
     let steps = (&mut *tx).fetch_many(statement).try_collect().await?;
     tx.commit().await?;
@@ -76,10 +66,7 @@ async fn between_begin_and_commit(
 }
 
 fn is_lost_statement(error: &Error) -> bool {
-    error
-        .as_database_error()
-        .and_then(|error| error.code())
-        .is_some_and(|code| code == "26000")
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "26000")
 }
 
 impl<'p> Executor<'p> for &Db {
@@ -118,11 +105,7 @@ impl<'p> Executor<'p> for &Db {
         })
     }
 
-    fn prepare_with<'e>(
-        self,
-        sql: SqlStr,
-        parameters: &'e [PgTypeInfo],
-    ) -> BoxFuture<'e, Result<PgStatement, Error>>
+    fn prepare_with<'e>(self, sql: SqlStr, parameters: &'e [PgTypeInfo]) -> BoxFuture<'e, Result<PgStatement, Error>>
     where
         'p: 'e,
     {
@@ -168,11 +151,7 @@ impl<'c> Executor<'c> for &'c mut Tx {
         }
     }
 
-    fn prepare_with<'e>(
-        self,
-        sql: SqlStr,
-        parameters: &'e [PgTypeInfo],
-    ) -> BoxFuture<'e, Result<PgStatement, Error>>
+    fn prepare_with<'e>(self, sql: SqlStr, parameters: &'e [PgTypeInfo]) -> BoxFuture<'e, Result<PgStatement, Error>>
     where
         'c: 'e,
     {

@@ -39,26 +39,15 @@ pub struct Listener {
 impl Listener {
     /// Listens on `channels` and calls [`Notify::notify_one`] on `wake` for each notification, and after each (re)connection
     /// because some may have been missed. Ends when `shutdown` is cancelled.
-    pub fn spawn(
-        settings: &Settings,
-        channels: &'static [&'static str],
-        wake: Arc<Notify>,
-        shutdown: CancellationToken,
-    ) -> Self {
+    pub fn spawn(settings: &Settings, channels: &'static [&'static str], wake: Arc<Notify>, shutdown: CancellationToken) -> Self {
         let behind_pooler = settings.pooler == Pooler::Transaction && settings.listen_url.is_none();
-        let (report, state) = watch::channel(if behind_pooler {
-            State::PollingOnly
-        } else {
-            State::Reconnecting
-        });
+        let (report, state) = watch::channel(if behind_pooler { State::PollingOnly } else { State::Reconnecting });
         let settings = settings.clone();
         let task = tokio::spawn(async move {
             if behind_pooler {
                 shutdown.cancelled().await;
             } else {
-                shutdown
-                    .run_until_cancelled(listen_for_ever(&settings, channels, &wake, &report))
-                    .await;
+                shutdown.run_until_cancelled(listen_for_ever(&settings, channels, &wake, &report)).await;
             }
         });
         Self { state, task }
@@ -82,12 +71,7 @@ impl Drop for Listener {
 }
 
 /// Pauses of 0.2 s to 30 s between attempts, with jitter; for ever, since the table is polled meanwhile.
-async fn listen_for_ever(
-    settings: &Settings,
-    channels: &[&str],
-    wake: &Notify,
-    report: &watch::Sender<State>,
-) {
+async fn listen_for_ever(settings: &Settings, channels: &[&str], wake: &Notify, report: &watch::Sender<State>) {
     let pauses = ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(200))
         .with_max_delay(Duration::from_secs(30))
@@ -111,11 +95,7 @@ async fn listen_for_ever(
 }
 
 async fn connect(settings: &Settings, channels: &[&str]) -> Result<PgListener, sqlx::Error> {
-    let pool = PgPoolOptions::new()
-        .max_connections(1)
-        .acquire_timeout(CONNECT_LIMIT)
-        .connect_with(settings.direct()?)
-        .await?;
+    let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(CONNECT_LIMIT).connect_with(settings.direct()?).await?;
     let mut listener = PgListener::connect_with(&pool).await?;
     listener.eager_reconnect(false); // without a pause between attempts; ours has one
     listener.listen_all(channels.iter().copied()).await?;
@@ -130,12 +110,7 @@ async fn forward(listener: &mut PgListener, wake: &Notify) -> sqlx::Error {
             Ok(Ok(None)) => return sqlx::Error::Io(std::io::ErrorKind::ConnectionAborted.into()),
             Ok(Err(error)) => return error,
             // A half-open connection says nothing for ever; a question finds out.
-            Err(_) => match tokio::time::timeout(
-                CONNECT_LIMIT,
-                sqlx::query("select 1").execute(&mut *listener),
-            )
-            .await
-            {
+            Err(_) => match tokio::time::timeout(CONNECT_LIMIT, sqlx::query("select 1").execute(&mut *listener)).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => return error,
                 Err(_) => return sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()),

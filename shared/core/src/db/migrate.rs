@@ -23,9 +23,7 @@ const PAUSE: Duration = Duration::from_millis(300);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The schema was upgraded by a later binary.
-    #[error(
-        "the schema is at version {found}, but this binary knows versions up to {known} only: use a newer sluice"
-    )]
+    #[error("the schema is at version {found}, but this binary knows versions up to {known} only: use a newer sluice")]
     Newer {
         /// The highest version that was applied.
         found: i64,
@@ -33,9 +31,7 @@ pub enum Error {
         known: i64,
     },
     /// A migration that was applied is not what this binary has under its number.
-    #[error(
-        "migration {version} ({description}) was changed after it had been applied; released migrations must stay as they are"
-    )]
+    #[error("migration {version} ({description}) was changed after it had been applied; released migrations must stay as they are")]
     Changed {
         /// Its number.
         version: i64,
@@ -49,9 +45,7 @@ pub enum Error {
         missing: usize,
     },
     /// A lock could not be had in time.
-    #[error(
-        "migration {version} could not get its locks within {LIMIT:?}: other transactions hold the tables"
-    )]
+    #[error("migration {version} could not get its locks within {LIMIT:?}: other transactions hold the tables")]
     Blocked {
         /// Its number.
         version: i64,
@@ -97,11 +91,7 @@ pub async fn run_set(db: &Db, set: &Migrator) -> Result<Vec<i64>, Error> {
         match create_bookkeeping(&mut connection).await {
             Ok(()) => break,
             // A twin creates the same at this moment, or holds it locked.
-            Err(error)
-                if (is_lock_timeout(&error) || is_twin(&error)) && Instant::now() < limit =>
-            {
-                tokio::time::sleep(PAUSE).await
-            }
+            Err(error) if (is_lock_timeout(&error) || is_twin(&error)) && Instant::now() < limit => tokio::time::sleep(PAUSE).await,
             Err(error) => return Err(error.into()),
         }
     }
@@ -119,36 +109,21 @@ pub async fn run_set(db: &Db, set: &Migrator) -> Result<Vec<i64>, Error> {
 pub async fn check(db: &Db) -> Result<(), Error> {
     let mut tx = db.begin().await?;
     let all = MIGRATIONS.iter().count();
-    let exists: bool = sqlx::query_scalar("select to_regclass('sluice.migration') is not null")
-        .fetch_one(&mut tx)
-        .await?;
-    let done = if exists {
-        read_applied(&mut tx).await?
-    } else {
-        Vec::new()
-    };
+    let exists: bool = sqlx::query_scalar("select to_regclass('sluice.migration') is not null").fetch_one(&mut tx).await?;
+    let done = if exists { read_applied(&mut tx).await? } else { Vec::new() };
     match missing(&MIGRATIONS, &done)? {
         None => Ok(()),
-        Some(_) => Err(Error::Behind {
-            missing: all - done.len(),
-        }),
+        Some(_) => Err(Error::Behind { missing: all - done.len() }),
     }
 }
 
 /// Applies the next missing migration, if there is one, waiting for other runners and for locks until `limit`.
-async fn next(
-    connection: &mut PgConnection,
-    set: &Migrator,
-    limit: Instant,
-) -> Result<Option<i64>, Error> {
+async fn next(connection: &mut PgConnection, set: &Migrator, limit: Instant) -> Result<Option<i64>, Error> {
     loop {
         let mut tx = connection.begin().await?;
         // Through any pooler: the setting ends with the transaction.
         tx.execute("set local lock_timeout = '200ms'").await?;
-        let outcome = match tx
-            .execute("select from sluice.migration where version = 0 for update")
-            .await
-        {
+        let outcome = match tx.execute("select from sluice.migration where version = 0 for update").await {
             Ok(_) => {
                 let done = read_applied(&mut *tx).await?;
                 let Some(migration) = missing(set, &done)? else {
@@ -172,16 +147,8 @@ async fn next(
                 tokio::time::sleep(PAUSE).await;
             }
             (version, Err(source)) => {
-                let description = set
-                    .iter()
-                    .find(|one| one.version == version)
-                    .map_or("lock", |one| &one.description)
-                    .to_owned();
-                return Err(Error::Failed {
-                    version,
-                    description,
-                    source,
-                });
+                let description = set.iter().find(|one| one.version == version).map_or("lock", |one| &one.description).to_owned();
+                return Err(Error::Failed { version, description, source });
             }
         }
     }
@@ -189,30 +156,22 @@ async fn next(
 
 async fn apply(tx: &mut PgConnection, migration: &Migration) -> Result<(), sqlx::Error> {
     tx.execute(sqlx::raw_sql(migration.sql.clone())).await?;
-    sqlx::query(
-        "insert into sluice.migration (version, description, checksum) values ($1, $2, $3)",
-    )
-    .persistent(false)
-    .bind(migration.version)
-    .bind(&*migration.description)
-    .bind(&*migration.checksum)
-    .execute(tx)
-    .await?;
+    sqlx::query("insert into sluice.migration (version, description, checksum) values ($1, $2, $3)")
+        .persistent(false)
+        .bind(migration.version)
+        .bind(&*migration.description)
+        .bind(&*migration.checksum)
+        .execute(tx)
+        .await?;
     Ok(())
 }
 
-async fn read_applied(
-    executor: impl Executor<'_, Database = Postgres>,
-) -> Result<Vec<(i64, Vec<u8>)>, sqlx::Error> {
-    let rows = sqlx::query(
-        "select version, checksum from sluice.migration where version > 0 order by version",
-    )
-    .persistent(false)
-    .fetch_all(executor)
-    .await?;
-    rows.iter()
-        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
-        .collect()
+async fn read_applied(executor: impl Executor<'_, Database = Postgres>) -> Result<Vec<(i64, Vec<u8>)>, sqlx::Error> {
+    let rows = sqlx::query("select version, checksum from sluice.migration where version > 0 order by version")
+        .persistent(false)
+        .fetch_all(executor)
+        .await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
 
 /// The first migration that was not applied, after a comparison of all that were.
@@ -221,31 +180,20 @@ fn missing<'a>(set: &'a Migrator, done: &[(i64, Vec<u8>)]) -> Result<Option<&'a 
     for (version, checksum) in done {
         match set.iter().find(|one| one.version == *version) {
             None => {
-                return Err(Error::Newer {
-                    found: done.last().map_or(*version, |last| last.0),
-                    known,
-                });
+                return Err(Error::Newer { found: done.last().map_or(*version, |last| last.0), known });
             }
             Some(one) if *one.checksum != **checksum => {
-                return Err(Error::Changed {
-                    version: *version,
-                    description: one.description.clone().into_owned(),
-                });
+                return Err(Error::Changed { version: *version, description: one.description.clone().into_owned() });
             }
             Some(_) => {}
         }
     }
-    Ok(set
-        .iter()
-        .find(|one| !done.iter().any(|(version, _)| *version == one.version)))
+    Ok(set.iter().find(|one| !done.iter().any(|(version, _)| *version == one.version)))
 }
 
 async fn bookkeeping_exists(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
     let mut tx = connection.begin().await?;
-    sqlx::query_scalar("select to_regclass('sluice.migration') is not null")
-        .persistent(false)
-        .fetch_one(&mut *tx)
-        .await
+    sqlx::query_scalar("select to_regclass('sluice.migration') is not null").persistent(false).fetch_one(&mut *tx).await
 }
 
 async fn create_bookkeeping(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
@@ -277,8 +225,5 @@ fn is_twin(error: &sqlx::Error) -> bool {
 }
 
 fn has_code(error: &sqlx::Error, codes: &[&str]) -> bool {
-    error
-        .as_database_error()
-        .and_then(|error| error.code())
-        .is_some_and(|code| codes.contains(&&*code))
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| codes.contains(&&*code))
 }

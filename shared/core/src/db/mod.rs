@@ -20,17 +20,7 @@ use sqlx::{PgPool, Postgres};
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(10);
 
 /// What stands between us and the server.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    Default,
-    serde::Serialize,
-    serde::Deserialize,
-    schemars::JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Pooler {
     /// Nothing, or a pooler that gives each client a server connection of its own.
@@ -151,10 +141,7 @@ impl Db {
     /// # Errors
     /// No connection within 10 s, or the database is gone.
     pub async fn begin(&self) -> Result<Tx, sqlx::Error> {
-        Ok(Tx {
-            inner: self.pool.begin().await?,
-            unnamed: self.unnamed(),
-        })
+        Ok(Tx { inner: self.pool.begin().await?, unnamed: self.unnamed() })
     }
 
     /// Starts a read-only transaction for expressions of the configuration: each statement may take `limit`, and runs with the
@@ -162,25 +149,12 @@ impl Db {
     ///
     /// # Errors
     /// As [`Db::begin`], and a role that does not exist or that we are no member of.
-    pub async fn begin_read_only(
-        &self,
-        role: Option<&str>,
-        limit: Duration,
-    ) -> Result<Tx, sqlx::Error> {
-        let mut tx = Tx {
-            inner: self.pool.begin_with("begin read only").await?,
-            unnamed: self.unnamed(),
-        };
+    pub async fn begin_read_only(&self, role: Option<&str>, limit: Duration) -> Result<Tx, sqlx::Error> {
+        let mut tx = Tx { inner: self.pool.begin_with("begin read only").await?, unnamed: self.unnamed() };
         // `set local` takes no parameters; set_config(…, true) is the same and does.
-        sqlx::query("select set_config('statement_timeout', $1, true)")
-            .bind(format!("{}ms", limit.as_millis()))
-            .execute(&mut tx)
-            .await?;
+        sqlx::query("select set_config('statement_timeout', $1, true)").bind(format!("{}ms", limit.as_millis())).execute(&mut tx).await?;
         if let Some(role) = role {
-            sqlx::query("select set_config('role', $1, true)")
-                .bind(role)
-                .execute(&mut tx)
-                .await?;
+            sqlx::query("select set_config('role', $1, true)").bind(role).execute(&mut tx).await?;
         }
         Ok(tx)
     }

@@ -36,8 +36,7 @@ pub(super) async fn learn(connection: &mut PgConnection) -> Result<(), sqlx::Err
             sql = sql.text(", null::").ident(&Ident::qualified(schema, name));
         }
         forget_named(&mut tx).await?; // what a connection left that was cut off just here
-        tx.prepare_with(dynamic::text(sql).into_sql_str(), &[])
-            .await?;
+        tx.prepare_with(dynamic::text(sql).into_sql_str(), &[]).await?;
         forget_named(&mut tx).await?;
     }
     tx.commit().await
@@ -45,17 +44,12 @@ pub(super) async fn learn(connection: &mut PgConnection) -> Result<(), sqlx::Err
 
 /// Removes what sqlx named on this server connection.
 async fn forget_named(tx: &mut PgConnection) -> Result<(), sqlx::Error> {
-    let names: Vec<String> = sqlx::query_scalar(
-        "select name from pg_prepared_statements where not from_sql and name like 'sqlx\\_s\\_%'",
-    )
-    .persistent(false)
-    .fetch_all(&mut *tx)
-    .await?;
+    let names: Vec<String> = sqlx::query_scalar("select name from pg_prepared_statements where not from_sql and name like 'sqlx\\_s\\_%'")
+        .persistent(false)
+        .fetch_all(&mut *tx)
+        .await?;
     for name in names {
-        dynamic::query(Sql::new("deallocate ").ident(&Ident::name(&name)))
-            .persistent(false)
-            .execute(&mut *tx)
-            .await?;
+        dynamic::query(Sql::new("deallocate ").ident(&Ident::name(&name))).persistent(false).execute(&mut *tx).await?;
     }
     Ok(())
 }

@@ -45,15 +45,8 @@ pub(super) enum Claim {
 
 /// A new folder under the system's temporary folder. Leftovers that lie there are ended and removed first.
 pub(super) fn temporary(user: ServerUser, sweeper: &Installation) -> Result<Place, Error> {
-    let bases = [
-        std::env::temp_dir(),
-        PathBuf::from("/tmp"),
-        PathBuf::from("/var/tmp"),
-    ];
-    let base = bases
-        .into_iter()
-        .find(|base| user.reaches(base))
-        .unwrap_or_else(std::env::temp_dir);
+    let bases = [std::env::temp_dir(), PathBuf::from("/tmp"), PathBuf::from("/var/tmp")];
+    let base = bases.into_iter().find(|base| user.reaches(base)).unwrap_or_else(std::env::temp_dir);
     let at = |path: &Path| {
         let path = path.to_owned();
         move |source| Error::Folder { path, source }
@@ -68,29 +61,16 @@ pub(super) fn temporary(user: ServerUser, sweeper: &Installation) -> Result<Plac
     // Locked before it gets its name, so that nobody's sweep takes it for a leftover.
     let young = folder.join("lock.new");
     let lock = open_lock(&young).map_err(at(&young))?;
-    lock.try_lock().map_err(|error| Error::Folder {
-        path: young.clone(),
-        source: error.into(),
-    })?;
+    lock.try_lock().map_err(|error| Error::Folder { path: young.clone(), source: error.into() })?;
     std::fs::rename(&young, folder.join("lock")).map_err(at(&young))?;
     user.give(&folder).map_err(at(&folder))?;
-    Ok(Place {
-        folder,
-        lock,
-        user,
-        afterwards: Afterwards::Remove,
-        url_file: None,
-        unguarded: Some(made),
-    })
+    Ok(Place { folder, lock, user, afterwards: Afterwards::Remove, url_file: None, unguarded: Some(made) })
 }
 
 /// The place for the project in `project`: `.sluice/postgres`, or what that links to. Waits while another process is starting.
 pub(super) fn claim(project: &Path, user: ServerUser) -> Result<Claim, Error> {
     let home = project.join(".sluice");
-    let failed = |source| Error::Folder {
-        path: home.clone(),
-        source,
-    };
+    let failed = |source| Error::Folder { path: home.clone(), source };
     std::fs::create_dir_all(&home).map_err(failed)?;
     let home = home.canonicalize().map_err(failed)?;
     let ignore = home.join(".gitignore");
@@ -109,10 +89,7 @@ pub(super) fn claim(project: &Path, user: ServerUser) -> Result<Claim, Error> {
             return Ok(Claim::Joined(url));
         }
         if Instant::now() > limit {
-            return Err(Error::Busy {
-                folder: home,
-                waited: OTHERS_LIMIT,
-            });
+            return Err(Error::Busy { folder: home, waited: OTHERS_LIMIT });
         }
         std::thread::sleep(OTHERS_PAUSE);
     }
@@ -126,14 +103,7 @@ pub(super) fn claim(project: &Path, user: ServerUser) -> Result<Claim, Error> {
     if !user.reaches(&folder) {
         return Err(Error::NotYours { folder });
     }
-    Ok(Claim::Ours(Place {
-        folder,
-        lock,
-        user,
-        afterwards: Afterwards::Keep,
-        url_file: Some(url_file),
-        unguarded: None,
-    }))
+    Ok(Claim::Ours(Place { folder, lock, user, afterwards: Afterwards::Keep, url_file: Some(url_file), unguarded: None }))
 }
 
 /// The address of the server that runs for this project, if one does. See [`super::running_url`].
@@ -157,24 +127,17 @@ pub(super) fn running_url(project: &Path) -> Result<Option<String>, Error> {
     match std::fs::read_to_string(home.join("url")) {
         Ok(url) => Ok(Some(url.trim().to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(Error::Folder {
-            path: home.join("url"),
-            source,
-        }),
+        Err(source) => Err(Error::Folder { path: home.join("url"), source }),
     }
 }
 
 /// Publishes the address: whole or not at all, readable by its owner alone.
 pub(super) fn publish(url_file: &Path, url: &str) -> Result<(), Error> {
-    let failed = |source| Error::Folder {
-        path: url_file.to_owned(),
-        source,
-    };
+    let failed = |source| Error::Folder { path: url_file.to_owned(), source };
     let parent = url_file.parent().unwrap_or(Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(parent).map_err(failed)?;
     writeln!(file, "{url}").map_err(failed)?;
-    file.persist(url_file)
-        .map_err(|error| failed(error.error))?;
+    file.persist(url_file).map_err(|error| failed(error.error))?;
     Ok(())
 }
 
@@ -196,11 +159,7 @@ fn data_folder(home: &Path, user: &ServerUser) -> Result<PathBuf, Error> {
         return link.canonicalize().map_err(at(&link));
     }
     std::fs::remove_dir(&link).map_err(at(&link))?;
-    let hash: String = Sha256::digest(home.as_os_str().as_encoded_bytes())
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let hash: String = Sha256::digest(home.as_os_str().as_encoded_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     let elsewhere = Path::new("/var/lib/sluice").join(hash);
     std::fs::create_dir_all("/var/lib/sluice").map_err(at(&elsewhere))?;
     match private_folder(&elsewhere, user) {
@@ -227,17 +186,9 @@ fn open_lock(path: &Path) -> io::Result<File> {
 fn sweep(base: &Path, user: &ServerUser, sweeper: &Installation) {
     for entry in std::fs::read_dir(base).into_iter().flatten().flatten() {
         let left = entry.path();
-        let is_ours = entry
-            .file_name()
-            .as_encoded_bytes()
-            .starts_with(TEMPORARY_PREFIX.as_bytes())
-            && left
-                .symlink_metadata()
-                .is_ok_and(|found| found.is_dir() && found.uid() == user.uid())
-            && left
-                .join("lock")
-                .symlink_metadata()
-                .is_ok_and(|found| found.is_file());
+        let is_ours = entry.file_name().as_encoded_bytes().starts_with(TEMPORARY_PREFIX.as_bytes())
+            && left.symlink_metadata().is_ok_and(|found| found.is_dir() && found.uid() == user.uid())
+            && left.join("lock").symlink_metadata().is_ok_and(|found| found.is_file());
         if !is_ours {
             continue;
         }
@@ -247,14 +198,7 @@ fn sweep(base: &Path, user: &ServerUser, sweeper: &Installation) {
         if lock.try_lock().is_err() {
             continue; // its owner lives
         }
-        let task = Task {
-            bin: &sweeper.bin,
-            folder: &folder,
-            user,
-            afterwards: Afterwards::Remove,
-            durable: false,
-            settings: &[],
-        };
+        let task = Task { bin: &sweeper.bin, folder: &folder, user, afterwards: Afterwards::Remove, durable: false, settings: &[] };
         if let Err(error) = Guard::spawn(&task, &lock).and_then(Guard::stop) {
             tracing::warn!(folder = %folder.display(), %error, "a leftover PostgreSQL could not be removed");
         }

@@ -43,17 +43,12 @@ impl Guard {
     /// Starts the guard, which first ends a leftover server on the folder. It holds `lock` until it ends.
     pub(super) fn spawn(task: &Task<'_>, lock: &File) -> io::Result<Self> {
         let mut command = Command::new("/bin/sh");
-        command
-            .args(["-c", SCRIPT, "guard"])
-            .arg(task.bin)
-            .arg(task.folder);
+        command.args(["-c", SCRIPT, "guard"]).arg(task.bin).arg(task.folder);
         command.arg(match task.afterwards {
             Afterwards::Keep => "keep",
             Afterwards::Remove => "remove",
         });
-        command
-            .arg(server_options(task.durable, task.settings))
-            .arg(if task.durable { "" } else { "--no-sync" });
+        command.arg(server_options(task.durable, task.settings)).arg(if task.durable { "" } else { "--no-sync" });
         // The caller's PGHOST, PGDATA and the like are meant for another server.
         for (name, _) in std::env::vars_os() {
             if name.as_encoded_bytes().starts_with(b"PG") {
@@ -61,21 +56,14 @@ impl Guard {
             }
         }
         command.env("LC_ALL", "C").current_dir("/");
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::from(lock.try_clone()?));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::from(lock.try_clone()?));
         task.user.apply(&mut command);
         own_session(&mut command);
         let mut child = command.spawn()?;
         let (Some(commands), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(io::Error::other("the guard's pipes are missing"));
         };
-        Ok(Self {
-            child,
-            commands,
-            answers: BufReader::new(answers),
-        })
+        Ok(Self { child, commands, answers: BufReader::new(answers) })
     }
 
     /// Creates the data with this password for the user `postgres`, unless it exists. False: it failed, and the log says why.
@@ -92,11 +80,7 @@ impl Guard {
 
     /// Stops the server and waits until the guard has cleaned up: at most 20 s for the server, and the removal of a folder.
     pub(super) fn stop(self) -> io::Result<()> {
-        let Self {
-            mut child,
-            commands,
-            answers,
-        } = self;
+        let Self { mut child, commands, answers } = self;
         drop(commands);
         drop(answers);
         child.wait().map(drop)
@@ -105,20 +89,14 @@ impl Guard {
     fn answer(&mut self) -> io::Result<bool> {
         let mut line = String::new();
         if self.answers.read_line(&mut line)? == 0 {
-            return Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "the guard process ended",
-            ));
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the guard process ended"));
         }
         Ok(line.trim_end() == "ready")
     }
 }
 
 /// Takes the child out of the terminal's reach: Ctrl-C must not kill the server before its owner has drained.
-#[expect(
-    unsafe_code,
-    reason = "the only way to call setsid between fork and exec"
-)]
+#[expect(unsafe_code, reason = "the only way to call setsid between fork and exec")]
 fn own_session(command: &mut Command) {
     // SAFETY: the closure makes one system call, allocates nothing and takes no lock, as is required between fork and exec.
     unsafe {
@@ -135,20 +113,10 @@ fn server_options(durable: bool, settings: &[(String, String)]) -> String {
         ("shared_buffers", "128MB"),
         ("max_connections", "100"),
     ];
-    const QUICK: &[(&str, &str)] = &[
-        ("fsync", "off"),
-        ("synchronous_commit", "off"),
-        ("full_page_writes", "off"),
-    ];
+    const QUICK: &[(&str, &str)] = &[("fsync", "off"), ("synchronous_commit", "off"), ("full_page_writes", "off")];
     let fixed = ALWAYS.iter().chain(if durable { &[] } else { QUICK });
-    let all = fixed.copied().chain(
-        settings
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str())),
-    );
-    all.map(|(name, value)| format!("-c {}", shell_quote(&format!("{name}={value}"))))
-        .collect::<Vec<_>>()
-        .join(" ")
+    let all = fixed.copied().chain(settings.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    all.map(|(name, value)| format!("-c {}", shell_quote(&format!("{name}={value}")))).collect::<Vec<_>>().join(" ")
 }
 
 fn shell_quote(text: &str) -> String {
@@ -162,13 +130,7 @@ mod tests {
     #[test]
     fn a_setting_with_a_quote_reaches_the_server_as_one_word() {
         let options = server_options(true, &[("log_line_prefix".into(), "it's $(here)".into())]);
-        assert!(
-            options.ends_with(r"-c 'log_line_prefix=it'\''s $(here)'"),
-            "{options}"
-        );
-        assert!(
-            !options.contains("fsync"),
-            "durability is only given up when asked"
-        );
+        assert!(options.ends_with(r"-c 'log_line_prefix=it'\''s $(here)'"), "{options}");
+        assert!(!options.contains("fsync"), "durability is only given up when asked");
     }
 }

@@ -70,9 +70,7 @@ pub enum Error {
         found: String,
     },
     /// Root, on a machine with neither of the users that could run the server.
-    #[error(
-        "PostgreSQL does not run as root, and this machine has neither a user `postgres` nor `nobody`"
-    )]
+    #[error("PostgreSQL does not run as root, and this machine has neither a user `postgres` nor `nobody`")]
     NoUser,
     /// The data belongs to somebody else.
     #[error("{} belongs to another user; run this command as that user or as root, or remove the folder", folder.display())]
@@ -138,21 +136,9 @@ pub async fn start(options: Options) -> Result<Server, Error> {
     let launched = launched.map_err(|error| Error::Guard(io::Error::other(error)))??;
     let (server, url_file) = match launched {
         Launched::Joined(url) => return Ok(Server { url, owned: None }),
-        Launched::Started {
-            url,
-            guard,
-            url_file,
-        } => (
-            Server {
-                url,
-                owned: Some(guard),
-            },
-            url_file,
-        ),
+        Launched::Started { url, guard, url_file } => (Server { url, owned: Some(guard) }, url_file),
     };
-    create_database(&server.url)
-        .await
-        .map_err(Error::Database)?;
+    create_database(&server.url).await.map_err(Error::Database)?;
     if let Some(url_file) = url_file {
         folder::publish(&url_file, &server.url)?;
     }
@@ -205,19 +191,13 @@ impl Server {
 
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Server")
-            .field("joined", &self.is_joined())
-            .finish_non_exhaustive() // without the password
+        f.debug_struct("Server").field("joined", &self.is_joined()).finish_non_exhaustive() // without the password
     }
 }
 
 enum Launched {
     Joined(String),
-    Started {
-        url: String,
-        guard: Guard,
-        url_file: Option<PathBuf>,
-    },
+    Started { url: String, guard: Guard, url_file: Option<PathBuf> },
 }
 
 fn launch(options: &Options) -> Result<Launched, Error> {
@@ -230,16 +210,8 @@ fn launch(options: &Options) -> Result<Launched, Error> {
         },
     };
     let made_by = std::fs::read_to_string(place.folder.join("data/PG_VERSION")).ok();
-    let installation = find::installation(
-        made_by
-            .as_deref()
-            .and_then(|version| version.trim().parse().ok()),
-    )?;
-    let password = if made_by.is_some() {
-        saved_password(&place)?
-    } else {
-        format!("{:032x}", rand::random::<u128>())
-    };
+    let installation = find::installation(made_by.as_deref().and_then(|version| version.trim().parse().ok()))?;
+    let password = if made_by.is_some() { saved_password(&place)? } else { format!("{:032x}", rand::random::<u128>()) };
     let task = Task {
         bin: &installation.bin,
         folder: &place.folder,
@@ -255,11 +227,7 @@ fn launch(options: &Options) -> Result<Launched, Error> {
     match bring_up(&mut guard, &place, &password) {
         Ok(port) => {
             let url = format!("postgres://postgres:{password}@127.0.0.1:{port}/sluice");
-            Ok(Launched::Started {
-                url,
-                guard,
-                url_file: place.url_file,
-            })
+            Ok(Launched::Started { url, guard, url_file: place.url_file })
         }
         Err(error) => {
             guard.stop().map_err(Error::Guard)?;
@@ -272,10 +240,7 @@ fn launch(options: &Options) -> Result<Launched, Error> {
 fn bring_up(guard: &mut Guard, place: &Place, password: &str) -> Result<u16, Error> {
     let log = || last_lines(&place.folder.join("log"));
     if !guard.init(password).map_err(Error::Guard)? {
-        return Err(Error::Refused {
-            step: "initdb",
-            log: log(),
-        });
+        return Err(Error::Refused { step: "initdb", log: log() });
     }
     for attempt in 1.. {
         let port = free_port().map_err(Error::Guard)?;
@@ -284,10 +249,7 @@ fn bring_up(guard: &mut Guard, place: &Place, password: &str) -> Result<u16, Err
         }
         let log = log();
         if attempt == PORT_ATTEMPTS || !log.contains("could not bind") {
-            return Err(Error::Refused {
-                step: "postgres",
-                log,
-            });
+            return Err(Error::Refused { step: "postgres", log });
         }
     }
     unreachable!("the loop returns at its last attempt")
@@ -300,9 +262,7 @@ fn saved_password(place: &Place) -> Result<String, Error> {
 
 /// A port that was free a moment ago. Somebody may take it before the server does; then another is tried.
 fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
-        .local_addr()?
-        .port())
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
 fn last_lines(log: &Path) -> String {
@@ -316,13 +276,9 @@ fn last_lines(log: &Path) -> String {
 async fn create_database(url: &str) -> Result<(), sqlx::Error> {
     let maintenance = format!("{}/postgres", url.strip_suffix("/sluice").unwrap_or(url));
     let mut connection = PgConnection::connect(&maintenance).await?;
-    let exists = sqlx::query("select 1 from pg_database where datname = 'sluice'")
-        .fetch_optional(&mut connection)
-        .await?;
+    let exists = sqlx::query("select 1 from pg_database where datname = 'sluice'").fetch_optional(&mut connection).await?;
     if exists.is_none() {
-        sqlx::query("create database sluice")
-            .execute(&mut connection)
-            .await?;
+        sqlx::query("create database sluice").execute(&mut connection).await?;
     }
     connection.close().await
 }

@@ -21,21 +21,13 @@ impl ServerUser {
         if !rustix::process::geteuid().is_root() {
             return Some(Self::Ourselves);
         }
-        ["postgres", "nobody"].iter().find_map(|name| {
-            Some(Self::Other {
-                uid: id("-u", name)?,
-                gid: id("-g", name)?,
-            })
-        })
+        ["postgres", "nobody"].iter().find_map(|name| Some(Self::Other { uid: id("-u", name)?, gid: id("-g", name)? }))
     }
 
     /// The user for data that exists: the server insists on owning it.
     pub(super) fn owning(self, data: &Path) -> Self {
         match (&self, data.metadata()) {
-            (Self::Other { .. }, Ok(found)) if found.uid() != 0 => Self::Other {
-                uid: found.uid(),
-                gid: found.gid(),
-            },
+            (Self::Other { .. }, Ok(found)) if found.uid() != 0 => Self::Other { uid: found.uid(), gid: found.gid() },
             _ => self,
         }
     }
@@ -65,24 +57,14 @@ impl ServerUser {
     /// Whether this user can work in the folder: every folder above it must let him pass.
     pub(super) fn reaches(&self, folder: &Path) -> bool {
         let mut command = Command::new("/bin/sh");
-        command
-            .args(["-c", r#"test -w "$1" && test -x "$1""#, "reaches"])
-            .arg(folder);
-        command
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+        command.args(["-c", r#"test -w "$1" && test -x "$1""#, "reaches"]).arg(folder);
+        command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         self.apply(&mut command);
         command.status().is_ok_and(|status| status.success())
     }
 }
 
 fn id(what: &str, name: &str) -> Option<u32> {
-    let output = Command::new("id")
-        .args([what, name])
-        .stderr(Stdio::null())
-        .output()
-        .ok()?;
+    let output = Command::new("id").args([what, name]).stderr(Stdio::null()).output().ok()?;
     String::from_utf8(output.stdout).ok()?.trim().parse().ok()
 }

@@ -78,8 +78,7 @@ fn environment() -> Environment {
 }
 
 fn contract() -> Config {
-    Config::parse(&format!("{CONTRACT}{REST_OF_CONTRACT}"), &environment())
-        .unwrap_or_else(|error| panic!("{error}"))
+    Config::parse(&format!("{CONTRACT}{REST_OF_CONTRACT}"), &environment()).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn mistakes(text: &str, environment: &Environment) -> Vec<String> {
@@ -95,64 +94,29 @@ fn the_sample_of_the_contract_loads_and_means_what_it_says() {
     let config = contract();
     let customers = &config.syncs["customers"];
     assert_eq!(
-        (
-            customers.name.as_str(),
-            customers.module.product,
-            customers.module.name.as_str()
-        ),
+        (customers.name.as_str(), customers.module.product, customers.module.name.as_str()),
         ("customers", Product::Billing, "customers")
     );
-    assert_eq!(
-        (customers.direction, customers.on_delete, customers.lane),
-        (Direction::Push, OnDelete::Ignore, Lane::Normal)
-    );
-    assert_eq!(
-        (customers.min_interval, customers.fresh_within),
-        (Duration::from_secs(2), Some(Duration::from_secs(300)))
-    );
-    assert_eq!(
-        (customers.brake.max_changes, customers.brake.max_deletes),
-        (Some(Limit::Percent(20)), Limit::Count(50))
-    );
+    assert_eq!((customers.direction, customers.on_delete, customers.lane), (Direction::Push, OnDelete::Ignore, Lane::Normal));
+    assert_eq!((customers.min_interval, customers.fresh_within), (Duration::from_secs(2), Some(Duration::from_secs(300))));
+    assert_eq!((customers.brake.max_changes, customers.brake.max_deletes), (Some(Limit::Percent(20)), Limit::Count(50)));
     assert_eq!(customers.writeback.columns().count(), 4);
     assert_eq!(customers.fields.len(), 9);
     assert_eq!(customers.fields["display_name"], Field::column("name"));
-    assert_eq!(
-        customers.fields["billing_address.street"],
-        Field::column("street")
-    );
+    assert_eq!(customers.fields["billing_address.street"], Field::column("street"));
     assert_eq!(customers.fields["parent_id"].refs(), ["accounts"]);
     assert_eq!(customers.watch[0].table, "public.addresses");
-    assert_eq!(
-        config.syncs["payments"].fields["invoices"].refs(),
-        ["invoices"]
-    );
+    assert_eq!(config.syncs["payments"].fields["invoices"].refs(), ["invoices"]);
     assert_eq!(config.syncs["invoices"].key.columns(), ["company", "id"]);
     let (budget, figures) = config.connections["main"].budget_of(Product::Billing);
-    assert_eq!(
-        (budget, figures.per_day, figures.per_minute),
-        ("finance", Some(10_000), 100)
-    );
-    assert_eq!(
-        config.connections["main"].budget_of(Product::Crm),
-        ("crm", Budget::default())
-    );
+    assert_eq!((budget, figures.per_day, figures.per_minute), ("finance", Some(10_000), 100));
+    assert_eq!(config.connections["main"].budget_of(Product::Crm), ("crm", Budget::default()));
     let webhook = &config.webhooks["billing-events"];
-    assert_eq!(
-        (webhook.max_body, webhook.secret.expose_secret()),
-        (1 << 20, "hush")
-    );
+    assert_eq!((webhook.max_body, webhook.secret.expose_secret()), (1 << 20, "hush"));
     assert!(webhook.allow[0].contains("203.0.113.9".parse().expect("an address")));
     assert_eq!(config.schedules["poll-items"].job.args["sync"], "items");
-    assert!(
-        config.http.read_token.is_none()
-            && config.log.file.is_none()
-            && config.rules["priced"].fix.is_none()
-    );
-    assert_eq!(
-        (config.retry.cap, config.worker.grace),
-        (Duration::from_secs(3600), Duration::from_secs(25))
-    );
+    assert!(config.http.read_token.is_none() && config.log.file.is_none() && config.rules["priced"].fix.is_none());
+    assert_eq!((config.retry.cap, config.worker.grace), (Duration::from_secs(3600), Duration::from_secs(25)));
     assert_eq!(config.log.rotate, Rotation::Daily);
 }
 
@@ -165,16 +129,10 @@ fn the_example_file_loads_without_a_note() {
 
 #[test]
 fn an_empty_file_is_a_configuration_with_the_documented_defaults() {
-    let config =
-        Config::parse("", &Environment::default()).unwrap_or_else(|error| panic!("{error}"));
+    let config = Config::parse("", &Environment::default()).unwrap_or_else(|error| panic!("{error}"));
     assert!(config.database.url.is_none() && config.security.key.is_none());
     assert_eq!(
-        (
-            config.database.max_connections,
-            config.worker.concurrency,
-            config.retry.max_failures,
-            config.retention.days
-        ),
+        (config.database.max_connections, config.worker.concurrency, config.retry.max_failures, config.retention.days),
         (4, 4, 8, 90)
     );
     assert_eq!(config.http.listen.to_string(), "127.0.0.1:8080");
@@ -183,22 +141,13 @@ fn an_empty_file_is_a_configuration_with_the_documented_defaults() {
 #[test]
 fn the_shown_configuration_holds_no_secret_and_loads_again() {
     let config = contract();
-    for shown in [
-        config.to_masked_toml(),
-        config.to_masked_json().to_string(),
-        format!("{config:?}"),
-    ] {
+    for shown in [config.to_masked_toml(), config.to_masked_json().to_string(), format!("{config:?}")] {
         assert!(!shown.contains("hush"), "{shown}");
     }
     let toml = config.to_masked_toml();
-    assert!(
-        toml.contains("postgres://app:***@db/app") && toml.contains("min_interval = \"2s\""),
-        "{toml}"
-    );
+    assert!(toml.contains("postgres://app:***@db/app") && toml.contains("min_interval = \"2s\""), "{toml}");
     let complaints = mistakes(&toml, &Environment::default());
-    let about_masks = complaints.iter().all(|complaint| {
-        complaint.contains("security.key") || complaint.contains("alerts.ops.url")
-    });
+    let about_masks = complaints.iter().all(|complaint| complaint.contains("security.key") || complaint.contains("alerts.ops.url"));
     assert!(about_masks, "{complaints:#?}\n{toml}");
 }
 
@@ -207,28 +156,13 @@ fn every_key_of_the_contract_is_in_the_schema() {
     let schema = Config::schema();
     let sync = &schema["$defs"]["Sync"]["properties"];
     assert_eq!(sync["min_interval"]["type"], "string");
-    assert_eq!(
-        schema["$defs"]["Connection"]["properties"]["client_secret"]["type"],
-        "string"
-    );
+    assert_eq!(schema["$defs"]["Connection"]["properties"]["client_secret"]["type"], "string");
     let text = schema.to_string();
-    for line in CONTRACT
-        .lines()
-        .filter(|line| !line.starts_with(['#', '[']))
-    {
+    for line in CONTRACT.lines().filter(|line| !line.starts_with(['#', '['])) {
         let Some((key, _)) = line.split_once(" = ") else {
             continue;
         };
-        let free = [
-            "display_name",
-            "email",
-            "status",
-            "full_address",
-            "stage",
-            "source",
-            "parent_id",
-            "is_active",
-        ];
+        let free = ["display_name", "email", "status", "full_address", "stage", "source", "parent_id", "is_active"];
         if key.starts_with(['"', ' ']) || free.contains(&key.trim()) {
             continue;
         }
@@ -239,10 +173,7 @@ fn every_key_of_the_contract_is_in_the_schema() {
 #[test]
 fn a_definition_hash_is_of_the_meaning_and_not_of_the_spelling() {
     let hash = |text: &str| {
-        Config::parse(text, &Environment::default())
-            .unwrap_or_else(|error| panic!("{error}"))
-            .syncs["deals"]
-            .definition_hash()
+        Config::parse(text, &Environment::default()).unwrap_or_else(|error| panic!("{error}")).syncs["deals"].definition_hash()
     };
     let sound = hash(SOUND);
     assert_eq!(sound.len(), 64);
@@ -270,14 +201,7 @@ fn a_definition_hash_is_of_the_meaning_and_not_of_the_spelling() {
 
 #[test]
 fn variables_are_read_in_whole_values_and_inside_them() {
-    let environment: Environment = [
-        ("HOST", "db"),
-        ("EMPTY", ""),
-        ("COUNT", "7"),
-        ("OPEN", "true"),
-    ]
-    .into_iter()
-    .collect();
+    let environment: Environment = [("HOST", "db"), ("EMPTY", ""), ("COUNT", "7"), ("OPEN", "true")].into_iter().collect();
     let text = r#"
         [database]
         url = "postgres://app@${HOST}/${EMPTY}app"
@@ -289,27 +213,16 @@ fn variables_are_read_in_whole_values_and_inside_them() {
         hosts = ["${HOST}", "${NOT_SET}"]
     "#;
     let config = Config::parse(text, &environment).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(
-        config.database.url.expect("set").expose_secret(),
-        "postgres://app@db/app"
-    );
+    assert_eq!(config.database.url.expect("set").expose_secret(), "postgres://app@db/app");
     assert!(config.database.listen_url.is_none());
-    assert_eq!(
-        (config.database.max_connections, config.http.metrics_open),
-        (7, true)
-    );
+    assert_eq!((config.database.max_connections, config.http.metrics_open), (7, true));
     assert_eq!(config.database.expression_role.as_deref(), Some("a${HOST}"));
     assert_eq!(config.http.hosts, ["db"]);
 }
 
 #[test]
 fn a_variable_that_is_not_set_is_a_mistake_where_the_key_is_required_or_maps_a_field() {
-    let text = SOUND
-        .replace(
-            "\"id\"\nclient_secret",
-            "\"${ZOHO_CLIENT_ID}\"\nclient_secret",
-        )
-        .replace("\"name\"", "\"${COLUMN}\"");
+    let text = SOUND.replace("\"id\"\nclient_secret", "\"${ZOHO_CLIENT_ID}\"\nclient_secret").replace("\"name\"", "\"${COLUMN}\"");
     let found = mistakes(&text, &Environment::default());
     assert_eq!(
         found,
@@ -318,13 +231,8 @@ fn a_variable_that_is_not_set_is_a_mistake_where_the_key_is_required_or_maps_a_f
             "line 12: syncs.deals.fields.Deal_Name: ${COLUMN} is not set; set it, in the environment or in .env",
         ]
     );
-    let empty: Environment = [("ZOHO_CLIENT_ID", ""), ("COLUMN", "name")]
-        .into_iter()
-        .collect();
-    assert_eq!(
-        mistakes(&text, &empty),
-        ["line 3: connections.main.client_id: must not be empty"]
-    );
+    let empty: Environment = [("ZOHO_CLIENT_ID", ""), ("COLUMN", "name")].into_iter().collect();
+    assert_eq!(mistakes(&text, &empty), ["line 3: connections.main.client_id: must not be empty"]);
 }
 
 #[test]
@@ -364,233 +272,61 @@ max_failures = 0
 
 /// Each breaks the sound file in one place: by replacing a text, or (where that is empty) by appending one.
 const BREAKS: &[(&str, &str, &str)] = &[
-    (
-        "connection = \"main\"",
-        "connection = \"mian\"",
-        "there is no [connections.mian] (did you mean `main`?)",
-    ),
-    (
-        "\"name\"",
-        "{ ref = \"account\", column = \"a\" }",
-        "syncs.deals.fields.Deal_Name: there is no [syncs.account]",
-    ),
-    (
-        "match_on = [\"Deal_Name\"]",
-        "",
-        "syncs.deals.reference: a CRM sync needs `reference`",
-    ),
-    (
-        "[\"Deal_Name\"]",
-        "[\"Amount\"]",
-        "names `Amount`, which is not among the sync's fields",
-    ),
-    (
-        "match_on",
-        "reference = \"Deal_Name\"\nmatch_on",
-        "names a field that is mapped",
-    ),
-    (
-        "match_on",
-        "on_delete = \"mark\"\nmatch_on",
-        "syncs.deals.mark: on_delete = \"mark\" needs it",
-    ),
-    (
-        "match_on",
-        "when_false = \"delete\"\nmatch_on",
-        "which is \"ignore\"",
-    ),
-    (
-        "match_on",
-        "lane = \"urgent\"\nmatch_on",
-        "unknown value `urgent`; one of interactive, realtime",
-    ),
-    (
-        "match_on",
-        "columns = { a = \"1\" }\nmatch_on",
-        "is for pulling",
-    ),
-    (
-        "match_on",
-        "min_interval = 2\nmatch_on",
-        "syncs.deals.min_interval: expected a text, found a whole number",
-    ),
-    (
-        "match_on",
-        "min_interval = \"2 s\"\nmatch_on",
-        "is not a duration",
-    ),
-    (
-        "match_on",
-        "brake = { max_changes = \"120%\" }\nmatch_on",
-        "syncs.deals.brake.max_changes",
-    ),
-    (
-        "match_on",
-        "writeback = { id = \"name\" }\nmatch_on",
-        "each push would cause the next",
-    ),
-    (
-        "match_on",
-        "when = \" \"\nmatch_on",
-        "syncs.deals.when: must not be empty",
-    ),
-    (
-        "module = \"crm/Deals\"",
-        "module = \"Deals\"",
-        "is not `product/module`",
-    ),
-    (
-        "module = \"crm/Deals\"",
-        "module = \"books/items\"\nskip_workflows = true",
-        "only CRM writes can skip workflows",
-    ),
-    (
-        "key = \"id\"",
-        "key = []",
-        "syncs.deals.key: name at least one column",
-    ),
-    (
-        "key = \"id\"",
-        "key = [\"a\", \"a\"]",
-        "names a column twice",
-    ),
-    (
-        "\"name\"",
-        "\"name\"\n\"Deal_Name.x\" = \"x\"",
-        "`Deal_Name` is mapped as a whole too",
-    ),
+    ("connection = \"main\"", "connection = \"mian\"", "there is no [connections.mian] (did you mean `main`?)"),
+    ("\"name\"", "{ ref = \"account\", column = \"a\" }", "syncs.deals.fields.Deal_Name: there is no [syncs.account]"),
+    ("match_on = [\"Deal_Name\"]", "", "syncs.deals.reference: a CRM sync needs `reference`"),
+    ("[\"Deal_Name\"]", "[\"Amount\"]", "names `Amount`, which is not among the sync's fields"),
+    ("match_on", "reference = \"Deal_Name\"\nmatch_on", "names a field that is mapped"),
+    ("match_on", "on_delete = \"mark\"\nmatch_on", "syncs.deals.mark: on_delete = \"mark\" needs it"),
+    ("match_on", "when_false = \"delete\"\nmatch_on", "which is \"ignore\""),
+    ("match_on", "lane = \"urgent\"\nmatch_on", "unknown value `urgent`; one of interactive, realtime"),
+    ("match_on", "columns = { a = \"1\" }\nmatch_on", "is for pulling"),
+    ("match_on", "min_interval = 2\nmatch_on", "syncs.deals.min_interval: expected a text, found a whole number"),
+    ("match_on", "min_interval = \"2 s\"\nmatch_on", "is not a duration"),
+    ("match_on", "brake = { max_changes = \"120%\" }\nmatch_on", "syncs.deals.brake.max_changes"),
+    ("match_on", "writeback = { id = \"name\" }\nmatch_on", "each push would cause the next"),
+    ("match_on", "when = \" \"\nmatch_on", "syncs.deals.when: must not be empty"),
+    ("module = \"crm/Deals\"", "module = \"Deals\"", "is not `product/module`"),
+    ("module = \"crm/Deals\"", "module = \"books/items\"\nskip_workflows = true", "only CRM writes can skip workflows"),
+    ("key = \"id\"", "key = []", "syncs.deals.key: name at least one column"),
+    ("key = \"id\"", "key = [\"a\", \"a\"]", "names a column twice"),
+    ("\"name\"", "\"name\"\n\"Deal_Name.x\" = \"x\"", "`Deal_Name` is mapped as a whole too"),
     ("\"name\"", "\"name\"\n\"a..b\" = \"x\"", "no empty part"),
-    (
-        "\"name\"",
-        "\"name\"\naddress.street = \"x\"",
-        "a dotted Zoho field is quoted: \"address.street\" = …",
-    ),
-    (
-        "\"name\"",
-        "{ column = \"name\", values = { a = [] } }",
-        "empty list",
-    ),
-    (
-        "\"name\"",
-        "{ each = \"select 1\", item = { a = { sql = \"1\" } } }",
-        "write the expression as a column of `each`",
-    ),
-    (
-        "\"name\"",
-        "{ each = \"select 1\", item = { a = { column = \"b\", owner = \"zoho\" } } }",
-        "a list is pushed only",
-    ),
-    (
-        "client_id = \"id\"",
-        "client_id = \"id\"\napi_url = \"ftp://x\"",
-        "begins with http:// or https://",
-    ),
-    (
-        "client_secret = \"secret\"",
-        "client_secret = \"${\"",
-        "is not a variable",
-    ),
-    (
-        "",
-        "[connections.main.budget.finanse]\nper_minute = 1",
-        "there is no budget of this name (did you mean `finance`?)",
-    ),
-    (
-        "",
-        "[connections.main.budget.crm]\nshared = false",
-        "belongs to the budget `finance` alone",
-    ),
-    (
-        "",
-        "[connections.main.budget.crm]\nper_minute = 0",
-        "must be at least 1",
-    ),
-    (
-        "",
-        "[connections.\"a:b\"]\nclient_id = \"a\"\nclient_secret = \"b\"",
-        "a name has 1 to 60 letters",
-    ),
-    (
-        "",
-        "[schedules.s]\ncron = \"every day\"\njob = { kind = \"poll\", sync = \"deals\" }",
-        "is not a cron expression",
-    ),
+    ("\"name\"", "\"name\"\naddress.street = \"x\"", "a dotted Zoho field is quoted: \"address.street\" = …"),
+    ("\"name\"", "{ column = \"name\", values = { a = [] } }", "empty list"),
+    ("\"name\"", "{ each = \"select 1\", item = { a = { sql = \"1\" } } }", "write the expression as a column of `each`"),
+    ("\"name\"", "{ each = \"select 1\", item = { a = { column = \"b\", owner = \"zoho\" } } }", "a list is pushed only"),
+    ("client_id = \"id\"", "client_id = \"id\"\napi_url = \"ftp://x\"", "begins with http:// or https://"),
+    ("client_secret = \"secret\"", "client_secret = \"${\"", "is not a variable"),
+    ("", "[connections.main.budget.finanse]\nper_minute = 1", "there is no budget of this name (did you mean `finance`?)"),
+    ("", "[connections.main.budget.crm]\nshared = false", "belongs to the budget `finance` alone"),
+    ("", "[connections.main.budget.crm]\nper_minute = 0", "must be at least 1"),
+    ("", "[connections.\"a:b\"]\nclient_id = \"a\"\nclient_secret = \"b\"", "a name has 1 to 60 letters"),
+    ("", "[schedules.s]\ncron = \"every day\"\njob = { kind = \"poll\", sync = \"deals\" }", "is not a cron expression"),
     (
         "",
         "[schedules.s]\ncron = \"* * * * *\"\njob = { kind = \"pol\", sync = \"deals\" }",
         "unknown job kind `pol` (did you mean `poll`?)",
     ),
-    (
-        "",
-        "[schedules.s]\ncron = \"* * * * *\"\njob = { kind = \"poll\" }",
-        "a job of kind `poll` needs `sync`",
-    ),
+    ("", "[schedules.s]\ncron = \"* * * * *\"\njob = { kind = \"poll\" }", "a job of kind `poll` needs `sync`"),
     (
         "",
         "[schedules.s]\ncron = \"* * * * *\"\njob = { kind = \"poll\", sync = \"deal\" }",
         "schedules.s.job.sync: there is no [syncs.deal]",
     ),
-    (
-        "",
-        "[schedules.s]\ncron = \"* * * * *\"\njob = { sync = \"deals\" }",
-        "a job needs `kind`",
-    ),
-    (
-        "",
-        "[webhooks.w]\nconnection = \"main\"\nverify = \"crm-token\"\nsecret = \"\"\nsync = \"deals\"",
-        "webhooks.w.secret: is empty",
-    ),
-    (
-        "",
-        "[webhooks.w]\nconnection = \"main\"\nverify = \"crm-token\"\nsecret = \"s\"",
-        "webhooks.w.sync: is required",
-    ),
-    (
-        "",
-        "[webhooks.w]\nconnection = \"main\"\nverify = \"hmac\"\nsecret = \"s\"\nsync = \"deals\"",
-        "unknown value `hmac`",
-    ),
-    (
-        "",
-        "[alerts.a]\nurl = \"mailto:x\"",
-        "begins with http:// or https://",
-    ),
-    (
-        "",
-        "[rules.r]\nsql = \"\"",
-        "rules.r.sql: must not be empty",
-    ),
-    (
-        "",
-        "[security]\nkey = \"c2hvcnQ=\"",
-        "security.key: is not 32 bytes in base64",
-    ),
-    (
-        "",
-        "[http]\nadmin_token = \"\"",
-        "remove the key to have one made",
-    ),
+    ("", "[schedules.s]\ncron = \"* * * * *\"\njob = { sync = \"deals\" }", "a job needs `kind`"),
+    ("", "[webhooks.w]\nconnection = \"main\"\nverify = \"crm-token\"\nsecret = \"\"\nsync = \"deals\"", "webhooks.w.secret: is empty"),
+    ("", "[webhooks.w]\nconnection = \"main\"\nverify = \"crm-token\"\nsecret = \"s\"", "webhooks.w.sync: is required"),
+    ("", "[webhooks.w]\nconnection = \"main\"\nverify = \"hmac\"\nsecret = \"s\"\nsync = \"deals\"", "unknown value `hmac`"),
+    ("", "[alerts.a]\nurl = \"mailto:x\"", "begins with http:// or https://"),
+    ("", "[rules.r]\nsql = \"\"", "rules.r.sql: must not be empty"),
+    ("", "[security]\nkey = \"c2hvcnQ=\"", "security.key: is not 32 bytes in base64"),
+    ("", "[http]\nadmin_token = \"\"", "remove the key to have one made"),
     ("", "[http]\nlisten = \"8080\"", "http.listen"),
-    (
-        "",
-        "[http]\ntrusted_proxies = [\"10.0.0.0/40\"]",
-        "http.trusted_proxies[0]: `10.0.0.0/40` is not a block of addresses",
-    ),
-    (
-        "",
-        "[database]\nurl = \"mysql://x\"",
-        "database.url: is not an address that begins with postgres://",
-    ),
-    (
-        "",
-        "[worker]\nlease = \"10ms\"",
-        "worker.lease: must be at least 1s",
-    ),
-    (
-        "",
-        "[retry]\nbase = \"1h\"\ncap = \"1s\"",
-        "retry.cap: must not be shorter than `base`",
-    ),
+    ("", "[http]\ntrusted_proxies = [\"10.0.0.0/40\"]", "http.trusted_proxies[0]: `10.0.0.0/40` is not a block of addresses"),
+    ("", "[database]\nurl = \"mysql://x\"", "database.url: is not an address that begins with postgres://"),
+    ("", "[worker]\nlease = \"10ms\"", "worker.lease: must be at least 1s"),
+    ("", "[retry]\nbase = \"1h\"\ncap = \"1s\"", "retry.cap: must not be shorter than `base`"),
     ("", "[retry\nbase = 1", "line 13: "),
 ];
 
@@ -598,104 +334,52 @@ const BREAKS: &[(&str, &str, &str)] = &[
 fn each_mistake_is_found_alone_and_says_what_to_do() {
     assert_eq!(mistakes(SOUND, &Environment::default()), [""; 0]);
     for (found, replacement, expected) in BREAKS {
-        let text = if found.is_empty() {
-            format!("{SOUND}{replacement}")
-        } else {
-            SOUND.replacen(found, replacement, 1)
-        };
+        let text = if found.is_empty() { format!("{SOUND}{replacement}") } else { SOUND.replacen(found, replacement, 1) };
         let complaints = mistakes(&text, &Environment::default());
-        assert!(
-            complaints
-                .first()
-                .is_some_and(|complaint| complaint.contains(expected)),
-            "{replacement}: {complaints:#?}"
-        );
-        assert!(
-            complaints.len() == 1 || replacement.starts_with("[retry\n"),
-            "{replacement}: {complaints:#?}"
-        );
+        assert!(complaints.first().is_some_and(|complaint| complaint.contains(expected)), "{replacement}: {complaints:#?}");
+        assert!(complaints.len() == 1 || replacement.starts_with("[retry\n"), "{replacement}: {complaints:#?}");
     }
 }
 
 #[test]
 fn a_field_that_only_zoho_can_call_unique_is_noted_and_not_refused() {
-    let text = SOUND
-        .replace("[\"Deal_Name\"]", "[\"Number\"]")
-        .replace("\"name\"", "\"name\"\nNumber = \"number\"");
-    let config =
-        Config::parse(&text, &Environment::default()).unwrap_or_else(|error| panic!("{error}"));
+    let text = SOUND.replace("[\"Deal_Name\"]", "[\"Number\"]").replace("\"name\"", "\"name\"\nNumber = \"number\"");
+    let config = Config::parse(&text, &Environment::default()).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(config.notes.len(), 1);
-    assert!(
-        config.notes[0]
-            .to_string()
-            .contains("marked unique in crm/Deals"),
-        "{}",
-        config.notes[0]
-    );
+    assert!(config.notes[0].to_string().contains("marked unique in crm/Deals"), "{}", config.notes[0]);
 }
 
 #[test]
 fn finance_products_share_a_minute_until_told_otherwise() {
     let budgets = |extra: &str| {
-        let config = Config::parse(&format!("{SOUND}{extra}"), &Environment::default())
-            .unwrap_or_else(|error| panic!("{error}"));
+        let config = Config::parse(&format!("{SOUND}{extra}"), &Environment::default()).unwrap_or_else(|error| panic!("{error}"));
         [Product::Books, Product::Billing]
             .map(|product| config.connections["main"].budget_of(product))
             .map(|(name, budget)| (name, budget.per_minute))
     };
     assert_eq!(budgets(""), [("finance", 100), ("finance", 100)]);
-    assert_eq!(
-        budgets("[connections.main.budget.billing]\nper_minute = 7"),
-        [("finance", 100), ("billing", 7)]
-    );
-    assert_eq!(
-        budgets("[connections.main.budget.finance]\nper_minute = 9\nshared = false"),
-        [("books", 9), ("billing", 9)]
-    );
+    assert_eq!(budgets("[connections.main.budget.billing]\nper_minute = 7"), [("finance", 100), ("billing", 7)]);
+    assert_eq!(budgets("[connections.main.budget.finance]\nper_minute = 9\nshared = false"), [("books", 9), ("billing", 9)]);
 }
 
 #[test]
 fn the_file_is_loaded_with_its_env_file_and_a_broken_env_file_shows_no_value() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("sluice.toml");
-    std::fs::write(
-        &file,
-        "[log]\nfile = \"${SLUICE_TEST_LOG_FILE}\"\n[database]\nexpression_role = \"${PATH}\"\n",
-    )
-    .expect("written");
-    std::fs::write(
-        folder.path().join(".env"),
-        "SLUICE_TEST_LOG_FILE=from-env-file\nPATH=overridden\n",
-    )
-    .expect("written");
+    std::fs::write(&file, "[log]\nfile = \"${SLUICE_TEST_LOG_FILE}\"\n[database]\nexpression_role = \"${PATH}\"\n").expect("written");
+    std::fs::write(folder.path().join(".env"), "SLUICE_TEST_LOG_FILE=from-env-file\nPATH=overridden\n").expect("written");
     let config = Config::load(Some(&file)).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(
-        config.log.file.as_deref(),
-        Some(std::path::Path::new("from-env-file"))
-    );
-    assert_eq!(
-        config.database.expression_role,
-        std::env::var("PATH").ok(),
-        "the real environment stands above .env"
-    );
+    assert_eq!(config.log.file.as_deref(), Some(std::path::Path::new("from-env-file")));
+    assert_eq!(config.database.expression_role, std::env::var("PATH").ok(), "the real environment stands above .env");
     assert_eq!(config.folder(), folder.path());
-    assert_eq!(
-        sluice_core::config::find(&folder.path().join("deeper/still")),
-        Some(file.clone())
-    );
+    assert_eq!(sluice_core::config::find(&folder.path().join("deeper/still")), Some(file.clone()));
     std::fs::write(folder.path().join(".env"), "SECRET=hush hush hush'\n").expect("written");
-    let error = Config::load(Some(&file))
-        .map(|_| ())
-        .expect_err("a broken .env")
-        .to_string();
+    let error = Config::load(Some(&file)).map(|_| ()).expect_err("a broken .env").to_string();
     assert!(error.contains(".env") && !error.contains("hush"), "{error}");
 }
 
 #[test]
 fn a_file_that_is_not_there_is_said_by_name() {
-    let error = Config::load(Some("no/such/sluice.toml".as_ref()))
-        .map(|_| ())
-        .expect_err("no file")
-        .to_string();
+    let error = Config::load(Some("no/such/sluice.toml".as_ref())).map(|_| ()).expect_err("no file").to_string();
     assert!(error.contains("no/such/sluice.toml"), "{error}");
 }

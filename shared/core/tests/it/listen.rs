@@ -17,20 +17,12 @@ async fn a_notification_wakes_also_after_the_connection_was_lost() {
     let mut settings = Settings::new(test.url());
     settings.application_name = "the listener".to_owned();
     let wake = Arc::new(Notify::new());
-    let listener = Listener::spawn(
-        &settings,
-        &["sluice_wake"],
-        wake.clone(),
-        CancellationToken::new(),
-    );
+    let listener = Listener::spawn(&settings, &["sluice_wake"], wake.clone(), CancellationToken::new());
     for _ in 0..2 {
         wait_until(LIMIT, || async { listener.state() == State::Listening }).await;
         // The connection itself wakes once, because something may have been missed.
         tokio::time::timeout(LIMIT, wake.notified()).await.unwrap();
-        sqlx::query("notify sluice_wake")
-            .execute(test.db())
-            .await
-            .unwrap();
+        sqlx::query("notify sluice_wake").execute(test.db()).await.unwrap();
         tokio::time::timeout(LIMIT, wake.notified()).await.unwrap();
         let mut states = listener.watch();
         states.mark_unchanged();
@@ -38,10 +30,7 @@ async fn a_notification_wakes_also_after_the_connection_was_lost() {
             .execute(test.db())
             .await
             .unwrap();
-        tokio::time::timeout(LIMIT, states.changed())
-            .await
-            .unwrap()
-            .unwrap();
+        tokio::time::timeout(LIMIT, states.changed()).await.unwrap().unwrap();
     }
 }
 
@@ -50,12 +39,7 @@ async fn behind_a_pooler_without_a_direct_address_there_is_polling_only() {
     let mut settings = Settings::new("postgres://nobody@127.0.0.1:1/none");
     settings.pooler = Pooler::Transaction;
     let shutdown = CancellationToken::new();
-    let listener = Listener::spawn(
-        &settings,
-        &["sluice_wake"],
-        Arc::new(Notify::new()),
-        shutdown.clone(),
-    );
+    let listener = Listener::spawn(&settings, &["sluice_wake"], Arc::new(Notify::new()), shutdown.clone());
     assert_eq!(listener.state(), State::PollingOnly);
     let mut states = listener.watch();
     shutdown.cancel();

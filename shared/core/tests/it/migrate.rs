@@ -12,9 +12,7 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 /// A database beside the test's own, empty. It is dropped with the server.
 async fn empty(test: &TestDb) -> Db {
     let name = format!("empty_{}", uuid::Uuid::new_v4().simple());
-    let create = Sql::new("create database ")
-        .ident(&Ident::name(&name))
-        .text(" template template0");
+    let create = Sql::new("create database ").ident(&Ident::name(&name)).text(" template template0");
     dynamic::query(create).execute(test.db()).await.unwrap();
     let mut url = url::Url::parse(test.url()).unwrap();
     url.set_path(&name);
@@ -23,21 +21,12 @@ async fn empty(test: &TestDb) -> Db {
 
 fn set(migrations: &[(i64, &'static str)]) -> Migrator {
     let made = migrations.iter().map(|(version, sql)| {
-        Migration::new(
-            *version,
-            format!("number {version}").into(),
-            MigrationType::Simple,
-            sql.into_sql_str(),
-            false,
-        )
+        Migration::new(*version, format!("number {version}").into(), MigrationType::Simple, sql.into_sql_str(), false)
     });
     Migrator::with_migrations(made.collect())
 }
 
-const ONE: (i64, &str) = (
-    1,
-    "create schema if not exists sluice; create table sluice.one (a int); insert into sluice.one values (1)",
-);
+const ONE: (i64, &str) = (1, "create schema if not exists sluice; create table sluice.one (a int); insert into sluice.one values (1)");
 const TWO: (i64, &str) = (2, "create table sluice.two (a int)");
 
 #[tokio::test]
@@ -46,12 +35,7 @@ async fn each_migration_is_applied_once_in_order() {
     let db = empty(&test).await;
     assert_eq!(migrate::run_set(&db, &set(&[ONE])).await.unwrap(), [1]);
     assert_eq!(migrate::run_set(&db, &set(&[TWO, ONE])).await.unwrap(), [2]);
-    assert!(
-        migrate::run_set(&db, &set(&[ONE, TWO]))
-            .await
-            .unwrap()
-            .is_empty()
-    );
+    assert!(migrate::run_set(&db, &set(&[ONE, TWO])).await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -59,9 +43,7 @@ async fn of_many_runners_at_once_each_migration_is_applied_by_one() {
     let test = TestDb::new().await;
     let db = empty(&test).await;
     let set = set(&[ONE, TWO]);
-    let runs = futures::future::try_join_all((0..8).map(|_| migrate::run_set(&db, &set)))
-        .await
-        .unwrap();
+    let runs = futures::future::try_join_all((0..8).map(|_| migrate::run_set(&db, &set))).await.unwrap();
     let mut applied: Vec<i64> = runs.into_iter().flatten().collect();
     applied.sort_unstable();
     assert_eq!(applied, [1, 2]);
@@ -82,18 +64,10 @@ async fn a_changed_migration_and_a_newer_schema_are_refused() {
     let test = TestDb::new().await;
     let db = empty(&test).await;
     migrate::run_set(&db, &set(&[ONE, TWO])).await.unwrap();
-    let changed = migrate::run_set(&db, &set(&[ONE, (2, "create table sluice.other ()")]))
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(changed, Error::Changed { version: 2, .. }),
-        "{changed}"
-    );
+    let changed = migrate::run_set(&db, &set(&[ONE, (2, "create table sluice.other ()")])).await.unwrap_err();
+    assert!(matches!(changed, Error::Changed { version: 2, .. }), "{changed}");
     let newer = migrate::run_set(&db, &set(&[ONE])).await.unwrap_err();
-    assert!(
-        matches!(newer, Error::Newer { found: 2, known: 1 }),
-        "{newer}"
-    );
+    assert!(matches!(newer, Error::Newer { found: 2, known: 1 }), "{newer}");
 }
 
 #[tokio::test]
@@ -102,28 +76,14 @@ async fn a_migration_waits_for_a_table_without_holding_others_up() {
     let db = empty(&test).await;
     migrate::run_set(&db, &set(&[ONE])).await.unwrap();
     let mut reader = db.begin().await.unwrap();
-    sqlx::query("select a from sluice.one")
-        .execute(&mut reader)
-        .await
-        .unwrap();
+    sqlx::query("select a from sluice.one").execute(&mut reader).await.unwrap();
     let altered = set(&[ONE, (2, "alter table sluice.one add b int")]);
     let migrating = migrate::run_set(&db, &altered);
     let callers = async {
-        let waiting =
-            "select from pg_locks where not granted and relation = 'sluice.one'::regclass";
-        wait_until(Duration::from_secs(20), || async {
-            sqlx::query(waiting)
-                .fetch_optional(&db)
-                .await
-                .unwrap()
-                .is_some()
-        })
-        .await;
+        let waiting = "select from pg_locks where not granted and relation = 'sluice.one'::regclass";
+        wait_until(Duration::from_secs(20), || async { sqlx::query(waiting).fetch_optional(&db).await.unwrap().is_some() }).await;
         // Were the ALTER to keep its place in the queue, this insert behind it would wait for the reader, and so for ever.
-        sqlx::query("insert into sluice.one values (1)")
-            .execute(&db)
-            .await
-            .unwrap();
+        sqlx::query("insert into sluice.one values (1)").execute(&db).await.unwrap();
         reader.commit().await.unwrap();
     };
     let (applied, ()) = tokio::join!(migrating, callers);

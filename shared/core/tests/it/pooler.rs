@@ -31,11 +31,8 @@ impl Drop for Bouncer {
 
 fn program() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders =
-        std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
-    folders
-        .map(|folder| folder.join("pgbouncer"))
-        .find(|program| program.is_file())
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
+    folders.map(|folder| folder.join("pgbouncer")).find(|program| program.is_file())
 }
 
 impl Bouncer {
@@ -47,18 +44,10 @@ impl Bouncer {
             return None;
         };
         let direct = url::Url::parse(test.url()).unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let folder = tempfile::tempdir_in("/tmp").unwrap();
         let (user, password) = (direct.username(), direct.password().unwrap_or_default());
-        std::fs::write(
-            folder.path().join("users"),
-            format!("\"{user}\" \"{password}\"\n"),
-        )
-        .unwrap();
+        std::fs::write(folder.path().join("users"), format!("\"{user}\" \"{password}\"\n")).unwrap();
         let settings = format!(
             "[databases]\n* = host={} port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
              auth_type = scram-sha-256\nauth_file = {}/users\npool_mode = transaction\ndefault_pool_size = 2\nmax_client_conn = 100\n",
@@ -68,44 +57,24 @@ impl Bouncer {
         );
         std::fs::write(folder.path().join("ini"), settings).unwrap();
         let mut command = Command::new(program);
-        command
-            .arg(folder.path().join("ini"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .current_dir("/");
-        if std::fs::metadata("/proc/self")
-            .is_ok_and(|me| std::os::unix::fs::MetadataExt::uid(&me) == 0)
-        {
+        command.arg(folder.path().join("ini")).stdout(Stdio::null()).stderr(Stdio::null()).current_dir("/");
+        if std::fs::metadata("/proc/self").is_ok_and(|me| std::os::unix::fs::MetadataExt::uid(&me) == 0) {
             // It refuses to run as root.
             for file in ["", "users", "ini"] {
                 chown(folder.path().join(file), Some(65534), Some(65534)).unwrap();
             }
-            std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o700))
-                .unwrap();
+            std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
             command.uid(65534).gid(65534);
         }
         let process = command.spawn().unwrap();
-        wait_until(Duration::from_secs(10), || async {
-            tokio::net::TcpStream::connect(("127.0.0.1", port))
-                .await
-                .is_ok()
-        })
-        .await;
+        wait_until(Duration::from_secs(10), || async { tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok() }).await;
         let mut url = direct.clone();
         url.set_port(Some(port)).unwrap();
-        Some(Self {
-            process,
-            _folder: folder,
-            url: url.to_string(),
-        })
+        Some(Self { process, _folder: folder, url: url.to_string() })
     }
 
     fn settings(&self) -> Settings {
-        Settings {
-            pooler: Pooler::Transaction,
-            max_connections: 6,
-            ..Settings::new(&self.url)
-        }
+        Settings { pooler: Pooler::Transaction, max_connections: 6, ..Settings::new(&self.url) }
     }
 }
 
@@ -124,17 +93,12 @@ async fn statements_and_transactions_of_many_tasks_work_behind_a_transaction_poo
         let db = db.clone();
         tokio::spawn(async move {
             for turn in 0..40 {
-                hammer(&db, task * 1000 + turn)
-                    .await
-                    .unwrap_or_else(|error| panic!("task {task}, turn {turn}: {error}"));
+                hammer(&db, task * 1000 + turn).await.unwrap_or_else(|error| panic!("task {task}, turn {turn}: {error}"));
             }
         })
     });
     futures::future::try_join_all(tasks).await.unwrap();
-    let count: i64 = sqlx::query_scalar("select count(*) from t")
-        .fetch_one(&db)
-        .await
-        .unwrap();
+    let count: i64 = sqlx::query_scalar("select count(*) from t").fetch_one(&db).await.unwrap();
     assert_eq!(count, 12 * 40 * 2);
 }
 
@@ -142,65 +106,29 @@ async fn statements_and_transactions_of_many_tasks_work_behind_a_transaction_poo
 async fn hammer(db: &Db, id: i64) -> Result<(), sqlx::Error> {
     let now: DateTime<Utc> = DateTime::from_timestamp(1_700_000_000 + id, 0).unwrap();
     let json = serde_json::json!({ "id": id });
-    sqlx::query("insert into t values ($1, $2, $3, 'busy')")
-        .bind(id)
-        .bind(now)
-        .bind(&json)
-        .execute(db)
-        .await?;
-    let row = sqlx::query("select id, at, j, m, m::text as word from t where id = any($1)")
-        .bind(vec![id])
-        .fetch_one(db)
-        .await?;
-    assert_eq!(
-        (
-            row.get::<i64, _>(0),
-            row.get::<DateTime<Utc>, _>(1),
-            row.get::<serde_json::Value, _>(2)
-        ),
-        (id, now, json)
-    );
+    sqlx::query("insert into t values ($1, $2, $3, 'busy')").bind(id).bind(now).bind(&json).execute(db).await?;
+    let row = sqlx::query("select id, at, j, m, m::text as word from t where id = any($1)").bind(vec![id]).fetch_one(db).await?;
+    assert_eq!((row.get::<i64, _>(0), row.get::<DateTime<Utc>, _>(1), row.get::<serde_json::Value, _>(2)), (id, now, json));
     // A type that no connection could know when it was opened.
-    let mood: String = sqlx::query("select 'calm'::mood")
-        .fetch_one(db)
-        .await?
-        .try_get_unchecked(0)?;
+    let mood: String = sqlx::query("select 'calm'::mood").fetch_one(db).await?.try_get_unchecked(0)?;
     assert_eq!(mood, "calm");
-    let numbers: Vec<i32> = sqlx::query_scalar::<_, i32>("select generate_series(1, $1)")
-        .bind(50)
-        .fetch(db)
-        .try_collect()
-        .await?;
+    let numbers: Vec<i32> = sqlx::query_scalar::<_, i32>("select generate_series(1, $1)").bind(50).fetch(db).try_collect().await?;
     assert_eq!(numbers.len(), 50);
-    let failed = sqlx::query("insert into t values ($1)")
-        .bind(id)
-        .execute(db)
-        .await;
+    let failed = sqlx::query("insert into t values ($1)").bind(id).execute(db).await;
     assert!(failed.is_err(), "the key is taken");
 
     let mut tx = db.begin().await?;
     let twin = -id - 1;
-    sqlx::query("insert into t values ($1, $2)")
-        .bind(twin)
-        .bind(now)
-        .execute(&mut tx)
-        .await?;
-    let seen: i64 = sqlx::query_scalar("select id from t where id = $1")
-        .bind(twin)
-        .fetch_one(&mut tx)
-        .await?;
+    sqlx::query("insert into t values ($1, $2)").bind(twin).bind(now).execute(&mut tx).await?;
+    let seen: i64 = sqlx::query_scalar("select id from t where id = $1").bind(twin).fetch_one(&mut tx).await?;
     assert_eq!(seen, twin);
     tx.commit().await?;
 
     let mut tx = db.begin_read_only(None, Duration::from_secs(5)).await?;
-    let limit: String = sqlx::query_scalar("select current_setting('statement_timeout')")
-        .fetch_one(&mut tx)
-        .await?;
+    let limit: String = sqlx::query_scalar("select current_setting('statement_timeout')").fetch_one(&mut tx).await?;
     assert_eq!(limit, "5s");
     drop(tx);
-    let limit: String = sqlx::query_scalar("select current_setting('statement_timeout')")
-        .fetch_one(db)
-        .await?;
+    let limit: String = sqlx::query_scalar("select current_setting('statement_timeout')").fetch_one(db).await?;
     assert_eq!(limit, "0", "a setting left its transaction");
     Ok(())
 }
@@ -211,12 +139,10 @@ async fn a_transaction_behind_the_pooler_knows_the_database_s_own_types() {
     let Some(bouncer) = Bouncer::start(&test).await else {
         return;
     };
-    sqlx::raw_sql(
-        "create type mood as enum ('calm'); create domain big as bigint check (value > 9); create type pair as (a int, b mood)",
-    )
-    .execute(test.db())
-    .await
-    .unwrap();
+    sqlx::raw_sql("create type mood as enum ('calm'); create domain big as bigint check (value > 9); create type pair as (a int, b mood)")
+        .execute(test.db())
+        .await
+        .unwrap();
     let db = Db::connect(bouncer.settings()).await.unwrap();
     // More connections than the pooler has, at the same time: none may meet a name that another left.
     let open = (0..6).map(|_| async {
@@ -238,29 +164,13 @@ async fn migrations_run_through_the_pooler_and_beside_it() {
         return;
     };
     // The template has the binary's own migrations; these stand for a fresh database.
-    sqlx::raw_sql("drop schema if exists sluice cascade")
-        .execute(test.db())
-        .await
-        .unwrap();
-    let sql =
-        "create schema if not exists sluice; create table sluice.probe (a int)".into_sql_str();
-    let set = Migrator::with_migrations(vec![Migration::new(
-        1,
-        "probe".into(),
-        MigrationType::Simple,
-        sql,
-        false,
-    )]);
+    sqlx::raw_sql("drop schema if exists sluice cascade").execute(test.db()).await.unwrap();
+    let sql = "create schema if not exists sluice; create table sluice.probe (a int)".into_sql_str();
+    let set = Migrator::with_migrations(vec![Migration::new(1, "probe".into(), MigrationType::Simple, sql, false)]);
     let through = Db::connect(bouncer.settings()).await.unwrap();
-    let beside = Settings {
-        listen_url: Some(SecretString::from(test.url())),
-        ..bouncer.settings()
-    };
+    let beside = Settings { listen_url: Some(SecretString::from(test.url())), ..bouncer.settings() };
     let beside = Db::connect(beside).await.unwrap();
-    let (one, two, three) = tokio::join!(
-        migrate::run_set(&through, &set),
-        migrate::run_set(&through, &set),
-        migrate::run_set(&beside, &set)
-    );
+    let (one, two, three) =
+        tokio::join!(migrate::run_set(&through, &set), migrate::run_set(&through, &set), migrate::run_set(&beside, &set));
     assert_eq!([one.unwrap(), two.unwrap(), three.unwrap()].concat(), [1]);
 }

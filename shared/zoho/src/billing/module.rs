@@ -39,11 +39,7 @@ struct Row {
     verbs: Verbs,
 }
 
-const FULL: Verbs = Verbs {
-    write: true,
-    get: true,
-    list: true,
-};
+const FULL: Verbs = Verbs { write: true, get: true, list: true };
 
 impl Module {
     /// All modules.
@@ -66,48 +62,16 @@ impl Module {
             Self::Plans => ("plans", "plan", "plan_code", FULL),
             Self::Subscriptions => ("subscriptions", "subscription", "subscription_id", FULL),
             Self::Invoices => ("invoices", "invoice", "invoice_id", FULL),
-            Self::Payments => (
-                "payments",
-                "payment",
-                "payment_id",
-                Verbs {
-                    list: false,
-                    ..FULL
-                },
-            ),
-            Self::Transactions => (
-                "transactions",
-                "transaction",
-                "transaction_id",
-                Verbs {
-                    write: false,
-                    get: false,
-                    list: true,
-                },
-            ),
-            Self::Events => (
-                "events",
-                "event",
-                "event_id",
-                Verbs {
-                    write: false,
-                    ..FULL
-                },
-            ),
+            Self::Payments => ("payments", "payment", "payment_id", Verbs { list: false, ..FULL }),
+            Self::Transactions => ("transactions", "transaction", "transaction_id", Verbs { write: false, get: false, list: true }),
+            Self::Events => ("events", "event", "event_id", Verbs { write: false, ..FULL }),
         };
-        Row {
-            name,
-            one,
-            id,
-            verbs,
-        }
+        Row { name, one, id, verbs }
     }
 
     /// The module that the configuration calls `billing/{name}`.
     pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|module| module.row().name == name)
+        Self::ALL.into_iter().find(|module| module.row().name == name)
     }
 
     /// The name in the configuration, which is also the path segment and the key of a list answer.

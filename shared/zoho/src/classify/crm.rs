@@ -6,28 +6,16 @@ use super::{Facts, message, rejected, server_error, throttled};
 use crate::{AuthKind, Error, LimitScope, RejectionKind as Kind};
 
 pub(super) fn error(facts: &Facts<'_>, name: &str, at: &Value) -> Error {
-    let unauthorized = |kind| Error::Unauthorized {
-        kind,
-        code: name.to_owned(),
-        message: message(at),
-    };
+    let unauthorized = |kind| Error::Unauthorized { kind, code: name.to_owned(), message: message(at) };
     match name {
-        "TOO_MANY_REQUESTS" | "RATE_LIMIT_EXCEEDED" => {
-            throttled(facts, throttle_scope(facts), name.to_owned())
-        }
+        "TOO_MANY_REQUESTS" | "RATE_LIMIT_EXCEEDED" => throttled(facts, throttle_scope(facts), name.to_owned()),
         "INVALID_TOKEN" | "INVALID_OAUTHTOKEN" => unauthorized(AuthKind::InvalidToken),
         "OAUTH_SCOPE_MISMATCH" => unauthorized(AuthKind::ScopeMismatch),
         "AUTHENTICATION_FAILURE" => unauthorized(AuthKind::Other),
         "INTERNAL_ERROR" | "INTERNAL_SERVER_ERROR" => server_error(facts),
-        "RESOURCE_NOT_FOUND" => Error::NotFound {
-            code: name.to_owned(),
-            message: message(at),
-        },
+        "RESOURCE_NOT_FOUND" => Error::NotFound { code: name.to_owned(), message: message(at) },
         "INVALID_DATA" if facts.effect != super::Effect::Create && concerns_the_records_id(at) => {
-            Error::NotFound {
-                code: name.to_owned(),
-                message: message(at),
-            }
+            Error::NotFound { code: name.to_owned(), message: message(at) }
         }
         // Several violations in one record: the first one speaks for it.
         "MULTIPLE_OR_MULTI_ERRORS" => match first_violation(at) {
@@ -42,13 +30,7 @@ pub(super) fn error(facts: &Facts<'_>, name: &str, at: &Value) -> Error {
 }
 
 fn refusal(facts: &Facts<'_>, code: &str, violation: &Value, whole: &Value) -> Error {
-    let mut error = rejected(
-        facts,
-        kind(facts.status, code),
-        code,
-        field(violation),
-        violation,
-    );
+    let mut error = rejected(facts, kind(facts.status, code), code, field(violation), violation);
     if let Error::Rejected(rejection) = &mut error {
         if code == "DUPLICATE_DATA" {
             rejection.duplicate_of = existing_record(violation);
@@ -114,10 +96,7 @@ fn kind(status: u16, code: &str) -> Kind {
 
 /// CRM's throttles for credits and for concurrency share a code; the remaining credits, if told, tell them apart.
 fn throttle_scope(facts: &Facts<'_>) -> LimitScope {
-    match (
-        facts.limits.credits_remaining,
-        facts.limits.minute_remaining,
-    ) {
+    match (facts.limits.credits_remaining, facts.limits.minute_remaining) {
         (Some(..=0), _) => LimitScope::Day,
         (Some(_), _) => LimitScope::InFlight,
         (None, Some(..=0)) => LimitScope::Minute,
@@ -137,10 +116,7 @@ fn concerns_the_records_id(at: &Value) -> bool {
     match (name("api_name"), name("param_name")) {
         (Some(api_name), _) => api_name == "id" && details.get("parent_api_name").is_none(),
         (None, Some(_)) => false,
-        (None, None) => {
-            details.get("id").is_some()
-                || details.get("resource_path_index").and_then(Value::as_i64) == Some(1)
-        }
+        (None, None) => details.get("id").is_some() || details.get("resource_path_index").and_then(Value::as_i64) == Some(1),
     }
 }
 
@@ -169,11 +145,9 @@ fn below_the_record(json_path: &str) -> Option<&str> {
 }
 
 fn existing_record(at: &Value) -> Option<String> {
-    ["/details/duplicate_record/id", "/details/id"]
-        .into_iter()
-        .find_map(|path| match at.pointer(path)? {
-            Value::String(id) if !id.is_empty() => Some(id.clone()),
-            Value::Number(id) => Some(id.to_string()),
-            _ => None,
-        })
+    ["/details/duplicate_record/id", "/details/id"].into_iter().find_map(|path| match at.pointer(path)? {
+        Value::String(id) if !id.is_empty() => Some(id.clone()),
+        Value::Number(id) => Some(id.to_string()),
+        _ => None,
+    })
 }

@@ -20,21 +20,9 @@ pub(super) fn error(facts: &Facts<'_>, number: i64, at: &Value) -> Error {
         (_, 45) => throttled(facts, LimitScope::Day, code),
         (_, 1070) => throttled(facts, LimitScope::InFlight, code),
         (_, 43) | (429, _) => throttled(facts, LimitScope::Unknown, code),
-        (_, 14) => Error::Unauthorized {
-            kind: AuthKind::InvalidToken,
-            code,
-            message: message(at),
-        },
-        (_, 57) => Error::Unauthorized {
-            kind: AuthKind::Denied,
-            code,
-            message: message(at),
-        },
-        (401, _) => Error::Unauthorized {
-            kind: AuthKind::Other,
-            code,
-            message: message(at),
-        },
+        (_, 14) => Error::Unauthorized { kind: AuthKind::InvalidToken, code, message: message(at) },
+        (_, 57) => Error::Unauthorized { kind: AuthKind::Denied, code, message: message(at) },
+        (401, _) => Error::Unauthorized { kind: AuthKind::Other, code, message: message(at) },
         (408 | 500.., _) => server_error(facts),
         // 1000 is "internal error", except on 4xx, where Billing's items use it for a name that exists.
         (200..=399, 1000) => server_error(facts),
@@ -53,10 +41,7 @@ fn absent(facts: &Facts<'_>, code: &str, at: &Value) -> Error {
     if facts.effect == super::Effect::Create {
         rejected(facts, RejectionKind::Dependency, code, field(at), at)
     } else {
-        Error::NotFound {
-            code: code.to_owned(),
-            message: message(at),
-        }
+        Error::NotFound { code: code.to_owned(), message: message(at) }
     }
 }
 
@@ -68,11 +53,10 @@ fn field(at: &Value) -> Option<String> {
     } else if let Some(rest) = text.strip_prefix("Please ensure that the ") {
         rest.split_once(" has less than")?.0
     } else {
-        return None;
+        text.split_once("mandatory field ")?.1
     };
-    let name = name
-        .trim_end_matches('.')
-        .trim_matches(|c| matches!(c, '"' | '\'' | '<' | '>'))
-        .trim();
+    // `amount_applied: more than the balance`: what follows the name explains it
+    let name = name.trim_start().split(|c: char| c.is_whitespace() || matches!(c, ':' | ',')).next()?;
+    let name = name.trim_end_matches('.').trim_matches(|c| matches!(c, '"' | '\'' | '<' | '>'));
     (!name.is_empty() && name.len() <= 100).then(|| name.to_owned())
 }

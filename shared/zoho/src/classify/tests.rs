@@ -22,14 +22,7 @@ fn name(result: &Result<(), Error>) -> String {
 }
 
 fn judge(effect: Effect, status: u16, body: &Body) -> Result<(), Error> {
-    verdict(
-        &Facts {
-            effect,
-            status,
-            limits: &Limits::default(),
-        },
-        body,
-    )
+    verdict(&Facts { effect, status, limits: &Limits::default() }, body)
 }
 
 fn told(effect: Effect, status: u16, json: Value) -> String {
@@ -53,13 +46,7 @@ fn finance_codes_are_classified_by_status_and_code() {
         (400, 4, "Validation", "Validation", "Validation"),
         (404, 5, "Payload", "Payload", "Payload"),
         (400, 6, "Validation", "Validation", "Validation"),
-        (
-            401,
-            14,
-            "auth InvalidToken",
-            "auth InvalidToken",
-            "auth InvalidToken",
-        ),
+        (401, 14, "auth InvalidToken", "auth InvalidToken", "auth InvalidToken"),
         (400, 15, "Validation", "Validation", "Validation"),
         (405, 37, "Payload", "Payload", "Payload"),
         (200, 43, "rate Unknown", "rate Unknown", "rate Unknown"),
@@ -89,8 +76,7 @@ fn finance_codes_are_classified_by_status_and_code() {
         (400, 108_004, "Validation", "Validation", "Validation"),
         (503, 9999, "unavailable", "unknown", "unknown"),
     ] {
-        let got = [Effect::Read, Effect::Create, Effect::Change]
-            .map(|effect| told(effect, status, finance(code)));
+        let got = [Effect::Read, Effect::Create, Effect::Change].map(|effect| told(effect, status, finance(code)));
         assert_eq!(got, [read, create, change], "{status} {code}");
     }
     assert_eq!(told(Effect::Create, 201, finance("0")), "ok");
@@ -126,21 +112,10 @@ fn crm_codes_are_classified_alike_in_flat_and_wrapped_bodies() {
         (503, "SOMETHING_NEW", "unknown"),
         (400, "SOMETHING_NEW", "Validation"),
     ] {
-        assert_eq!(
-            told(Effect::Change, status, crm(code)),
-            expected,
-            "flat {status} {code}"
-        );
-        assert_eq!(
-            told(Effect::Change, status, json!({"data": [crm(code)]})),
-            expected,
-            "wrapped {status} {code}"
-        );
+        assert_eq!(told(Effect::Change, status, crm(code)), expected, "flat {status} {code}");
+        assert_eq!(told(Effect::Change, status, json!({"data": [crm(code)]})), expected, "wrapped {status} {code}");
     }
-    assert_eq!(
-        told(Effect::Read, 500, crm("INTERNAL_ERROR")),
-        "unavailable"
-    );
+    assert_eq!(told(Effect::Read, 500, crm("INTERNAL_ERROR")), "unavailable");
     assert_eq!(told(Effect::Change, 200, crm("INVALID_DATA")), "Validation");
 }
 
@@ -169,17 +144,9 @@ fn answers_without_a_code_are_classified_by_status_and_by_what_they_could_have_d
         (502, html.clone(), "unavailable", "unknown"),
         (504, html, "unavailable", "unknown"),
     ] {
-        assert_eq!(
-            name(&judge(Effect::Read, status, &body)),
-            read,
-            "read {status} {body:?}"
-        );
+        assert_eq!(name(&judge(Effect::Read, status, &body)), read, "read {status} {body:?}");
         for effect in [Effect::Create, Effect::Change] {
-            assert_eq!(
-                name(&judge(effect, status, &body)),
-                write,
-                "write {status} {body:?}"
-            );
+            assert_eq!(name(&judge(effect, status, &body)), write, "write {status} {body:?}");
         }
     }
 }
@@ -187,58 +154,20 @@ fn answers_without_a_code_are_classified_by_status_and_by_what_they_could_have_d
 #[test]
 fn a_limit_says_how_long_to_stay_away() {
     let half_an_hour = Duration::from_secs(1800);
-    let wait = |limits: &Limits, status, json| match verdict(
-        &Facts {
-            effect: Effect::Read,
-            status,
-            limits,
-        },
-        &Body::Json(json),
-    ) {
-        Err(Error::RateLimited {
-            retry_after, scope, ..
-        }) => (scope, retry_after),
+    let wait = |limits: &Limits, status, json| match verdict(&Facts { effect: Effect::Read, status, limits }, &Body::Json(json)) {
+        Err(Error::RateLimited { retry_after, scope, .. }) => (scope, retry_after),
         other => panic!("{other:?}"),
     };
     let none = Limits::default();
-    assert_eq!(
-        wait(&none, 429, finance(44)),
-        (LimitScope::Minute, Some(half_an_hour))
-    );
-    assert_eq!(
-        wait(&none, 429, finance(1070)),
-        (LimitScope::InFlight, None)
-    );
-    let asked = Limits {
-        retry_after: Some(Duration::from_secs(7)),
-        ..Limits::default()
-    };
-    assert_eq!(
-        wait(&asked, 429, finance(44)),
-        (LimitScope::Minute, Some(Duration::from_secs(7)))
-    );
-    let reset = Limits {
-        day_resets_in: Some(Duration::from_secs(3600)),
-        ..Limits::default()
-    };
-    assert_eq!(
-        wait(&reset, 429, finance(45)),
-        (LimitScope::Day, Some(Duration::from_secs(3600)))
-    );
-    for (credits, scope) in [
-        (0, LimitScope::Day),
-        (-3, LimitScope::Day),
-        (900, LimitScope::InFlight),
-    ] {
-        let limits = Limits {
-            credits_remaining: Some(credits),
-            ..Limits::default()
-        };
-        assert_eq!(
-            wait(&limits, 429, crm("TOO_MANY_REQUESTS")).0,
-            scope,
-            "{credits}"
-        );
+    assert_eq!(wait(&none, 429, finance(44)), (LimitScope::Minute, Some(half_an_hour)));
+    assert_eq!(wait(&none, 429, finance(1070)), (LimitScope::InFlight, None));
+    let asked = Limits { retry_after: Some(Duration::from_secs(7)), ..Limits::default() };
+    assert_eq!(wait(&asked, 429, finance(44)), (LimitScope::Minute, Some(Duration::from_secs(7))));
+    let reset = Limits { day_resets_in: Some(Duration::from_secs(3600)), ..Limits::default() };
+    assert_eq!(wait(&reset, 429, finance(45)), (LimitScope::Day, Some(Duration::from_secs(3600))));
+    for (credits, scope) in [(0, LimitScope::Day), (-3, LimitScope::Day), (900, LimitScope::InFlight)] {
+        let limits = Limits { credits_remaining: Some(credits), ..Limits::default() };
+        assert_eq!(wait(&limits, 429, crm("TOO_MANY_REQUESTS")).0, scope, "{credits}");
     }
 }
 
@@ -252,18 +181,9 @@ fn rejection(result: Result<(), Error>) -> Rejection {
 #[test]
 fn a_rejection_names_the_field_as_exactly_as_zoho_does() {
     for (json, field) in [
-        (
-            json!({"code": 4, "message": "Invalid value passed for customer_id"}),
-            Some("customer_id"),
-        ),
-        (
-            json!({"code": 15, "message": "Please ensure that the display_name has less than 100 characters."}),
-            Some("display_name"),
-        ),
-        (
-            json!({"code": 9526, "message": "Retainer percentage should be between 1 and 100"}),
-            None,
-        ),
+        (json!({"code": 4, "message": "Invalid value passed for customer_id"}), Some("customer_id")),
+        (json!({"code": 15, "message": "Please ensure that the display_name has less than 100 characters."}), Some("display_name")),
+        (json!({"code": 9526, "message": "Retainer percentage should be between 1 and 100"}), None),
         (
             json!({"code": "MANDATORY_NOT_FOUND", "status": "error", "details": {"api_name": "id", "json_path": "$.data[0].Contact_Name.id"}}),
             Some("Contact_Name.id"),
@@ -276,10 +196,7 @@ fn a_rejection_names_the_field_as_exactly_as_zoho_does() {
             json!({"code": "INVALID_DATA", "status": "error", "details": {"api_name": "Email", "expected_data_type": "email"}}),
             Some("Email"),
         ),
-        (
-            json!({"code": "REQUIRED_PARAM_MISSING", "status": "error", "details": {"param_name": "fields"}}),
-            Some("fields"),
-        ),
+        (json!({"code": "REQUIRED_PARAM_MISSING", "status": "error", "details": {"param_name": "fields"}}), Some("fields")),
         (
             json!({"code": "MULTIPLE_OR_MULTI_ERRORS", "status": "error", "details": {"errors": [
             {"code": "INVALID_DATA", "details": {"api_name": "Email"}}, {"code": "INVALID_DATA", "details": {"api_name": "Phone"}}]}}),
@@ -299,10 +216,7 @@ fn a_crm_duplicate_names_the_existing_record() {
     ] {
         let json = json!({"data": [{"code": "DUPLICATE_DATA", "status": "error", "message": "duplicate data", "details": details}]});
         let got = rejection(judge(Effect::Create, 400, &Body::Json(json)));
-        assert_eq!(
-            (got.kind, got.duplicate_of.as_deref()),
-            (RejectionKind::Duplicate, Some("2008662000006256222"))
-        );
+        assert_eq!((got.kind, got.duplicate_of.as_deref()), (RejectionKind::Duplicate, Some("2008662000006256222")));
     }
 }
 
@@ -311,26 +225,15 @@ fn an_invalid_id_means_not_found_only_when_it_is_the_records_own() {
     for (details, expected) in [
         (json!({"id": "1"}), "not found"),
         (json!({"resource_path_index": 1}), "not found"),
-        (
-            json!({"api_name": "id", "json_path": "$.data[0].id"}),
-            "not found",
-        ),
-        (
-            json!({"api_name": "id", "json_path": "$.data[0].Account_Name.id"}),
-            "Validation",
-        ),
+        (json!({"api_name": "id", "json_path": "$.data[0].id"}), "not found"),
+        (json!({"api_name": "id", "json_path": "$.data[0].Account_Name.id"}), "Validation"),
         (json!({"resource_path_index": 0}), "Validation"),
         (json!({"api_name": "Email", "id": "1"}), "Validation"),
         (json!({"param_name": "cvid"}), "Validation"),
     ] {
-        let json =
-            json!({"code": "INVALID_DATA", "status": "error", "message": "", "details": details});
+        let json = json!({"code": "INVALID_DATA", "status": "error", "message": "", "details": details});
         assert_eq!(told(Effect::Change, 400, json.clone()), expected, "{json}");
-        assert_eq!(
-            told(Effect::Create, 400, json),
-            "Validation",
-            "a create addresses no record"
-        );
+        assert_eq!(told(Effect::Create, 400, json), "Validation", "a create addresses no record");
     }
 }
 

@@ -16,34 +16,17 @@ pub(super) fn written(reply: Reply, kind: Kind, ids: &[Option<&str>]) -> Result<
         return whole_call(reply);
     };
     let facts = reply.facts();
-    let fallback = if kind == Kind::Insert {
-        Action::Inserted
-    } else {
-        Action::Updated
-    };
-    let results: Vec<_> = elements
-        .iter()
-        .map(|element| result(&facts, element, fallback))
-        .collect();
+    let fallback = if kind == Kind::Insert { Action::Inserted } else { Action::Updated };
+    let results: Vec<_> = elements.iter().map(|element| result(&facts, element, fallback)).collect();
     // An update must come back under the id it was sent with; anything else is an answer to something different.
-    let foreign = results
-        .iter()
-        .zip(ids)
-        .any(|(result, sent)| match (result, sent) {
-            (Ok(written), Some(sent)) if kind == Kind::Update => written.id != *sent,
-            _ => false,
-        });
+    let foreign = results.iter().zip(ids).any(|(result, sent)| match (result, sent) {
+        (Ok(written), Some(sent)) if kind == Kind::Update => written.id != *sent,
+        _ => false,
+    });
     if foreign {
-        return Err(Reply::unreadable(
-            reply.effect,
-            reply.evidence,
-            "results for other records than were sent",
-        ));
+        return Err(Reply::unreadable(reply.effect, reply.evidence, "results for other records than were sent"));
     }
-    Ok(Answer {
-        value: results,
-        evidence: reply.evidence,
-    })
+    Ok(Answer { value: results, evidence: reply.evidence })
 }
 
 /// The results of a delete, in the order of `ids`. Here every element names its id, so they are matched by it.
@@ -52,26 +35,12 @@ pub(super) fn deleted(reply: Reply, ids: &[String]) -> Result<Vec<RecordResult>>
         return whole_call(reply);
     };
     let facts = reply.facts();
-    let mut by_id: HashMap<String, RecordResult> = elements
-        .iter()
-        .filter_map(|element| {
-            Some((
-                id(element.get("details")?)?,
-                result(&facts, element, Action::Deleted),
-            ))
-        })
-        .collect();
+    let mut by_id: HashMap<String, RecordResult> =
+        elements.iter().filter_map(|element| Some((id(element.get("details")?)?, result(&facts, element, Action::Deleted)))).collect();
     let results: Option<Vec<_>> = ids.iter().map(|id| by_id.remove(id)).collect();
     match results {
-        Some(value) => Ok(Answer {
-            value,
-            evidence: reply.evidence,
-        }),
-        None => Err(Reply::unreadable(
-            reply.effect,
-            reply.evidence,
-            "results for other records than were sent",
-        )),
+        Some(value) => Ok(Answer { value, evidence: reply.evidence }),
+        None => Err(Reply::unreadable(reply.effect, reply.evidence, "results for other records than were sent")),
     }
 }
 
@@ -94,8 +63,7 @@ fn elements(reply: &Reply, count: usize) -> Option<&[Value]> {
         return None;
     };
     let elements = json.get("data")?.as_array()?;
-    let complete =
-        elements.len() == count && elements.iter().all(|element| element.get("code").is_some());
+    let complete = elements.len() == count && elements.iter().all(|element| element.get("code").is_some());
     complete.then_some(elements.as_slice())
 }
 
@@ -103,11 +71,7 @@ fn elements(reply: &Reply, count: usize) -> Option<&[Value]> {
 fn whole_call(reply: Reply) -> Result<Vec<RecordResult>> {
     let effect = reply.effect;
     let Answer { evidence, .. } = reply.checked()?;
-    Err(Reply::unreadable(
-        effect,
-        evidence,
-        "not one result for each record",
-    ))
+    Err(Reply::unreadable(effect, evidence, "not one result for each record"))
 }
 
 fn result(facts: &Facts<'_>, element: &Value, fallback: Action) -> RecordResult {
@@ -117,36 +81,20 @@ fn result(facts: &Facts<'_>, element: &Value, fallback: Action) -> RecordResult 
         return Err(classify::element(facts, element));
     }
     let details = element.get("details").unwrap_or(&Value::Null);
-    let id = id(details).ok_or_else(|| {
-        classify::unreadable(facts.effect, facts.status, "a success without an id")
-    })?;
+    let id = id(details).ok_or_else(|| classify::unreadable(facts.effect, facts.status, "a success without an id"))?;
     let action = match element.get("action").and_then(Value::as_str) {
         Some("insert") => Action::Inserted,
         Some("update") => Action::Updated,
         _ => fallback_for(element, fallback),
     };
-    let duplicate_field = element
-        .get("duplicate_field")
-        .and_then(Value::as_str)
-        .map(str::to_owned);
+    let duplicate_field = element.get("duplicate_field").and_then(Value::as_str).map(str::to_owned);
     let time = |key| details.get(key).and_then(Value::as_str).and_then(time);
-    Ok(Written {
-        id,
-        action,
-        created_time: time("Created_Time"),
-        modified_time: time("Modified_Time"),
-        duplicate_field,
-    })
+    Ok(Written { id, action, created_time: time("Created_Time"), modified_time: time("Modified_Time"), duplicate_field })
 }
 
 /// An upsert without `action` is told by its times: what was created just now was not modified since.
 fn fallback_for(element: &Value, fallback: Action) -> Action {
-    let at = |key| {
-        element
-            .pointer(&format!("/details/{key}"))
-            .and_then(Value::as_str)
-            .and_then(time)
-    };
+    let at = |key| element.pointer(&format!("/details/{key}")).and_then(Value::as_str).and_then(time);
     match (fallback, at("Created_Time"), at("Modified_Time")) {
         (Action::Updated, Some(created), Some(modified)) if created == modified => Action::Inserted,
         _ => fallback,
@@ -154,7 +102,5 @@ fn fallback_for(element: &Value, fallback: Action) -> Action {
 }
 
 fn time(text: &str) -> Option<DateTime<Utc>> {
-    DateTime::parse_from_rfc3339(text)
-        .ok()
-        .map(|time| time.with_timezone(&Utc))
+    DateTime::parse_from_rfc3339(text).ok().map(|time| time.with_timezone(&Utc))
 }

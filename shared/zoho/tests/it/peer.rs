@@ -22,22 +22,12 @@ pub(crate) enum Act {
 
 /// An HTTP/1.1 answer with a JSON body.
 pub(crate) fn json(status: u16, headers: &str, body: &str) -> Act {
-    raw(
-        status,
-        &format!("Content-Type: application/json\r\n{headers}"),
-        body,
-    )
+    raw(status, &format!("Content-Type: application/json\r\n{headers}"), body)
 }
 
 /// An HTTP/1.1 answer with any body.
 pub(crate) fn raw(status: u16, headers: &str, body: &str) -> Act {
-    Act::Say(
-        format!(
-            "HTTP/1.1 {status} X\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n{body}",
-            body.len()
-        )
-        .into_bytes(),
-    )
+    Act::Say(format!("HTTP/1.1 {status} X\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n{body}", body.len()).into_bytes())
 }
 
 /// The peer's address, and every request it saw, whole.
@@ -110,11 +100,7 @@ pub(crate) fn grant() -> Grant {
 
 /// A grant whose deadline has passed.
 pub(crate) fn late_grant() -> Grant {
-    Grant::issued(
-        8,
-        Instant::now().checked_sub(Duration::from_secs(3)).unwrap(),
-        Duration::from_secs(2),
-    )
+    Grant::issued(8, Instant::now().checked_sub(Duration::from_secs(3)).unwrap(), Duration::from_secs(2))
 }
 
 /// A token in Zoho's shape, made here so that no scanner takes the source for a leak.
@@ -123,10 +109,7 @@ pub(crate) fn token_text() -> String {
 }
 
 pub(crate) fn token() -> AccessToken {
-    AccessToken::new(
-        SecretString::from(token_text()),
-        Some("https://www.zohoapis.eu".to_owned()),
-    )
+    AccessToken::new(SecretString::from(token_text()), Some("https://www.zohoapis.eu".to_owned()))
 }
 
 async fn read_request(stream: &mut TcpStream) -> String {

@@ -9,25 +9,17 @@ use sluice_zoho::{Error, NotSent, RejectionKind};
 use crate::peer::{Peer, grant, json as answer, raw, token};
 
 fn records(count: usize) -> Vec<Map<String, Value>> {
-    (0..count)
-        .map(|n| {
-            json!({"Email": format!("{n}@example.com")})
-                .as_object()
-                .unwrap()
-                .clone()
-        })
-        .collect()
+    (0..count).map(|n| json!({"Email": format!("{n}@example.com")}).as_object().unwrap().clone()).collect()
 }
 
 fn with_ids(ids: &[&str]) -> Vec<Map<String, Value>> {
-    ids.iter()
-        .map(|id| json!({"id": id, "Phone": "1"}).as_object().unwrap().clone())
-        .collect()
+    ids.iter().map(|id| json!({"id": id, "Phone": "1"}).as_object().unwrap().clone()).collect()
 }
 
 const OK: &str = r#"{"code":"SUCCESS","status":"success","message":"record added","action":"insert","duplicate_field":null,
     "details":{"id":"11","Created_Time":"2026-06-09T10:00:00+02:00","Modified_Time":"2026-06-09T10:00:01+02:00"}}"#;
-const BAD: &str = r#"{"code":"INVALID_DATA","status":"error","message":"invalid data","details":{"api_name":"Email","json_path":"$.data[1].Email"}}"#;
+const BAD: &str =
+    r#"{"code":"INVALID_DATA","status":"error","message":"invalid data","details":{"api_name":"Email","json_path":"$.data[1].Email"}}"#;
 const TWIN: &str = r#"{"code":"DUPLICATE_DATA","status":"error","message":"duplicate data","details":{"api_name":"Email","id":"77"}}"#;
 
 #[tokio::test]
@@ -35,69 +27,28 @@ async fn a_created_customer_comes_back_with_its_id_as_text() {
     let body = r#"{"code":0,"message":"ok","customer":{"customer_id":903000000000099,"display_name":"Anna"}}"#;
     let mut peer = Peer::playing(vec![answer(201, "", body)]).await;
     let sent = json!({"display_name": "Anna"});
-    let created = billing::create(
-        grant(),
-        &peer.client(),
-        &token(),
-        Module::Customers,
-        &sent,
-        &[("x", "a b")],
-    )
-    .await
-    .unwrap();
+    let created = billing::create(grant(), &peer.client(), &token(), Module::Customers, &sent, &[("x", "a b")]).await.unwrap();
     assert_eq!(created.value.id, "903000000000099");
-    assert_eq!(
-        (created.evidence.status, created.evidence.place),
-        (Some(201), 7)
-    );
+    assert_eq!((created.evidence.status, created.evidence.place), (Some(201), 7));
     let seen = peer.only();
-    assert!(
-        seen.starts_with("POST /billing/v1/customers?x=a+b HTTP/1.1"),
-        "{seen}"
-    );
-    assert!(
-        seen.contains("x-com-zoho-subscriptions-organizationid: 927270289"),
-        "{seen}"
-    );
+    assert!(seen.starts_with("POST /billing/v1/customers?x=a+b HTTP/1.1"), "{seen}");
+    assert!(seen.contains("x-com-zoho-subscriptions-organizationid: 927270289"), "{seen}");
     assert!(seen.ends_with(r#"{"display_name":"Anna"}"#), "{seen}");
 }
 
 #[tokio::test]
 async fn a_create_that_answers_well_but_without_the_record_is_unknown() {
-    let peer = Peer::playing(vec![
-        answer(201, "", r#"{"code":0,"message":"ok"}"#),
-        answer(200, "", r#"{"customer":{}}"#),
-    ])
-    .await;
+    let peer = Peer::playing(vec![answer(201, "", r#"{"code":0,"message":"ok"}"#), answer(200, "", r#"{"customer":{}}"#)]).await;
     for _ in 0..2 {
-        let failed = billing::create(
-            grant(),
-            &peer.client(),
-            &token(),
-            Module::Customers,
-            &json!({}),
-            &[],
-        )
-        .await
-        .unwrap_err();
-        assert!(
-            matches!(failed.error, Error::OutcomeUnknown { .. }),
-            "{failed:?}"
-        );
+        let failed = billing::create(grant(), &peer.client(), &token(), Module::Customers, &json!({}), &[]).await.unwrap_err();
+        assert!(matches!(failed.error, Error::OutcomeUnknown { .. }), "{failed:?}");
     }
 }
 
 #[tokio::test]
 async fn an_error_code_within_a_200_is_an_error() {
-    let peer = Peer::playing(vec![answer(
-        200,
-        "",
-        r#"{"code":1002,"message":"Customer does not exist."}"#,
-    )])
-    .await;
-    let failed = billing::get(grant(), &peer.client(), &token(), Module::Customers, "1")
-        .await
-        .unwrap_err();
+    let peer = Peer::playing(vec![answer(200, "", r#"{"code":1002,"message":"Customer does not exist."}"#)]).await;
+    let failed = billing::get(grant(), &peer.client(), &token(), Module::Customers, "1").await.unwrap_err();
     assert!(matches!(failed.error, Error::NotFound { .. }), "{failed:?}");
 }
 
@@ -107,71 +58,26 @@ async fn a_plan_is_addressed_by_its_code_and_a_list_pages_on_has_more_page() {
     let plan = r#"{"code":0,"plan":{"plan_code":"Fibre/100"}}"#;
     let mut peer = Peer::playing(vec![answer(200, "", plan), answer(200, "", list)]).await;
     let client = peer.client();
-    let got = billing::get(grant(), &client, &token(), Module::Plans, "Fibre/100")
-        .await
-        .unwrap();
+    let got = billing::get(grant(), &client, &token(), Module::Plans, "Fibre/100").await.unwrap();
     assert_eq!(got.value.id, "Fibre/100");
-    let page = Page {
-        per_page: 5000,
-        ..Page::FIRST
-    }
-    .next();
-    let got = billing::list(
-        grant(),
-        &client,
-        &token(),
-        Module::Plans,
-        page,
-        &[("product_id", "5")],
-    )
-    .await
-    .unwrap()
-    .value;
-    assert_eq!(
-        (got.rows.len(), got.more, got.applied_filter.as_deref()),
-        (1, true, Some("PlanStatus.ALL"))
-    );
+    let page = Page { per_page: 5000, ..Page::FIRST }.next();
+    let got = billing::list(grant(), &client, &token(), Module::Plans, page, &[("product_id", "5")]).await.unwrap().value;
+    assert_eq!((got.rows.len(), got.more, got.applied_filter.as_deref()), (1, true, Some("PlanStatus.ALL")));
     let seen = peer.seen();
-    assert!(
-        seen[0].starts_with("GET /billing/v1/plans/Fibre%2F100 "),
-        "{}",
-        seen[0]
-    );
-    assert!(
-        seen[1].starts_with("GET /billing/v1/plans?product_id=5&page=2&per_page=200 "),
-        "{}",
-        seen[1]
-    );
+    assert!(seen[0].starts_with("GET /billing/v1/plans/Fibre%2F100 "), "{}", seen[0]);
+    assert!(seen[1].starts_with("GET /billing/v1/plans?product_id=5&page=2&per_page=200 "), "{}", seen[1]);
 }
 
 #[tokio::test]
 async fn what_a_module_does_not_offer_is_never_sent() {
     let peer = Peer::playing(vec![]).await;
     let client = peer.client();
-    let listed = billing::list(
-        grant(),
-        &client,
-        &token(),
-        Module::Payments,
-        Page::FIRST,
-        &[],
-    )
-    .await
-    .unwrap_err();
-    let created = billing::create(grant(), &client, &token(), Module::Events, &json!({}), &[])
-        .await
-        .unwrap_err();
-    let got = billing::get(grant(), &client, &token(), Module::Transactions, "1")
-        .await
-        .unwrap_err();
-    let odd = billing::get(grant(), &client, &token(), Module::Plans, "..")
-        .await
-        .unwrap_err();
+    let listed = billing::list(grant(), &client, &token(), Module::Payments, Page::FIRST, &[]).await.unwrap_err();
+    let created = billing::create(grant(), &client, &token(), Module::Events, &json!({}), &[]).await.unwrap_err();
+    let got = billing::get(grant(), &client, &token(), Module::Transactions, "1").await.unwrap_err();
+    let odd = billing::get(grant(), &client, &token(), Module::Plans, "..").await.unwrap_err();
     for failed in [listed, created, got, odd] {
-        assert!(
-            matches!(failed.error, Error::NotSent(NotSent::Invalid { .. })),
-            "{failed:?}"
-        );
+        assert!(matches!(failed.error, Error::NotSent(NotSent::Invalid { .. })), "{failed:?}");
     }
 }
 
@@ -184,75 +90,26 @@ async fn a_207_gives_each_record_its_own_result_by_position() {
         skip_workflows: true,
         if_unmodified_since: Some("2026-06-09T08:00:00Z".parse::<DateTime<Utc>>().unwrap()),
     };
-    let results = crm::upsert(
-        grant(),
-        &peer.client(),
-        &token(),
-        "Contacts",
-        &records(3),
-        &options,
-    )
-    .await
-    .unwrap()
-    .value;
+    let results = crm::upsert(grant(), &peer.client(), &token(), "Contacts", &records(3), &options).await.unwrap().value;
     let written = results[0].as_ref().unwrap();
-    assert_eq!(
-        (written.id.as_str(), written.action),
-        ("11", Action::Inserted)
-    );
-    assert_eq!(
-        written.modified_time.unwrap().to_rfc3339(),
-        "2026-06-09T08:00:01+00:00"
-    );
-    let Error::Rejected(bad) = results[1].as_ref().unwrap_err() else {
-        panic!("{:?}", results[1])
-    };
-    assert_eq!(
-        (bad.kind, bad.field.as_deref()),
-        (RejectionKind::Validation, Some("Email"))
-    );
-    let Error::Rejected(twin) = results[2].as_ref().unwrap_err() else {
-        panic!("{:?}", results[2])
-    };
-    assert_eq!(
-        (twin.kind, twin.duplicate_of.as_deref()),
-        (RejectionKind::Duplicate, Some("77"))
-    );
+    assert_eq!((written.id.as_str(), written.action), ("11", Action::Inserted));
+    assert_eq!(written.modified_time.unwrap().to_rfc3339(), "2026-06-09T08:00:01+00:00");
+    let Error::Rejected(bad) = results[1].as_ref().unwrap_err() else { panic!("{:?}", results[1]) };
+    assert_eq!((bad.kind, bad.field.as_deref()), (RejectionKind::Validation, Some("Email")));
+    let Error::Rejected(twin) = results[2].as_ref().unwrap_err() else { panic!("{:?}", results[2]) };
+    assert_eq!((twin.kind, twin.duplicate_of.as_deref()), (RejectionKind::Duplicate, Some("77")));
     let seen = peer.only();
-    assert!(
-        seen.starts_with("POST /crm/v8/Contacts/upsert HTTP/1.1"),
-        "{seen}"
-    );
-    assert!(
-        seen.contains("if-unmodified-since: 2026-06-09T08:00:00+00:00"),
-        "{seen}"
-    );
+    assert!(seen.starts_with("POST /crm/v8/Contacts/upsert HTTP/1.1"), "{seen}");
+    assert!(seen.contains("if-unmodified-since: 2026-06-09T08:00:00+00:00"), "{seen}");
     let body: Value = serde_json::from_str(seen.split_once("\r\n\r\n").unwrap().1).unwrap();
-    assert_eq!(
-        (&body["trigger"], &body["duplicate_check_fields"]),
-        (&json!([]), &json!(["Email"]))
-    );
+    assert_eq!((&body["trigger"], &body["duplicate_check_fields"]), (&json!([]), &json!(["Email"])));
 }
 
 #[tokio::test]
 async fn results_are_read_whatever_status_carries_them() {
     for status in [200, 201, 202, 207, 400] {
-        let peer = Peer::playing(vec![answer(
-            status,
-            "",
-            &format!(r#"{{"data":[{BAD},{BAD}]}}"#),
-        )])
-        .await;
-        let results = crm::insert(
-            grant(),
-            &peer.client(),
-            &token(),
-            "Leads",
-            &records(2),
-            &WriteOptions::default(),
-        )
-        .await
-        .unwrap();
+        let peer = Peer::playing(vec![answer(status, "", &format!(r#"{{"data":[{BAD},{BAD}]}}"#))]).await;
+        let results = crm::insert(grant(), &peer.client(), &token(), "Leads", &records(2), &WriteOptions::default()).await.unwrap();
         assert!(results.value.iter().all(Result::is_err), "{status}");
     }
 }
@@ -260,36 +117,14 @@ async fn results_are_read_whatever_status_carries_them() {
 #[tokio::test]
 async fn results_that_do_not_fit_what_was_sent_are_an_unknown_outcome() {
     let two = format!(r#"{{"data":[{OK},{OK}]}}"#);
-    let peer = Peer::playing(vec![
-        answer(201, "", &two),
-        raw(200, "", ""),
-        answer(200, "", &two),
-    ])
-    .await;
+    let peer = Peer::playing(vec![answer(201, "", &two), raw(200, "", ""), answer(200, "", &two)]).await;
     let (client, options) = (peer.client(), WriteOptions::default());
     for _ in 0..2 {
-        let failed = crm::insert(grant(), &client, &token(), "Leads", &records(3), &options)
-            .await
-            .unwrap_err();
-        assert!(
-            matches!(failed.error, Error::OutcomeUnknown { .. }),
-            "{failed:?}"
-        );
+        let failed = crm::insert(grant(), &client, &token(), "Leads", &records(3), &options).await.unwrap_err();
+        assert!(matches!(failed.error, Error::OutcomeUnknown { .. }), "{failed:?}");
     }
-    let failed = crm::update(
-        grant(),
-        &client,
-        &token(),
-        "Leads",
-        &with_ids(&["11", "12"]),
-        &options,
-    )
-    .await
-    .unwrap_err();
-    assert!(
-        matches!(failed.error, Error::OutcomeUnknown { .. }),
-        "an update answered under another id: {failed:?}"
-    );
+    let failed = crm::update(grant(), &client, &token(), "Leads", &with_ids(&["11", "12"]), &options).await.unwrap_err();
+    assert!(matches!(failed.error, Error::OutcomeUnknown { .. }), "an update answered under another id: {failed:?}");
 }
 
 #[tokio::test]
@@ -298,20 +133,10 @@ async fn one_wrapped_error_refuses_the_whole_batch() {
     let limit = r#"{"code":"LIMIT_EXCEEDED","details":{"maximum_length":100,"api_name":"data"},"message":"x","status":"error"}"#;
     let peer = Peer::playing(vec![answer(401, "", locked), answer(400, "", limit)]).await;
     let (client, options) = (peer.client(), WriteOptions::default());
-    let failed = crm::insert(grant(), &client, &token(), "Leads", &records(1), &options)
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(failed.error, Error::Unauthorized { .. }),
-        "{failed:?}"
-    );
-    let failed = crm::insert(grant(), &client, &token(), "Leads", &records(3), &options)
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(&failed.error, Error::Rejected(r) if r.kind == RejectionKind::Payload),
-        "{failed:?}"
-    );
+    let failed = crm::insert(grant(), &client, &token(), "Leads", &records(1), &options).await.unwrap_err();
+    assert!(matches!(failed.error, Error::Unauthorized { .. }), "{failed:?}");
+    let failed = crm::insert(grant(), &client, &token(), "Leads", &records(3), &options).await.unwrap_err();
+    assert!(matches!(&failed.error, Error::Rejected(r) if r.kind == RejectionKind::Payload), "{failed:?}");
 }
 
 #[tokio::test]
@@ -321,90 +146,34 @@ async fn deletes_are_matched_by_id_and_a_record_already_gone_is_not_found() {
         {"code":"SUCCESS","details":{"id":"1"},"message":"record deleted","status":"success"}]}"#;
     let mut peer = Peer::playing(vec![answer(207, "", body)]).await;
     let ids = ["1".to_owned(), "2".to_owned()];
-    let results = crm::delete(grant(), &peer.client(), &token(), "Leads", &ids, true)
-        .await
-        .unwrap()
-        .value;
+    let results = crm::delete(grant(), &peer.client(), &token(), "Leads", &ids, true).await.unwrap().value;
     assert_eq!(results[0].as_ref().unwrap().action, Action::Deleted);
-    assert!(
-        matches!(results[1], Err(Error::NotFound { .. })),
-        "{results:?}"
-    );
-    assert!(
-        peer.only()
-            .starts_with("DELETE /crm/v8/Leads?ids=1%2C2&wf_trigger=false ")
-    );
+    assert!(matches!(results[1], Err(Error::NotFound { .. })), "{results:?}");
+    assert!(peer.only().starts_with("DELETE /crm/v8/Leads?ids=1%2C2&wf_trigger=false "));
 }
 
 #[tokio::test]
 async fn reading_by_ids_gives_what_exists_and_refuses_strangers() {
     let found = r#"{"data":[{"id":"2","Email":"x"}],"info":{"more_records":false}}"#;
-    let peer = Peer::playing(vec![
-        answer(200, "", found),
-        answer(200, "", found),
-        raw(204, "", ""),
-    ])
-    .await;
+    let peer = Peer::playing(vec![answer(200, "", found), answer(200, "", found), raw(204, "", "")]).await;
     let client = peer.client();
     let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
-    let got = crm::get_by_ids(
-        grant(),
-        &client,
-        &token(),
-        "Leads",
-        &ids(&["1", "2"]),
-        &["Email"],
-    )
-    .await
-    .unwrap()
-    .value;
+    let got = crm::get_by_ids(grant(), &client, &token(), "Leads", &ids(&["1", "2"]), &["Email"]).await.unwrap().value;
     assert_eq!((got.len(), got["2"]["Email"].as_str()), (1, Some("x")));
-    let failed = crm::get_by_ids(
-        grant(),
-        &client,
-        &token(),
-        "Leads",
-        &ids(&["1"]),
-        &["Email"],
-    )
-    .await
-    .unwrap_err();
-    assert!(
-        matches!(failed.error, Error::Malformed { .. }),
-        "{failed:?}"
-    );
-    let failed = crm::get(grant(), &client, &token(), "Leads", "1")
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(failed.error, Error::NotFound { .. }),
-        "204 means there is none: {failed:?}"
-    );
+    let failed = crm::get_by_ids(grant(), &client, &token(), "Leads", &ids(&["1"]), &["Email"]).await.unwrap_err();
+    assert!(matches!(failed.error, Error::Malformed { .. }), "{failed:?}");
+    let failed = crm::get(grant(), &client, &token(), "Leads", "1").await.unwrap_err();
+    assert!(matches!(failed.error, Error::NotFound { .. }), "204 means there is none: {failed:?}");
 }
 
 #[tokio::test]
 async fn an_impossible_batch_is_never_sent() {
     let peer = Peer::playing(vec![]).await;
     let (client, options) = (peer.client(), WriteOptions::default());
-    for (module, records) in [
-        ("Leads", records(0)),
-        ("Leads", records(101)),
-        ("Leads/1", records(1)),
-        ("", records(1)),
-    ] {
-        let failed = crm::insert(grant(), &client, &token(), module, &records, &options)
-            .await
-            .unwrap_err();
-        assert!(
-            matches!(failed.error, Error::NotSent(NotSent::Invalid { .. })),
-            "{module} {failed:?}"
-        );
+    for (module, records) in [("Leads", records(0)), ("Leads", records(101)), ("Leads/1", records(1)), ("", records(1))] {
+        let failed = crm::insert(grant(), &client, &token(), module, &records, &options).await.unwrap_err();
+        assert!(matches!(failed.error, Error::NotSent(NotSent::Invalid { .. })), "{module} {failed:?}");
     }
-    let failed = crm::update(grant(), &client, &token(), "Leads", &records(1), &options)
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(failed.error, Error::NotSent(NotSent::Invalid { .. })),
-        "an update without id: {failed:?}"
-    );
+    let failed = crm::update(grant(), &client, &token(), "Leads", &records(1), &options).await.unwrap_err();
+    assert!(matches!(failed.error, Error::NotSent(NotSent::Invalid { .. })), "an update without id: {failed:?}");
 }

@@ -10,10 +10,7 @@ fn read(value: Value) -> Result<Field, String> {
 
 #[test]
 fn a_text_is_a_column_and_both_spellings_are_the_same_field() {
-    assert_eq!(
-        read(json!("name")).unwrap(),
-        read(json!({ "column": "name" })).unwrap()
-    );
+    assert_eq!(read(json!("name")).unwrap(), read(json!({ "column": "name" })).unwrap());
 }
 
 #[test]
@@ -35,17 +32,11 @@ fn every_form_is_printed_as_it_is_read() {
 
 #[test]
 fn the_first_meaning_is_sent_and_all_are_read() {
-    let Field::Column(field) =
-        read(json!({ "column": "phase", "values": { "draft": ["Proposal", "Negotiation"] } }))
-            .unwrap()
-    else {
+    let Field::Column(field) = read(json!({ "column": "phase", "values": { "draft": ["Proposal", "Negotiation"] } })).unwrap() else {
         panic!("a column")
     };
     assert_eq!(field.values["draft"].sent(), &json!("Proposal"));
-    assert_eq!(
-        field.values["draft"].read(),
-        [json!("Proposal"), json!("Negotiation")]
-    );
+    assert_eq!(field.values["draft"].read(), [json!("Proposal"), json!("Negotiation")]);
 }
 
 #[test]
@@ -56,23 +47,11 @@ fn a_mixture_of_forms_is_refused_with_a_reason() {
         (json!({ "column": "a", "sql": "1" }), "exactly one place"),
         (json!({ "ref": "accounts" }), "`ref` needs `column`"),
         (json!({ "each": "select 1" }), "needs `item`"),
-        (
-            json!({ "column": "a", "item": { "b": "c" } }),
-            "`item` belongs to a list",
-        ),
-        (
-            json!({ "sql": "1", "values": { "a": "b" } }),
-            "`values` belongs to a column",
-        ),
-        (
-            json!({ "value": 1, "owner": "local" }),
-            "`owner` belongs to a column or a ref",
-        ),
+        (json!({ "column": "a", "item": { "b": "c" } }), "`item` belongs to a list"),
+        (json!({ "sql": "1", "values": { "a": "b" } }), "`values` belongs to a column"),
+        (json!({ "value": 1, "owner": "local" }), "`owner` belongs to a column or a ref"),
         (json!({ "column": "a", "repair": true }), "give `owner` too"),
-        (
-            json!({ "column": "a", "values": { "b": [] } }),
-            "empty list",
-        ),
+        (json!({ "column": "a", "values": { "b": [] } }), "empty list"),
         (json!({ "colum": "a" }), "unknown field `colum`"),
         (json!(5), "where the field comes from"),
     ] {

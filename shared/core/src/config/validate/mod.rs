@@ -14,17 +14,8 @@ mod sync;
 mod trigger;
 
 /// All mistakes and notes. `known` are the mistakes of reading: what follows from them is not said again.
-pub(super) fn check(
-    config: &Config,
-    file: &Node,
-    known: &[Finding],
-) -> (Vec<Finding>, Vec<Finding>) {
-    let mut check = Check {
-        file,
-        known,
-        findings: Vec::new(),
-        notes: Vec::new(),
-    };
+pub(super) fn check(config: &Config, file: &Node, known: &[Finding]) -> (Vec<Finding>, Vec<Finding>) {
+    let mut check = Check { file, known, findings: Vec::new(), notes: Vec::new() };
     check.database(&config.database);
     check.http(&config.http);
     check.security(&config.security);
@@ -51,13 +42,8 @@ struct Check<'a> {
 impl Check<'_> {
     fn wrong(&mut self, path: &[&str], message: impl Into<String>) {
         let finding = self.finding(path, message.into());
-        let related = |one: &str, other: &str| {
-            one.strip_prefix(other)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-        };
-        let follows = |known: &Finding| {
-            related(&finding.path, &known.path) || related(&known.path, &finding.path)
-        };
+        let related = |one: &str, other: &str| one.strip_prefix(other).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
+        let follows = |known: &Finding| related(&finding.path, &known.path) || related(&known.path, &finding.path);
         if !self.known.iter().any(follows) {
             self.findings.push(finding);
         }
@@ -70,15 +56,8 @@ impl Check<'_> {
 
     /// The line is the key's or, where the key is absent, that of what should hold it.
     fn finding(&self, path: &[&str], message: String) -> Finding {
-        let line = (1..=path.len())
-            .rev()
-            .find_map(|length| self.file.find(&steps(&path[..length])))
-            .map(|node| node.line);
-        Finding {
-            path: steps(path).to_string(),
-            line,
-            message,
-        }
+        let line = (1..=path.len()).rev().find_map(|length| self.file.find(&steps(&path[..length]))).map(|node| node.line);
+        Finding { path: steps(path).to_string(), line, message }
     }
 
     fn wrong_if(&mut self, wrong: bool, path: &[&str], message: &str) {
@@ -94,15 +73,9 @@ impl Check<'_> {
     /// Names appear in keys, references, addresses and metrics.
     fn name(&mut self, path: &[&str]) {
         let name = path.last().copied().unwrap_or_default();
-        let plain = name
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+        let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
         let fits = (1..=60).contains(&name.len());
-        self.wrong_if(
-            !(plain && fits),
-            path,
-            "a name has 1 to 60 letters, digits, `_` or `-`",
-        );
+        self.wrong_if(!(plain && fits), path, "a name has 1 to 60 letters, digits, `_` or `-`");
     }
 
     /// `name` must be a key of `[section]`, in the file as written (one with mistakes of its own counts).
@@ -111,15 +84,8 @@ impl Check<'_> {
             return;
         }
         let suggestion = did_you_mean(name, known.iter().copied());
-        let list = if known.is_empty() {
-            format!("there is no [{section}.…] yet")
-        } else {
-            format!("known are {}", known.join(", "))
-        };
-        self.wrong(
-            path,
-            format!("there is no [{section}.{name}]{suggestion}; {list}"),
-        );
+        let list = if known.is_empty() { format!("there is no [{section}.…] yet") } else { format!("known are {}", known.join(", ")) };
+        self.wrong(path, format!("there is no [{section}.{name}]{suggestion}; {list}"));
     }
 
     fn filled(&mut self, path: &[&str], text: &str) {
@@ -134,13 +100,8 @@ impl Check<'_> {
 
     fn web_address(&mut self, path: &[&str], address: &str) {
         let parsed = url::Url::parse(address);
-        let fine =
-            parsed.is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-        self.wrong_if(
-            !fine,
-            path,
-            "is not an address that begins with http:// or https://",
-        );
+        let fine = parsed.is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        self.wrong_if(!fine, path, "is not an address that begins with http:// or https://");
     }
 
     fn cron(&mut self, path: &[&str], expression: &str) {
@@ -154,33 +115,17 @@ impl Check<'_> {
             let Some(url) = url else { continue };
             let text = url.expose_secret();
             let fine = text.starts_with("postgres://") || text.starts_with("postgresql://");
-            let place = if self.in_file(&["database", key]) {
-                ""
-            } else {
-                "(from DATABASE_URL) "
-            };
-            self.wrong_if(
-                !fine,
-                &["database", key],
-                &format!("{place}is not an address that begins with postgres://"),
-            );
+            let place = if self.in_file(&["database", key]) { "" } else { "(from DATABASE_URL) " };
+            self.wrong_if(!fine, &["database", key], &format!("{place}is not an address that begins with postgres://"));
         }
-        self.wrong_if(
-            database.max_connections == 0,
-            &["database", "max_connections"],
-            "must be at least 1",
-        );
+        self.wrong_if(database.max_connections == 0, &["database", "max_connections"], "must be at least 1");
         if let Some(role) = &database.expression_role {
             self.filled(&["database", "expression_role"], role);
         }
     }
 
     fn http(&mut self, http: &section::Http) {
-        self.filled_secret(
-            &["http", "admin_token"],
-            http.admin_token.as_ref(),
-            "remove the key to have one made",
-        );
+        self.filled_secret(&["http", "admin_token"], http.admin_token.as_ref(), "remove the key to have one made");
         if let Some(address) = &http.public_url {
             self.web_address(&["http", "public_url"], address);
         }
@@ -189,98 +134,37 @@ impl Check<'_> {
                 self.web_address(&["http", "cors"], origin);
             }
         }
-        self.wrong_if(
-            http.hosts.iter().any(|host| host.trim().is_empty()),
-            &["http", "hosts"],
-            "must not hold an empty name",
-        );
+        self.wrong_if(http.hosts.iter().any(|host| host.trim().is_empty()), &["http", "hosts"], "must not hold an empty name");
     }
 
     fn security(&mut self, security: &section::Security) {
         let advice = "is not 32 bytes in base64; `openssl rand -base64 32` makes one";
-        let place = if self.in_file(&["security", "key"]) {
-            ""
-        } else {
-            "(from SLUICE_KEY) "
-        };
+        let place = if self.in_file(&["security", "key"]) { "" } else { "(from SLUICE_KEY) " };
         let bad = |key: &SecretString| !crate::secrets::is_key(key);
-        self.wrong_if(
-            security.key.as_ref().is_some_and(bad),
-            &["security", "key"],
-            &format!("{place}{advice}"),
-        );
-        self.wrong_if(
-            security.old_keys.iter().any(bad),
-            &["security", "old_keys"],
-            advice,
-        );
+        self.wrong_if(security.key.as_ref().is_some_and(bad), &["security", "key"], &format!("{place}{advice}"));
+        self.wrong_if(security.old_keys.iter().any(bad), &["security", "old_keys"], advice);
     }
 
     fn limits(&mut self, config: &Config) {
-        let Config {
-            worker,
-            retry,
-            retention,
-            log,
-            ..
-        } = config;
+        let Config { worker, retry, retention, log, .. } = config;
         let at_least_one_second = |duration: std::time::Duration| duration.as_secs() >= 1;
-        self.wrong_if(
-            worker.concurrency == 0,
-            &["worker", "concurrency"],
-            "must be at least 1",
-        );
-        self.wrong_if(
-            !at_least_one_second(worker.lease),
-            &["worker", "lease"],
-            "must be at least 1s",
-        );
-        self.wrong_if(
-            !at_least_one_second(worker.request_timeout),
-            &["worker", "request_timeout"],
-            "must be at least 1s",
-        );
-        self.wrong_if(
-            retry.max_failures == 0,
-            &["retry", "max_failures"],
-            "must be at least 1: a job is tried once in any case",
-        );
-        self.wrong_if(
-            retry.base.is_zero(),
-            &["retry", "base"],
-            "must be longer than 0s",
-        );
-        self.wrong_if(
-            retry.cap < retry.base,
-            &["retry", "cap"],
-            "must not be shorter than `base`",
-        );
-        self.wrong_if(
-            retention.days == 0,
-            &["retention", "days"],
-            "must be at least 1",
-        );
+        self.wrong_if(worker.concurrency == 0, &["worker", "concurrency"], "must be at least 1");
+        self.wrong_if(!at_least_one_second(worker.lease), &["worker", "lease"], "must be at least 1s");
+        self.wrong_if(!at_least_one_second(worker.request_timeout), &["worker", "request_timeout"], "must be at least 1s");
+        self.wrong_if(retry.max_failures == 0, &["retry", "max_failures"], "must be at least 1: a job is tried once in any case");
+        self.wrong_if(retry.base.is_zero(), &["retry", "base"], "must be longer than 0s");
+        self.wrong_if(retry.cap < retry.base, &["retry", "cap"], "must not be shorter than `base`");
+        self.wrong_if(retention.days == 0, &["retention", "days"], "must be at least 1");
         self.wrong_if(log.keep == 0, &["log", "keep"], "must be at least 1");
     }
 
     fn connection(&mut self, name: &str, connection: &Connection) {
         let at = |key| ["connections", name, key];
         self.filled(&at("client_id"), &connection.client_id);
-        self.filled_secret(
-            &at("client_secret"),
-            Some(&connection.client_secret),
-            "Zoho's API console shows it",
-        );
+        self.filled_secret(&at("client_secret"), Some(&connection.client_secret), "Zoho's API console shows it");
         let advice = "remove the key and run `sluice auth`, which stores one";
-        self.filled_secret(
-            &at("refresh_token"),
-            connection.refresh_token.as_ref(),
-            advice,
-        );
-        for (key, address) in [
-            ("accounts_url", &connection.accounts_url),
-            ("api_url", &connection.api_url),
-        ] {
+        self.filled_secret(&at("refresh_token"), connection.refresh_token.as_ref(), advice);
+        for (key, address) in [("accounts_url", &connection.accounts_url), ("api_url", &connection.api_url)] {
             if let Some(address) = address {
                 self.web_address(&at(key), address);
             }
@@ -293,41 +177,18 @@ impl Check<'_> {
             if !Connection::BUDGETS.contains(&budget_name.as_str()) {
                 let suggestion = did_you_mean(budget_name, Connection::BUDGETS);
                 let known = Connection::BUDGETS.join(", ");
-                self.wrong(
-                    &at("")[..4],
-                    format!("there is no budget of this name{suggestion}; one of {known}"),
-                );
+                self.wrong(&at("")[..4], format!("there is no budget of this name{suggestion}; one of {known}"));
             }
-            let figures = [
-                ("per_minute", budget.per_minute),
-                ("in_flight", budget.in_flight),
-                ("window_seconds", budget.window_seconds),
-            ];
+            let figures = [("per_minute", budget.per_minute), ("in_flight", budget.in_flight), ("window_seconds", budget.window_seconds)];
             for (key, figure) in figures {
-                self.wrong_if(
-                    figure == 0,
-                    &at(key),
-                    "must be at least 1; `sluice pause` stops a connection",
-                );
+                self.wrong_if(figure == 0, &at(key), "must be at least 1; `sluice pause` stops a connection");
             }
-            self.wrong_if(
-                budget.per_day == Some(0),
-                &at("per_day"),
-                "must be at least 1; `sluice pause` stops a connection",
-            );
-            self.wrong_if(
-                !budget.shared && budget_name != "finance",
-                &at("shared"),
-                "belongs to the budget `finance` alone",
-            );
+            self.wrong_if(budget.per_day == Some(0), &at("per_day"), "must be at least 1; `sluice pause` stops a connection");
+            self.wrong_if(!budget.shared && budget_name != "finance", &at("shared"), "belongs to the budget `finance` alone");
         }
     }
 }
 
 fn steps(path: &[&str]) -> Path {
-    Path(
-        path.iter()
-            .map(|key| Step::Key((*key).to_owned()))
-            .collect(),
-    )
+    Path(path.iter().map(|key| Step::Key((*key).to_owned())).collect())
 }

@@ -30,24 +30,13 @@ impl Check<'_> {
         self.filled(&at("table"), &sync.table);
         let columns = sync.key.columns();
         self.wrong_if(columns.is_empty(), &at("key"), "name at least one column");
-        self.wrong_if(
-            columns.iter().any(|column| column.trim().is_empty()),
-            &at("key"),
-            "must not be empty",
-        );
-        let twice = columns
-            .iter()
-            .enumerate()
-            .any(|(index, column)| columns[..index].contains(column));
+        self.wrong_if(columns.iter().any(|column| column.trim().is_empty()), &at("key"), "must not be empty");
+        let twice = columns.iter().enumerate().any(|(index, column)| columns[..index].contains(column));
         self.wrong_if(twice, &at("key"), "names a column twice");
         if let Some(when) = &sync.when {
             self.filled(&at("when"), when);
         }
-        self.wrong_if(
-            sync.brake.per.is_zero(),
-            &at("brake"),
-            "`per` must be longer than 0s",
-        );
+        self.wrong_if(sync.brake.per.is_zero(), &at("brake"), "`per` must be longer than 0s");
         for watch in &sync.watch {
             self.wrong_if(
                 watch.table.trim().is_empty() || watch.key.trim().is_empty(),
@@ -56,11 +45,7 @@ impl Check<'_> {
             );
         }
         let crm = sync.module.product == Product::Crm;
-        self.wrong_if(
-            sync.skip_workflows && !crm,
-            &at("skip_workflows"),
-            "only CRM writes can skip workflows; remove it",
-        );
+        self.wrong_if(sync.skip_workflows && !crm, &at("skip_workflows"), "only CRM writes can skip workflows; remove it");
         self.deletes(sync);
         self.creates(sync);
         self.directions(sync);
@@ -70,26 +55,29 @@ impl Check<'_> {
     fn deletes(&mut self, sync: &Sync) {
         let at = |key| ["syncs", sync.name.as_str(), key];
         let marks = sync.on_delete == OnDelete::Mark;
-        self.wrong_if(marks && sync.mark.is_empty(), &at("mark"), "on_delete = \"mark\" needs it: the Zoho fields to set, such as { status = \"inactive\" }");
+        self.wrong_if(
+            marks && sync.mark.is_empty(),
+            &at("mark"),
+            "on_delete = \"mark\" needs it: the Zoho fields to set, such as { status = \"inactive\" }",
+        );
         if !marks && !sync.mark.is_empty() {
             self.note(&at("mark"), "has no effect without on_delete = \"mark\"");
         }
-        let nothing_to_do =
-            sync.when_false == WhenFalse::Delete && sync.on_delete == OnDelete::Ignore;
-        self.wrong_if(nothing_to_do, &at("when_false"), "\"delete\" does what `on_delete` says, which is \"ignore\"; choose mark, void or delete there");
+        let nothing_to_do = sync.when_false == WhenFalse::Delete && sync.on_delete == OnDelete::Ignore;
+        self.wrong_if(
+            nothing_to_do,
+            &at("when_false"),
+            "\"delete\" does what `on_delete` says, which is \"ignore\"; choose mark, void or delete there",
+        );
     }
 
     /// A create must be one that cannot happen twice.
     fn creates(&mut self, sync: &Sync) {
         let at = |key| ["syncs", sync.name.as_str(), key];
         for field in &sync.match_on {
-            let mapped = sync.fields.contains_key(field)
-                || self.in_file(&["syncs", &sync.name, "fields", field]);
+            let mapped = sync.fields.contains_key(field) || self.in_file(&["syncs", &sync.name, "fields", field]);
             if !mapped {
-                self.wrong(
-                    &at("match_on"),
-                    format!("names `{field}`, which is not among the sync's fields; map it"),
-                );
+                self.wrong(&at("match_on"), format!("names `{field}`, which is not among the sync's fields; map it"));
             }
         }
         if let Some(reference) = &sync.reference {
@@ -100,10 +88,7 @@ impl Check<'_> {
                 "names a field that is mapped; it must be one that nothing else writes",
             );
         }
-        if sync.module.product != Product::Crm
-            || !sync.direction.pushes()
-            || sync.reference.is_some()
-        {
+        if sync.module.product != Product::Crm || !sync.direction.pushes() || sync.reference.is_some() {
             return;
         }
         let system = system_field(&sync.module);
@@ -114,62 +99,26 @@ impl Check<'_> {
             self.wrong(&at("reference"), advice);
         } else if !sync.match_on.iter().any(|field| field == system) {
             let fields = sync.match_on.join(", ");
-            self.note(
-                &at("match_on"),
-                format!(
-                    "works only if {fields} is marked unique in {}; `sluice check` asks Zoho",
-                    sync.module
-                ),
-            );
+            self.note(&at("match_on"), format!("works only if {fields} is marked unique in {}; `sluice check` asks Zoho", sync.module));
         }
     }
 
     fn directions(&mut self, sync: &Sync) {
         let at = |key| ["syncs", sync.name.as_str(), key];
         let written = |key| self.in_file(&at(key));
-        let (fields, columns) = (
-            written("fields") && !sync.fields.is_empty(),
-            written("columns") && !sync.columns.is_empty(),
-        );
+        let (fields, columns) = (written("fields") && !sync.fields.is_empty(), written("columns") && !sync.columns.is_empty());
         let (pushes, pulls) = (sync.direction.pushes(), sync.direction.pulls());
-        self.wrong_if(
-            pushes && !fields,
-            &at("fields"),
-            "a sync that pushes needs at least one field",
-        );
-        self.wrong_if(
-            !pushes && !fields && !columns,
-            &at("fields"),
-            "a sync that pulls needs `fields` or `columns`",
-        );
-        self.wrong_if(
-            !pulls && columns,
-            &at("columns"),
-            "is for pulling; set direction to \"pull\" or \"both\", or remove it",
-        );
+        self.wrong_if(pushes && !fields, &at("fields"), "a sync that pushes needs at least one field");
+        self.wrong_if(!pushes && !fields && !columns, &at("fields"), "a sync that pulls needs `fields` or `columns`");
+        self.wrong_if(!pulls && columns, &at("columns"), "is for pulling; set direction to \"pull\" or \"both\", or remove it");
         for (name, field) in &sync.fields {
             let at = ["syncs", sync.name.as_str(), "fields", name.as_str()];
-            self.wrong_if(
-                !pushes && !field.is_pulled(),
-                &at,
-                "sql, value and lists are for pushing; use [columns] to pull with SQL",
-            );
+            self.wrong_if(!pushes && !field.is_pulled(), &at, "sql, value and lists are for pushing; use [columns] to pull with SQL");
             if let Field::Column(field) = field {
-                let ours = sync
-                    .writeback
-                    .columns()
-                    .any(|column| column == field.column);
-                self.wrong_if(
-                    pushes && ours,
-                    &at,
-                    "maps a column that `writeback` writes; each push would cause the next",
-                );
+                let ours = sync.writeback.columns().any(|column| column == field.column);
+                self.wrong_if(pushes && ours, &at, "maps a column that `writeback` writes; each push would cause the next");
                 let twice = sync.columns.contains_key(&field.column);
-                self.wrong_if(
-                    pulls && twice,
-                    &at,
-                    "its column is also written by [columns]; keep one",
-                );
+                self.wrong_if(pulls && twice, &at, "its column is also written by [columns]; keep one");
             }
         }
         for (column, sql) in &sync.columns {
@@ -181,28 +130,10 @@ impl Check<'_> {
         self.fields(config, sync, &["syncs", &sync.name, "fields"], &sync.fields);
         for (name, field) in &sync.fields {
             if let Field::List(list) = field {
-                self.fields(
-                    config,
-                    sync,
-                    &["syncs", &sync.name, "fields", name, "item"],
-                    &list.item,
-                );
-                self.fields(
-                    config,
-                    sync,
-                    &["syncs", &sync.name, "fields", name, "or_else"],
-                    &list.or_else,
-                );
-                self.items(
-                    &["syncs", &sync.name, "fields", name, "item"],
-                    &list.item,
-                    true,
-                );
-                self.items(
-                    &["syncs", &sync.name, "fields", name, "or_else"],
-                    &list.or_else,
-                    false,
-                );
+                self.fields(config, sync, &["syncs", &sync.name, "fields", name, "item"], &list.item);
+                self.fields(config, sync, &["syncs", &sync.name, "fields", name, "or_else"], &list.or_else);
+                self.items(&["syncs", &sync.name, "fields", name, "item"], &list.item, true);
+                self.items(&["syncs", &sync.name, "fields", name, "or_else"], &list.or_else, false);
             }
         }
     }
@@ -212,17 +143,9 @@ impl Check<'_> {
             let path = [at, &[name.as_str()]].concat();
             let part_missing = segments(name).any(|segment| segment.trim().is_empty());
             self.wrong_if(part_missing, &path, "a Zoho field's name has no empty part");
-            let parents = name
-                .match_indices('.')
-                .map(|(position, _)| &name[..position]);
-            if let Some(parent) = parents
-                .into_iter()
-                .find(|parent| fields.contains_key(*parent))
-            {
-                self.wrong(
-                    &path,
-                    format!("`{parent}` is mapped as a whole too; keep one"),
-                );
+            let parents = name.match_indices('.').map(|(position, _)| &name[..position]);
+            if let Some(parent) = parents.into_iter().find(|parent| fields.contains_key(*parent)) {
+                self.wrong(&path, format!("`{parent}` is mapped as a whole too; keep one"));
             }
             match field {
                 Field::Column(field) => self.filled(&path, &field.column),
@@ -231,19 +154,10 @@ impl Check<'_> {
                 Field::Value(_) => {}
                 Field::Ref(field) => {
                     self.filled(&path, &field.column);
-                    self.reference(
-                        &path,
-                        "syncs",
-                        &field.sync,
-                        config.syncs.keys().map(String::as_str).collect(),
-                    );
+                    self.reference(&path, "syncs", &field.sync, config.syncs.keys().map(String::as_str).collect());
                     let other = config.syncs.get(&field.sync);
                     let elsewhere = other.is_some_and(|other| other.connection != sync.connection);
-                    self.wrong_if(
-                        elsewhere,
-                        &path,
-                        "refers to a sync of another connection, whose Zoho ids mean nothing here",
-                    );
+                    self.wrong_if(elsewhere, &path, "refers to a sync of another connection, whose Zoho ids mean nothing here");
                 }
             }
         }
@@ -257,18 +171,11 @@ impl Check<'_> {
                 Field::Column(field) => field.owner.is_some() || field.conflict.is_some(),
                 Field::Ref(field) => field.owner.is_some() || field.conflict.is_some(),
                 Field::Sql(_) => {
-                    self.wrong_if(
-                        of_each,
-                        &path,
-                        "write the expression as a column of `each`, and name that column here",
-                    );
+                    self.wrong_if(of_each, &path, "write the expression as a column of `each`, and name that column here");
                     false
                 }
                 Field::List(_) => {
-                    self.wrong(
-                        &path,
-                        "a list does not stand inside a list; build the inner one as json in SQL",
-                    );
+                    self.wrong(&path, "a list does not stand inside a list; build the inner one as json in SQL");
                     false
                 }
                 Field::Value(_) => false,

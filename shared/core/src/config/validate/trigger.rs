@@ -17,11 +17,7 @@ const KINDS: [(&str, &[&str], &[&str]); 6] = [
     ("poll", &["sync"], &[]),
     ("backfill", &["sync"], &["where"]),
     ("reconcile", &["sync"], &[]),
-    (
-        "call",
-        &["connection", "product", "method", "path"],
-        &["query", "body"],
-    ),
+    ("call", &["connection", "product", "method", "path"], &["query", "body"]),
 ];
 
 impl Check<'_> {
@@ -33,10 +29,7 @@ impl Check<'_> {
             if let Some(path) = &webhook.path
                 && let Some(other) = paths.insert(path.as_str(), name)
             {
-                self.wrong(
-                    &["webhooks", name, "path"],
-                    format!("is also the path of [webhooks.{other}]; each needs its own"),
-                );
+                self.wrong(&["webhooks", name, "path"], format!("is also the path of [webhooks.{other}]; each needs its own"));
             }
         }
         for (name, schedule) in &config.schedules {
@@ -57,17 +50,8 @@ impl Check<'_> {
 
     fn webhook(&mut self, config: &Config, name: &str, webhook: &Webhook) {
         let at = |key| ["webhooks", name, key];
-        self.reference(
-            &at("connection"),
-            "connections",
-            &webhook.connection,
-            config.connections.keys().map(String::as_str).collect(),
-        );
-        self.filled_secret(
-            &at("secret"),
-            Some(&webhook.secret),
-            "anybody could send events",
-        );
+        self.reference(&at("connection"), "connections", &webhook.connection, config.connections.keys().map(String::as_str).collect());
+        self.filled_secret(&at("secret"), Some(&webhook.secret), "anybody could send events");
         let syncs = || config.syncs.keys().map(String::as_str).collect();
         match (&webhook.sync, webhook.syncs.is_empty()) {
             (Some(sync), true) => self.reference(&at("sync"), "syncs", sync, syncs()),
@@ -82,31 +66,13 @@ impl Check<'_> {
         let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
         let named = !webhook.header.is_empty() && webhook.header.chars().all(token);
         let used = matches!(webhook.verify, Verify::SecretHeader | Verify::SecretQuery);
-        self.wrong_if(
-            used && !named,
-            &at("header"),
-            "is not the name of a header or parameter",
-        );
+        self.wrong_if(used && !named, &at("header"), "is not the name of a header or parameter");
         if let Some(path) = &webhook.path {
-            let fine = path.starts_with('/')
-                && path.len() > 1
-                && !path.contains(['?', '#', '{', '}', ' ']);
-            self.wrong_if(
-                !fine,
-                &at("path"),
-                "is not a path, such as \"/api/zoho/products\"",
-            );
+            let fine = path.starts_with('/') && path.len() > 1 && !path.contains(['?', '#', '{', '}', ' ']);
+            self.wrong_if(!fine, &at("path"), "is not a path, such as \"/api/zoho/products\"");
         }
-        self.wrong_if(
-            webhook.per_minute == 0,
-            &at("per_minute"),
-            "must be at least 1",
-        );
-        self.wrong_if(
-            webhook.max_body == 0,
-            &at("max_body"),
-            "must be at least 1B",
-        );
+        self.wrong_if(webhook.per_minute == 0, &at("per_minute"), "must be at least 1");
+        self.wrong_if(webhook.max_body == 0, &at("max_body"), "must be at least 1B");
     }
 
     fn job(&mut self, config: &Config, at: &[&str], job: &ScheduledJob) {
@@ -120,51 +86,16 @@ impl Check<'_> {
                 None => self.wrong(at, format!("a job of kind `{}` needs `{name}`", job.kind)),
             }
         }
-        let known: Vec<&str> = needed
-            .iter()
-            .chain(*allowed)
-            .copied()
-            .chain(["kind", "lane"])
-            .collect();
-        for name in job
-            .args
-            .keys()
-            .filter(|name| !known.contains(&name.as_str()))
-        {
+        let known: Vec<&str> = needed.iter().chain(*allowed).copied().chain(["kind", "lane"]).collect();
+        for name in job.args.keys().filter(|name| !known.contains(&name.as_str())) {
             let suggestion = did_you_mean(name, known.iter().copied());
-            self.wrong(
-                at,
-                format!(
-                    "a job of kind `{}` has no `{name}`{suggestion}; known are {}",
-                    job.kind,
-                    known.join(", ")
-                ),
-            );
+            self.wrong(at, format!("a job of kind `{}` has no `{name}`{suggestion}; known are {}", job.kind, known.join(", ")));
         }
-        self.named_in(
-            at,
-            &job.args,
-            "sync",
-            "syncs",
-            config.syncs.keys().map(String::as_str).collect(),
-        );
-        self.named_in(
-            at,
-            &job.args,
-            "connection",
-            "connections",
-            config.connections.keys().map(String::as_str).collect(),
-        );
+        self.named_in(at, &job.args, "sync", "syncs", config.syncs.keys().map(String::as_str).collect());
+        self.named_in(at, &job.args, "connection", "connections", config.connections.keys().map(String::as_str).collect());
     }
 
-    fn named_in(
-        &mut self,
-        at: &[&str],
-        args: &Map<String, Value>,
-        key: &str,
-        section: &str,
-        known: Vec<&str>,
-    ) {
+    fn named_in(&mut self, at: &[&str], args: &Map<String, Value>, key: &str, section: &str, known: Vec<&str>) {
         if let Some(Value::String(name)) = args.get(key) {
             self.reference(&[at, &[key]].concat(), section, name, known);
         }
@@ -174,20 +105,11 @@ impl Check<'_> {
     fn unknown_kind(&mut self, at: &[&str], kind: &str) {
         let suggestion = did_you_mean(kind, KINDS.map(|(kind, ..)| kind));
         if kind == "apply" {
-            self.wrong(
-                at,
-                "an `apply` job acts on one stored event; a schedule cannot name it",
-            );
+            self.wrong(at, "an `apply` job acts on one stored event; a schedule cannot name it");
         } else if suggestion.is_empty() && !kind.is_empty() {
             self.note(at, format!("`{kind}` is no job kind of Sluice's own; a service that defines it must be running"));
         } else {
-            self.wrong(
-                at,
-                format!(
-                    "unknown job kind `{kind}`{suggestion}; one of {}",
-                    KINDS.map(|(kind, ..)| kind).join(", ")
-                ),
-            );
+            self.wrong(at, format!("unknown job kind `{kind}`{suggestion}; one of {}", KINDS.map(|(kind, ..)| kind).join(", ")));
         }
     }
 
@@ -196,25 +118,12 @@ impl Check<'_> {
         match (&alert.url, &alert.smtp) {
             (Some(url), None) => self.web_address(&at("url"), url.expose_secret()),
             (None, Some(smtp)) => {
-                let incomplete = smtp.host.trim().is_empty()
-                    || smtp.from.trim().is_empty()
-                    || smtp.to.is_empty();
-                self.wrong_if(
-                    incomplete,
-                    &at("smtp"),
-                    "`host`, `from` and `to` must not be empty",
-                );
+                let incomplete = smtp.host.trim().is_empty() || smtp.from.trim().is_empty() || smtp.to.is_empty();
+                self.wrong_if(incomplete, &at("smtp"), "`host`, `from` and `to` must not be empty");
             }
             (Some(_), Some(_)) => self.wrong(&at("smtp"), "give `url` or `smtp`, not both"),
-            (None, None) => self.note(
-                &at("url"),
-                "is not set (perhaps its variable is not), so this alert reaches nobody",
-            ),
+            (None, None) => self.note(&at("url"), "is not set (perhaps its variable is not), so this alert reaches nobody"),
         }
-        self.wrong_if(
-            alert.on.is_empty(),
-            &at("on"),
-            "must not be empty: remove it to be told of everything",
-        );
+        self.wrong_if(alert.on.is_empty(), &at("on"), "must not be empty: remove it to be told of everything");
     }
 }

@@ -1,0 +1,82 @@
+//! Lists of Zoho's, walked once for many records: Billing has no filter for most of what a record could be found by (finance sheet
+//! §4.2), so its list is read page by page and kept in memory for a while.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use sluice_zoho::billing::{self, Module, Page};
+
+use crate::session::{Ended, Session};
+
+/// How long a list serves to adopt records that existed before us.
+pub(crate) const FOR_MATCHING: Duration = Duration::from_secs(300);
+/// How long it serves to find a lost create again, which cannot arrive any more when it is looked for.
+pub(crate) const FOR_DOUBT: Duration = Duration::from_secs(5);
+
+/// The lists of this process, by connection and module.
+#[derive(Debug, Default)]
+pub(crate) struct Walks(Mutex<HashMap<(String, Module), Arc<tokio::sync::Mutex<Walk>>>>);
+
+#[derive(Debug, Default)]
+struct Walk {
+    rows: Vec<Value>,
+    started: Option<Instant>,
+    next: Option<Page>,
+    complete: Option<Arc<Vec<Value>>>,
+}
+
+/// Why there is no list now.
+#[derive(Debug)]
+pub(crate) enum NotNow {
+    /// Another batch of this process is walking it.
+    Busy,
+    /// The call for the next page ended this way; what was read so far is kept.
+    Ended(Ended),
+}
+
+impl Walks {
+    /// All rows of a module's list, as read by a walk that began at most `max_age` ago.
+    pub(crate) async fn rows(
+        &self,
+        session: &Session<'_>,
+        connection: &str,
+        module: Module,
+        max_age: Duration,
+    ) -> Result<Arc<Vec<Value>>, NotNow> {
+        let walk = self.walk(connection, module);
+        let mut walk = walk.try_lock().map_err(|_| NotNow::Busy)?;
+        let current = walk.started.is_some_and(|started| started.elapsed() <= max_age);
+        match (&walk.complete, current) {
+            (Some(rows), true) => return Ok(rows.clone()),
+            (None, true) => {}
+            (_, false) => *walk = Walk { started: Some(Instant::now()), next: Some(Page::FIRST), ..Walk::default() },
+        }
+        while let Some(page) = walk.next {
+            let listing = session
+                .call(async |grant, client, token| billing::list(grant, client, token, module, page, &[]).await)
+                .await
+                .map_err(NotNow::Ended)?;
+            walk.rows.extend(listing.rows);
+            walk.next = listing.more.then(|| page.next());
+        }
+        let rows = Arc::new(std::mem::take(&mut walk.rows));
+        walk.complete = Some(rows.clone());
+        Ok(rows)
+    }
+
+    /// Adds a record of our own to the list in memory, so that a second row like it finds it.
+    pub(crate) async fn add(&self, connection: &str, module: Module, record: &Value) {
+        let walk = self.walk(connection, module);
+        let mut walk = walk.lock().await;
+        if let Some(rows) = &mut walk.complete {
+            Arc::make_mut(rows).push(record.clone());
+        }
+    }
+
+    fn walk(&self, connection: &str, module: Module) -> Arc<tokio::sync::Mutex<Walk>> {
+        let mut walks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        walks.entry((connection.to_owned(), module)).or_default().clone()
+    }
+}

@@ -1,0 +1,83 @@
+//! What the kinds of jobs do, one file each. Handlers decide and call; they write nothing: what they return is settled in one transaction.
+
+mod call;
+pub(crate) mod matching;
+mod push;
+
+use std::time::Duration;
+
+use rand::rng;
+use sluice_queue::calls::NoGrant;
+use sluice_queue::settle::Create;
+use sluice_queue::{Claimed, Outcome, Settlement};
+
+use crate::engine::Engine;
+use crate::outcome::{self, Situation};
+use crate::session::{Ended, Session};
+use crate::work::{Handled, Work};
+
+/// The kinds that this program has a handler for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Push,
+    Call,
+}
+
+impl Kind {
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        match name {
+            "push" => Some(Self::Push),
+            "call" => Some(Self::Call),
+            _ => None,
+        }
+    }
+}
+
+/// Runs a batch.
+pub(crate) async fn run(engine: &Engine, work: &Work) -> Handled {
+    let Some(kind) = Kind::parse(&work.batch.kind) else {
+        return all(work, |_| snooze(Duration::from_secs(60), "this worker does not know the kind"));
+    };
+    let Some(session) = Session::open(engine, &work.batch.connection, &work.calls) else {
+        return all(work, |_| snooze(Duration::from_millis(250), "the connection has no access token now"));
+    };
+    match kind {
+        Kind::Push => push::run(engine, work, &session).await,
+        Kind::Call => call::run(engine, work, &session).await,
+    }
+}
+
+/// The same outcome for every record.
+pub(crate) fn all(work: &Work, outcome: impl Fn(&Claimed) -> Outcome) -> Handled {
+    let settlements = work.batch.slots.iter().map(|slot| Settlement::new(slot.id, outcome(slot))).collect();
+    Handled { settlements, ..Handled::default() }
+}
+
+pub(crate) fn snooze(after: Duration, reason: &str) -> Outcome {
+    Outcome::Snooze { after, reason: reason.to_owned() }
+}
+
+/// What becomes of a record whose call ended this way.
+pub(crate) fn ended(
+    engine: &Engine,
+    work: &Work,
+    session: &Session<'_>,
+    slot: &Claimed,
+    ended: &Ended,
+    creates: bool,
+) -> (Outcome, Create) {
+    match ended {
+        Ended::NoGrant(NoGrant::Later | NoGrant::Lost) => (Outcome::Continue { progress: slot.progress.clone() }, Create::None),
+        Ended::NoGrant(NoGrant::Ledger(_)) => (snooze(Duration::from_secs(1), "the ledger could not be asked"), Create::None),
+        Ended::Zoho(error, latency) => {
+            let situation = Situation {
+                creates,
+                batch: work.batch.slots.len(),
+                timeout: engine.request_timeout(),
+                latency: *latency,
+                token_is_fresh: session.token_is_fresh(),
+            };
+            outcome::of(error, slot, &engine.policy, situation, &mut rng())
+        }
+    }
+}

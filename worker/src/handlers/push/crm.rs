@@ -1,0 +1,183 @@
+//! CRM: up to a hundred records a call. Creates ride in one upsert on unique fields, updates in one `PUT` by id, deletes in one `DELETE`;
+//! each record by its own result.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+use sluice_queue::Outcome;
+use sluice_queue::settle::Create;
+use sluice_sync::link::agreed::{after_withdrawal, after_write};
+use sluice_sync::link::store::Agreed;
+use sluice_sync::module::{Create as Way, Refusal};
+use sluice_sync::plan::{Step, Withdrawal, Write, replace_rows};
+use sluice_zoho::Error;
+use sluice_zoho::crm::{self, RecordResult, WriteOptions, Written};
+
+use super::{Record, Run, Verdict};
+use crate::handlers::ended;
+use crate::outcome::halved;
+use crate::session::Ended;
+
+/// One record's part of a call.
+struct Part<'a> {
+    record: Record<'a>,
+    body: Map<String, Value>,
+    then: Then,
+}
+
+/// What success means.
+enum Then {
+    Agree(Write),
+    Withdrawn,
+    Unlink,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Call {
+    Upsert,
+    Update,
+    Delete,
+}
+
+impl Run<'_> {
+    /// Makes the calls, the one that carries most first; records whose call is not granted now go on in a later claim.
+    pub(super) async fn send_to_crm<'r>(&self, steps: Vec<(Record<'r>, Step)>) -> BTreeMap<i64, Verdict> {
+        let mut verdicts = BTreeMap::new();
+        let mut calls: BTreeMap<Call, Vec<Part<'r>>> = BTreeMap::new();
+        for (record, step) in steps {
+            let slot = record.slot.id;
+            match self.part(record, step).await {
+                Ok((call, part)) => calls.entry(call).or_default().push(part),
+                Err(verdict) => {
+                    verdicts.insert(slot, verdict);
+                }
+            }
+        }
+        let mut calls: Vec<_> = calls.into_iter().collect();
+        calls.sort_by_key(|(_, parts)| std::cmp::Reverse(parts.len()));
+        for (call, parts) in calls {
+            let answer = self.send(call, &parts).await;
+            verdicts.extend(self.results(call, parts, answer));
+        }
+        verdicts
+    }
+
+    async fn part<'r>(&self, record: Record<'r>, step: Step) -> Result<(Call, Part<'r>), Verdict> {
+        Ok(match step {
+            Step::Create(write) => {
+                let body = object(&write.body);
+                (Call::Upsert, Part { record, body, then: Then::Agree(write) })
+            }
+            Step::Update { zoho_id, mut write, subforms, .. } => {
+                if !subforms.is_empty() {
+                    let module = &self.definition.module.name;
+                    let current = self.session.call(async |g, c, t| crm::get(g, c, t, module, &zoho_id).await).await;
+                    let current = current.map_err(|failure| self.ended(&record, &failure))?;
+                    for subform in &subforms {
+                        replace_rows(&mut write.body, subform, &current);
+                    }
+                }
+                let body = with_id(object(&write.body), zoho_id);
+                (Call::Update, Part { record, body, then: Then::Agree(write) })
+            }
+            Step::Mark { zoho_id, body } => {
+                let body = with_id(object(&body), zoho_id);
+                (Call::Update, Part { record, body, then: Then::Withdrawn })
+            }
+            Step::Delete { zoho_id } => (Call::Delete, Part { record, body: with_id(Map::new(), zoho_id), then: Then::Unlink }),
+            Step::Void { .. } | Step::Nothing(_) | Step::WaitFor(_) | Step::Held { .. } | Step::Unsendable { .. } => {
+                return Err(Verdict { looked_again: true, ..Verdict::of(Outcome::Done { reason: Some("no_change") }) });
+            }
+        })
+    }
+
+    async fn send(&self, call: Call, parts: &[Part<'_>]) -> Result<Vec<RecordResult>, Ended> {
+        let module = &self.definition.module.name;
+        let records: Vec<Map<String, Value>> = parts.iter().map(|part| part.body.clone()).collect();
+        let skip_workflows = self.definition.sync.skip_workflows;
+        let duplicate_check_fields = match (call, self.definition.create_way()) {
+            (Call::Upsert, Way::Refused { by: Refusal::Upsert { fields } }) => fields,
+            _ => Vec::new(),
+        };
+        let options = WriteOptions { duplicate_check_fields, skip_workflows, if_unmodified_since: None };
+        match call {
+            Call::Upsert => self.session.call(async |g, c, t| crm::upsert(g, c, t, module, &records, &options).await).await,
+            Call::Update => self.session.call(async |g, c, t| crm::update(g, c, t, module, &records, &options).await).await,
+            Call::Delete => {
+                let ids: Vec<String> = records.iter().filter_map(|r| r.get("id").and_then(Value::as_str).map(str::to_owned)).collect();
+                self.session.call(async |g, c, t| crm::delete(g, c, t, module, &ids, skip_workflows).await).await
+            }
+        }
+    }
+
+    fn results(&self, call: Call, parts: Vec<Part<'_>>, answer: Result<Vec<RecordResult>, Ended>) -> Vec<(i64, Verdict)> {
+        let count = parts.len();
+        let creates = call == Call::Upsert;
+        match answer {
+            Ok(results) => {
+                parts.into_iter().zip(results).map(|(part, result)| (part.record.slot.id, self.result(call, part, result))).collect()
+            }
+            Err(failure) => {
+                // Refused as a whole: somebody among them is guilty, and halves find out who.
+                let refused = matches!(&failure, Ended::Zoho(error, _) if matches!(**error, Error::Rejected(_))) && count > 1;
+                let verdict = |part: &Part<'_>| {
+                    if refused {
+                        return Verdict { create: Create::Settled, ..Verdict::of(halved(count, "Zoho refused the batch as a whole")) };
+                    }
+                    let (outcome, create) = ended(self.engine, self.work, self.session, part.record.slot, &failure, creates);
+                    Verdict { create, request: Some(Value::Object(part.body.clone())), ..Verdict::of(outcome) }
+                };
+                parts.iter().map(|part| (part.record.slot.id, verdict(part))).collect()
+            }
+        }
+    }
+
+    fn result(&self, call: Call, part: Part<'_>, result: RecordResult) -> Verdict {
+        let Part { record, body, then } = part;
+        let verdict = match (result, then) {
+            (Ok(written), Then::Agree(write)) => self.agreed_with_crm(&record, &write, written),
+            (Ok(written), Then::Withdrawn) => match &record.link {
+                Some(link) => Verdict::written(Agreed {
+                    key: record.slot.key.clone(),
+                    zoho_id: written.id,
+                    fields: after_withdrawal(self.definition, link, Withdrawal::Mark),
+                    zoho_modified_at: written.modified_time,
+                    written: true,
+                    look_again: false,
+                }),
+                None => Verdict::of(Outcome::Done { reason: None }),
+            },
+            (Ok(_), Then::Unlink) => Verdict { unlinked: true, ..Verdict::of(Outcome::Done { reason: None }) },
+            (Err(Error::NotFound { .. }), Then::Unlink) => Verdict { unlinked: true, ..Verdict::of(Outcome::Done { reason: None }) },
+            (Err(error), _) => {
+                let failure = Ended::Zoho(Box::new(error), std::time::Duration::ZERO);
+                let (outcome, create) = ended(self.engine, self.work, self.session, record.slot, &failure, call == Call::Upsert);
+                Verdict { create, ..Verdict::of(outcome) }
+            }
+        };
+        Verdict { request: Some(Value::Object(body)), ..verdict }
+    }
+
+    fn agreed_with_crm(&self, record: &Record<'_>, write: &Write, written: Written) -> Verdict {
+        let Some(row) = &record.row else { return Verdict::of(Outcome::Continue { progress: None }) };
+        let verdict = Verdict::written(Agreed {
+            key: record.slot.key.clone(),
+            zoho_id: written.id,
+            // The answer carries ids and times only: Zoho's half is what was sent, unconfirmed.
+            fields: after_write(self.definition, row, record.link.as_ref(), write, None),
+            zoho_modified_at: written.modified_time,
+            written: true,
+            look_again: false,
+        });
+        if record.leave_out.is_empty() { verdict } else { Verdict { outcome: Outcome::Continue { progress: None }, ..verdict } }
+    }
+}
+
+fn object(body: &Value) -> Map<String, Value> {
+    body.as_object().cloned().unwrap_or_default()
+}
+
+fn with_id(mut body: Map<String, Value>, id: String) -> Map<String, Value> {
+    body.insert("id".to_owned(), Value::String(id));
+    body
+}

@@ -1,0 +1,199 @@
+//! Finance products: one record a call. Billing's customers, products, plans, subscriptions, invoices and payments.
+
+use serde_json::Value;
+use sluice_core::config::sync::Product;
+use sluice_queue::Outcome;
+use sluice_queue::outcome::{Class, Letter};
+use sluice_queue::settle::Create;
+use sluice_sync::link::Link;
+use sluice_sync::link::agreed::{after_withdrawal, after_write};
+use sluice_sync::link::store::Agreed;
+use sluice_sync::module::{Create as Way, Refusal};
+use sluice_sync::plan::{self, Facts, Step, Withdrawal, Write};
+use sluice_sync::value;
+use sluice_zoho::billing::{self, Module};
+use sluice_zoho::{Error, RejectionKind};
+
+use super::{Record, Run, Verdict};
+use crate::handlers::ended;
+use crate::session::Ended;
+
+impl Run<'_> {
+    /// Makes the call that a step asks for.
+    pub(super) async fn send_to_finance(&self, record: &Record<'_>, step: Step) -> Verdict {
+        let module = match Module::parse(&self.definition.module.name) {
+            Some(module) if self.definition.module.product == Product::Billing && module.writable() => module,
+            _ => {
+                let what = format!("{} cannot be pushed to by this version", self.definition.module);
+                return Verdict::dead(Letter::new(Class::Payload, what).hint("see the list of modules in docs/configuration.md"));
+            }
+        };
+        match step {
+            Step::Create(write) => self.create(record, module, &write).await,
+            Step::Update { zoho_id, write, .. } => self.update(record, module, &zoho_id, &write).await,
+            Step::Delete { zoho_id } => self.delete(record, module, &zoho_id).await,
+            Step::Void { zoho_id } => self.withdraw(record, module, &zoho_id, Withdrawal::Void, None).await,
+            Step::Mark { zoho_id, body } => self.withdraw(record, module, &zoho_id, Withdrawal::Mark, Some(body)).await,
+            Step::Nothing(_) => match self.as_if_new(record) {
+                Some(write) => self.look_again(record, module, &write.body).await,
+                None => Verdict { looked_again: true, ..Verdict::of(Outcome::Done { reason: Some("looked_again") }) },
+            },
+            Step::WaitFor(_) | Step::Held { .. } | Step::Unsendable { .. } => Verdict::of(Outcome::Continue { progress: None }),
+        }
+    }
+
+    /// What a create of this row would send.
+    fn as_if_new(&self, record: &Record<'_>) -> Option<Write> {
+        let facts = Facts { row: record.row.as_ref(), link: None, parents: &self.parents, leave_out: &record.leave_out, force: false };
+        match plan::decide(self.definition, facts) {
+            Step::Create(write) => Some(write),
+            _ => None,
+        }
+    }
+
+    async fn create(&self, record: &Record<'_>, module: Module, write: &Write) -> Verdict {
+        let lost = record.link.as_ref().is_some_and(Link::may_be_lost);
+        let way = self.definition.create_way();
+        if lost && way == Way::Parked {
+            return Verdict { create: Create::None, ..Verdict::dead(parked("an earlier create was sent whose answer was lost")) };
+        }
+        let found = if lost {
+            let since = record.link.as_ref().and_then(|link| link.create_sent_at);
+            match &way {
+                // it refuses a second one by itself: simply send it again
+                Way::Refused { .. } => Ok(Vec::new()),
+                Way::FoundAgain { .. } | Way::Parked => self.find_lost(record, module, &write.body, since).await,
+            }
+        } else if self.definition.sync.match_on.is_empty() {
+            Ok(Vec::new())
+        } else {
+            self.find_match(record, module, &write.body).await
+        };
+        match found {
+            Ok(hits) => match self.adopt(record, hits).await {
+                Ok(Some(verdict)) | Err(verdict) => return verdict,
+                Ok(None) => {}
+            },
+            Err(verdict) => return verdict,
+        }
+        self.send_create(record, module, write, lost, &way).await
+    }
+
+    async fn send_create(&self, record: &Record<'_>, module: Module, write: &Write, lost: bool, way: &Way) -> Verdict {
+        let query = create_query(module, &write.body);
+        let answer = self.session.call(async |g, c, t| billing::create(g, c, t, module, &write.body, &query).await).await;
+        let verdict = match answer {
+            Ok(created) => {
+                self.engine.walks.add(&self.work.batch.connection, module, &created.value).await;
+                let repeated = lost && matches!(way, Way::FoundAgain { .. });
+                self.agreed(record, write, &created.id, &created.value, repeated)
+            }
+            Err(Ended::Zoho(error, _)) if is_duplicate(&error) && matches!(way, Way::Refused { by: Refusal::Unique { .. } }) => {
+                self.refused_duplicate(record, module, write, lost, &error).await
+            }
+            Err(Ended::Zoho(error, _)) if matches!(*error, Error::OutcomeUnknown { .. }) && *way == Way::Parked => {
+                Verdict { create: Create::Doubt, ..Verdict::dead(parked(&error.to_string())) }
+            }
+            Err(failure) => {
+                let (outcome, create) = ended(self.engine, self.work, self.session, record.slot, &failure, true);
+                Verdict { create, ..Verdict::of(outcome) }
+            }
+        };
+        Verdict { request: Some(write.body.clone()), ..verdict }
+    }
+
+    /// Zoho says it has one with our unique value. After a lost create it is ours; else `match_on` says whether it is to be adopted.
+    async fn refused_duplicate(&self, record: &Record<'_>, module: Module, write: &Write, lost: bool, error: &Error) -> Verdict {
+        let Way::Refused { by: Refusal::Unique { field } } = self.definition.create_way() else {
+            return Verdict::dead(Letter::new(Class::Duplicate, error.to_string()));
+        };
+        if lost || self.definition.sync.match_on.contains(&field) {
+            match self.find_lost(record, module, &write.body, None).await {
+                Ok(hits) => match self.adopt(record, hits).await {
+                    Ok(Some(verdict)) | Err(verdict) => return verdict,
+                    Ok(None) => {}
+                },
+                Err(verdict) => return verdict,
+            }
+        }
+        let letter = Letter::new(Class::Duplicate, error.to_string())
+            .field(field.clone())
+            .hint(format!("Zoho has a record with this {field}; add it to match_on to adopt such records, or change the row"));
+        Verdict { create: Create::Settled, ..Verdict::dead(letter) }
+    }
+
+    async fn update(&self, record: &Record<'_>, module: Module, zoho_id: &str, write: &Write) -> Verdict {
+        let answer = self.session.call(async |g, c, t| billing::update(g, c, t, module, zoho_id, &write.body, &[]).await).await;
+        let verdict = match answer {
+            Ok(updated) => self.agreed(record, write, zoho_id, &updated.value, false),
+            Err(failure) => self.ended(record, &failure),
+        };
+        Verdict { request: Some(write.body.clone()), ..verdict }
+    }
+
+    fn agreed(&self, record: &Record<'_>, write: &Write, zoho_id: &str, answered: &Value, look_again: bool) -> Verdict {
+        let Some(row) = &record.row else { return Verdict::of(Outcome::Continue { progress: None }) };
+        let verdict = Verdict::written(Agreed {
+            key: record.slot.key.clone(),
+            zoho_id: zoho_id.to_owned(),
+            fields: after_write(self.definition, row, record.link.as_ref(), write, Some(answered)),
+            zoho_modified_at: self.definition.module.modified_at(answered),
+            written: true,
+            look_again,
+        });
+        if record.leave_out.is_empty() { verdict } else { Verdict { outcome: Outcome::Continue { progress: None }, ..verdict } }
+    }
+
+    async fn delete(&self, record: &Record<'_>, module: Module, zoho_id: &str) -> Verdict {
+        let answer = self.session.call(async |g, c, t| billing::delete(g, c, t, module, zoho_id).await).await;
+        let verdict = match answer {
+            Ok(()) => Verdict { unlinked: true, ..Verdict::of(Outcome::Done { reason: None }) },
+            // gone already: an earlier delete whose answer was lost, or somebody else's
+            Err(Ended::Zoho(error, _)) if matches!(*error, Error::NotFound { .. }) => {
+                Verdict { unlinked: true, ..Verdict::of(Outcome::Done { reason: None }) }
+            }
+            Err(failure) => self.ended(record, &failure),
+        };
+        Verdict { request: Some(serde_json::json!({"delete": zoho_id})), ..verdict }
+    }
+
+    async fn withdraw(&self, record: &Record<'_>, module: Module, zoho_id: &str, how: Withdrawal, body: Option<Value>) -> Verdict {
+        let answer = match &body {
+            Some(body) => self.session.call(async |g, c, t| billing::update(g, c, t, module, zoho_id, body, &[]).await).await.map(|_| ()),
+            None => {
+                let voided = self.session.call(async |g, c, t| billing::action(g, c, t, module, zoho_id, "void", None, &[]).await).await;
+                voided.map(|_| ())
+            }
+        };
+        let request = body.unwrap_or_else(|| serde_json::json!({"void": zoho_id}));
+        let verdict = match (answer, &record.link) {
+            (Ok(()), Some(link)) => Verdict::written(Agreed {
+                key: record.slot.key.clone(),
+                zoho_id: zoho_id.to_owned(),
+                fields: after_withdrawal(self.definition, link, how),
+                zoho_modified_at: None,
+                written: true,
+                look_again: false,
+            }),
+            (Ok(()), None) => Verdict::of(Outcome::Done { reason: None }),
+            (Err(failure), _) => self.ended(record, &failure),
+        };
+        Verdict { request: Some(request), ..verdict }
+    }
+}
+
+/// An invoice with a number of ours goes with the flag that lets it (finance sheet §4.2, §5.4).
+fn create_query(module: Module, body: &Value) -> Vec<(&'static str, &'static str)> {
+    let numbered = module == Module::Invoices && body.get("invoice_number").is_some_and(|number| !value::is_empty(number));
+    if numbered { vec![("ignore_auto_number_generation", "true")] } else { Vec::new() }
+}
+
+fn is_duplicate(error: &Error) -> bool {
+    matches!(error, Error::Rejected(rejection) if rejection.kind == RejectionKind::Duplicate)
+}
+
+fn parked(what: &str) -> Letter {
+    Letter::new(Class::Unknown, format!("{what}; Zoho offers no way to find the record again")).hint(
+        "look in Zoho: if the record is there, name its id's field in match_on and requeue; if it is not, requeue. A `reference` avoids this",
+    )
+}

@@ -1,0 +1,292 @@
+//! Finding records that Zoho has already: a create whose answer was lost, or one that somebody made before us.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+use sluice_queue::Outcome;
+use sluice_queue::outcome::{Class, Letter};
+use sluice_sync::link;
+use sluice_sync::link::agreed::field_in;
+use sluice_sync::link::store::Agreed;
+use sluice_sync::module::{Create as Way, Lookup, Refusal, parse_time};
+use sluice_sync::plan;
+use sluice_sync::value;
+use sluice_zoho::Error;
+use sluice_zoho::billing::{self, Module, Page};
+
+use super::{Record, Run, Verdict};
+use crate::handlers::matching::{FOR_DOUBT, FOR_MATCHING, NotNow};
+use crate::handlers::{ended, snooze};
+use crate::session::Ended;
+
+/// A record that Zoho has.
+#[derive(Debug, Clone)]
+pub(super) struct Hit {
+    id: String,
+    value: Value,
+}
+
+/// Rows are told apart by Zoho's clock, to the second, against ours.
+const CLOCKS_DIFFER_BY: chrono::Duration = chrono::Duration::minutes(5);
+
+impl Run<'_> {
+    /// Looks for a create of ours whose answer was lost, the way that the module has for it.
+    pub(super) async fn find_lost(
+        &self,
+        record: &Record<'_>,
+        module: Module,
+        body: &Value,
+        since: Option<DateTime<Utc>>,
+    ) -> Result<Vec<Hit>, Verdict> {
+        let reference = self.definition.reference_of(&record.slot.key);
+        let hits = match self.definition.create_way() {
+            Way::FoundAgain { how: Lookup::Filter { field } } => self.by_filter(record, module, &field, &reference).await?,
+            Way::FoundAgain { how: Lookup::Payments { field } } => self.by_transactions(record, body, &field, &reference).await?,
+            Way::FoundAgain { how: Lookup::CreatedSince { values, reference: field } } => {
+                self.by_values(record, module, body, &values, field.as_deref().map(|f| (f, reference.as_str())), since).await?
+            }
+            Way::Refused { by: Refusal::Unique { field } } => self.by_unique(record, module, body, &field).await?,
+            Way::Refused { .. } | Way::Parked => Vec::new(),
+        };
+        self.not_linked_to_others(record, hits).await
+    }
+
+    /// Looks for a record that `match_on` says is the row's. Without a value to match by there is none.
+    pub(super) async fn find_match(&self, record: &Record<'_>, module: Module, body: &Value) -> Result<Vec<Hit>, Verdict> {
+        let wanted: Vec<(&str, &Value)> = self
+            .definition
+            .sync
+            .match_on
+            .iter()
+            .filter_map(|path| Some((path.as_str(), field_in(&self.definition.module, body, path)?)))
+            .collect();
+        if wanted.is_empty() || wanted.len() < self.definition.sync.match_on.len() || wanted.iter().any(|(_, v)| value::is_empty(v)) {
+            return Ok(Vec::new());
+        }
+        let rows = self.list(record, module, FOR_MATCHING).await?;
+        Ok(self.hits(module, rows.iter().filter(|row| self.carries(row, &wanted))))
+    }
+
+    fn carries(&self, row: &Value, wanted: &[(&str, &Value)]) -> bool {
+        wanted.iter().all(|(path, want)| field_in(&self.definition.module, row, path).is_some_and(|has| alike(want, has)))
+    }
+
+    fn hits<'v>(&self, module: Module, rows: impl Iterator<Item = &'v Value>) -> Vec<Hit> {
+        rows.filter_map(|row| Some(Hit { id: billing::id_of(module, row)?, value: row.clone() })).collect()
+    }
+
+    async fn by_filter(&self, record: &Record<'_>, module: Module, field: &str, reference: &str) -> Result<Vec<Hit>, Verdict> {
+        let mut hits = Vec::new();
+        let mut page = Page::FIRST;
+        loop {
+            let filters = [("reference_contains", reference)];
+            let listing = self.session.call(async |g, c, t| billing::list(g, c, t, module, page, &filters).await).await;
+            let listing = listing.map_err(|e| self.ended(record, &e))?;
+            // The filter matches parts, and Zoho has been seen to ignore filters: the row decides.
+            hits.extend(
+                self.hits(module, listing.rows.iter().filter(|row| value::at(row, field).and_then(Value::as_str) == Some(reference))),
+            );
+            if !listing.more {
+                return Ok(hits);
+            }
+            page = page.next();
+        }
+    }
+
+    /// A payment shows its reference in single reads only; which were read already is the progress.
+    async fn by_transactions(&self, record: &Record<'_>, body: &Value, field: &str, reference: &str) -> Result<Vec<Hit>, Verdict> {
+        let Some(customer) = body.get("customer_id").map(value::scalar_text) else { return Ok(Vec::new()) };
+        let mut read: BTreeSet<String> = progress(record);
+        let filters = [("customer_id", customer.as_str()), ("filter_by", "TransactionType.PAYMENT")];
+        let mut page = Page::FIRST;
+        loop {
+            let listing = self.session.call(async |g, c, t| billing::list(g, c, t, Module::Transactions, page, &filters).await).await;
+            let listing = listing.map_err(|e| self.ended(record, &e))?;
+            for row in &listing.rows {
+                let same_amount = match (row.get("amount"), body.get("amount")) {
+                    (Some(has), Some(want)) => alike(want, has),
+                    _ => true,
+                };
+                let Some(id) = billing::id_of(Module::Transactions, row).filter(|id| same_amount && !read.contains(id)) else { continue };
+                match self.session.call(async |g, c, t| billing::get(g, c, t, Module::Payments, &id).await).await {
+                    Ok(single) if value::at(&single.value, field).and_then(Value::as_str) == Some(reference) => {
+                        return Ok(vec![Hit { id: single.id, value: single.value }]);
+                    }
+                    Ok(_) => {
+                        read.insert(id);
+                    }
+                    Err(Ended::Zoho(error, _)) if matches!(*error, Error::NotFound { .. }) => {
+                        read.insert(id);
+                    }
+                    Err(Ended::NoGrant(_)) => return Err(Verdict::of(Outcome::Continue { progress: Some(json!({ "read": read })) })),
+                    Err(other) => return Err(self.ended(record, &other)),
+                }
+            }
+            if !listing.more {
+                return Ok(Vec::new());
+            }
+            page = page.next();
+        }
+    }
+
+    /// Rows made since the send that carry the very values sent; where a custom field holds our reference, the single read decides.
+    async fn by_values(
+        &self,
+        record: &Record<'_>,
+        module: Module,
+        body: &Value,
+        values: &[String],
+        reference: Option<(&str, &str)>,
+        since: Option<DateTime<Utc>>,
+    ) -> Result<Vec<Hit>, Verdict> {
+        let wanted: Vec<(&str, &Value)> = values.iter().filter_map(|path| Some((path.as_str(), value::at(body, path)?))).collect();
+        let rows = self.list(record, module, FOR_DOUBT).await?;
+        let recent = |row: &Value| match (since, row.get("created_time").and_then(Value::as_str).and_then(parse_time)) {
+            (Some(since), Some(created)) => created >= since - CLOCKS_DIFFER_BY,
+            _ => true,
+        };
+        let candidates = self.hits(module, rows.iter().filter(|row| recent(row) && self.carries(row, &wanted)));
+        let Some((field, ours)) = reference else { return Ok(candidates) };
+        let mut hits = Vec::new();
+        for candidate in candidates {
+            let single = self.session.call(async |g, c, t| billing::get(g, c, t, module, &candidate.id).await).await;
+            let single = single.map_err(|e| self.ended(record, &e))?;
+            if field_in(&self.definition.module, &single.value, field).map(value::scalar_text).as_deref() == Some(ours) {
+                hits.push(Hit { id: single.id, value: single.value });
+            }
+        }
+        Ok(hits)
+    }
+
+    /// By a value that Zoho keeps unique: a plan by its code, an invoice among its customer's by its number.
+    async fn by_unique(&self, record: &Record<'_>, module: Module, body: &Value, field: &str) -> Result<Vec<Hit>, Verdict> {
+        let Some(wanted) = value::at(body, field) else { return Ok(Vec::new()) };
+        if module.addressed_by_code() {
+            let code = value::scalar_text(wanted);
+            return match self.session.call(async |g, c, t| billing::get(g, c, t, module, &code).await).await {
+                Ok(single) => Ok(vec![Hit { id: single.id, value: single.value }]),
+                Err(Ended::Zoho(error, _)) if matches!(*error, Error::NotFound { .. }) => Ok(Vec::new()),
+                Err(other) => Err(self.ended(record, &other)),
+            };
+        }
+        let customer = body.get("customer_id").map(value::scalar_text);
+        let filters: Vec<(&str, &str)> = customer.iter().map(|id| ("customer_id", id.as_str())).collect();
+        let mut page = Page::FIRST;
+        loop {
+            let listing = self.session.call(async |g, c, t| billing::list(g, c, t, module, page, &filters).await).await;
+            let listing = listing.map_err(|e| self.ended(record, &e))?;
+            // Billing's invoice rows call the number `number` (finance sheet §5.11).
+            let names = [field, field.rsplit('_').next().unwrap_or(field)];
+            let found = listing.rows.iter().filter(|row| names.iter().any(|name| row.get(name).is_some_and(|has| alike(wanted, has))));
+            let hits = self.hits(module, found);
+            if !hits.is_empty() || !listing.more {
+                return Ok(hits);
+            }
+            page = page.next();
+        }
+    }
+
+    async fn list(&self, record: &Record<'_>, module: Module, max_age: Duration) -> Result<std::sync::Arc<Vec<Value>>, Verdict> {
+        let connection = &self.work.batch.connection;
+        self.engine.walks.rows(self.session, connection, module, max_age).await.map_err(|not_now| match not_now {
+            NotNow::Busy => Verdict::of(snooze(Duration::from_millis(200), "the module's list is being read")),
+            NotNow::Ended(e) => self.ended(record, &e),
+        })
+    }
+
+    /// Hits that are linked to other rows of the sync are not ours.
+    async fn not_linked_to_others(&self, record: &Record<'_>, hits: Vec<Hit>) -> Result<Vec<Hit>, Verdict> {
+        let owners = self.owners(&hits).await?;
+        Ok(hits.into_iter().filter(|hit| owners.get(&hit.id).is_none_or(|key| *key == record.slot.key)).collect())
+    }
+
+    async fn owners(&self, hits: &[Hit]) -> Result<std::collections::BTreeMap<String, String>, Verdict> {
+        let ids: Vec<String> = hits.iter().map(|hit| hit.id.clone()).collect();
+        if ids.is_empty() {
+            return Ok(std::collections::BTreeMap::new());
+        }
+        let asked = async {
+            let mut tx = self.engine.db.begin().await?;
+            link::store::keys_of(&mut tx, self.definition.name(), &ids).await
+        };
+        asked.await.map_err(|error: sqlx::Error| {
+            tracing::warn!(%error, "links could not be read");
+            Verdict::of(snooze(Duration::from_secs(1), "links could not be read"))
+        })
+    }
+
+    /// Takes a found record for the row's: equal fields agree, differing ones are sent next.
+    pub(super) async fn adopt(&self, record: &Record<'_>, hits: Vec<Hit>) -> Result<Option<Verdict>, Verdict> {
+        let Some(row) = &record.row else { return Ok(None) };
+        let owners = self.owners(&hits).await?;
+        let [hit] = hits.as_slice() else {
+            return Ok((!hits.is_empty()).then(|| Verdict::dead(several(&hits))));
+        };
+        if let Some(owner) = owners.get(&hit.id).filter(|key| **key != record.slot.key) {
+            let letter = Letter::new(Class::Duplicate, format!("Zoho's record {} matches, but is linked to {owner} already", hit.id))
+                .hint("two rows stand for one Zoho record: merge them, or make them differ in the match_on fields, then requeue");
+            return Ok(Some(Verdict::dead(letter)));
+        }
+        let fields = link::agreed::after_match(self.definition, row, &self.parents, &hit.value);
+        let agreed = Agreed {
+            key: record.slot.key.clone(),
+            zoho_id: hit.id.clone(),
+            fields,
+            zoho_modified_at: self.definition.module.modified_at(&hit.value),
+            written: false,
+            look_again: false,
+        };
+        let linked = sluice_sync::link::Link {
+            sync: self.definition.name().to_owned(),
+            key: agreed.key.clone(),
+            zoho_id: Some(agreed.zoho_id.clone()),
+            fields: agreed.fields.clone(),
+            zoho_modified_at: None,
+            create_sent_at: None,
+            creates: 0,
+            look_again_at: None,
+            pushed_at: None,
+            synced_at: None,
+        };
+        let outcome = if plan::changed_fields(self.definition, row, &linked).is_empty() {
+            Outcome::Done { reason: None }
+        } else {
+            Outcome::Continue { progress: None }
+        };
+        Ok(Some(Verdict { agreed: Some(agreed), create: sluice_queue::settle::Create::Settled, ..Verdict::of(outcome) }))
+    }
+
+    /// The second look at a record that came of a repeated create: two hits are never silence.
+    pub(super) async fn look_again(&self, record: &Record<'_>, module: Module, body: &Value) -> Verdict {
+        let since = record.link.as_ref().and_then(|link| link.look_again_at).map(|at| at - chrono::Duration::hours(2));
+        match self.find_lost(record, module, body, since).await {
+            Ok(hits) if hits.len() > 1 => Verdict { looked_again: true, ..Verdict::dead(several(&hits)) },
+            Ok(_) => Verdict { looked_again: true, ..Verdict::of(Outcome::Done { reason: Some("looked_again") }) },
+            Err(verdict) => verdict,
+        }
+    }
+
+    pub(super) fn ended(&self, record: &Record<'_>, failure: &Ended) -> Verdict {
+        let (outcome, create) = ended(self.engine, self.work, self.session, record.slot, failure, false);
+        // A look-up creates nothing, so it settles nothing either: an older doubt stays.
+        let _ = create;
+        Verdict::of(outcome)
+    }
+}
+
+fn several(hits: &[Hit]) -> Letter {
+    let ids: Vec<&str> = hits.iter().map(|hit| hit.id.as_str()).collect();
+    Letter::new(Class::Duplicate, format!("Zoho has several records for this row: {}", ids.join(", ")))
+        .hint("merge or delete all but one of them in Zoho, then requeue")
+}
+
+fn alike(want: &Value, has: &Value) -> bool {
+    value::alike(want, has)
+}
+
+fn progress(record: &Record<'_>) -> BTreeSet<String> {
+    let read = record.slot.progress.as_ref().and_then(|progress| progress.get("read"));
+    read.and_then(|read| serde_json::from_value(read.clone()).ok()).unwrap_or_default()
+}

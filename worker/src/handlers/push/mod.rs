@@ -1,0 +1,278 @@
+//! `push`: makes Zoho match the local row as it is now. Reads the rows and their links, lets [`plan::decide`] say what each needs, and makes
+//! the one call that the batch was granted; what needs more goes on in a later claim.
+
+mod crm;
+mod finance;
+mod lookup;
+mod parents;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde_json::Value;
+use sluice_core::config::sync::Product;
+use sluice_queue::outcome::{Class, Letter};
+use sluice_queue::settle::Create;
+use sluice_queue::{Claimed, Outcome, Settlement};
+use sluice_sync::definition::Definition;
+use sluice_sync::link::store::Agreed;
+use sluice_sync::link::{self, Link};
+use sluice_sync::plan::{self, Facts, Step};
+use sluice_sync::read::{self, Found, Parents, Row};
+use sluice_zoho::mask;
+
+use super::{all, snooze};
+use crate::engine::Engine;
+use crate::session::Session;
+use crate::work::{Handled, Work, Writeback};
+
+/// What is known of one record of the batch.
+#[derive(Debug)]
+pub(super) struct Record<'a> {
+    slot: &'a Claimed,
+    row: Option<Row>,
+    link: Option<Link>,
+    /// Fields left out because they close a cycle; they follow in a second push.
+    leave_out: BTreeSet<String>,
+}
+
+/// What became of one record, before it is told to the queue, the link and the application's row.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    outcome: Outcome,
+    create: Create,
+    agreed: Option<Agreed>,
+    unlinked: bool,
+    looked_again: bool,
+    pushed: bool,
+    parents: Vec<(String, String)>,
+    request: Option<Value>,
+    response: Option<Value>,
+}
+
+impl Verdict {
+    fn of(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            create: Create::None,
+            agreed: None,
+            unlinked: false,
+            looked_again: false,
+            pushed: false,
+            parents: Vec::new(),
+            request: None,
+            response: None,
+        }
+    }
+
+    fn dead(letter: Letter) -> Self {
+        Self::of(Outcome::Dead(Box::new(letter)))
+    }
+
+    /// Both sides agree now, and this run wrote it.
+    fn written(agreed: Agreed) -> Self {
+        Self { agreed: Some(agreed), create: Create::Settled, pushed: true, ..Self::of(Outcome::Done { reason: None }) }
+    }
+}
+
+/// What the parts of a push share.
+pub(super) struct Run<'a> {
+    engine: &'a Engine,
+    work: &'a Work,
+    session: &'a Session<'a>,
+    definition: &'a Definition,
+    parents: Parents,
+}
+
+pub(super) async fn run(engine: &Engine, work: &Work, session: &Session<'_>) -> Handled {
+    let Some(definition) = engine.definitions.get(&work.batch.sync) else {
+        return all(work, |_| snooze(Duration::from_secs(60), "this worker's file does not have the sync"));
+    };
+    let (records, parents) = match load(engine, work, definition).await {
+        Ok(loaded) => loaded,
+        Err(read::Error::Broken { problems }) => {
+            let reason = problems.iter().map(|p| format!("{}: {}", p.field, p.message)).collect::<Vec<_>>().join("; ");
+            tracing::error!(sync = definition.name(), reason, "the mapping no longer fits the table; the sync's records wait");
+            return all(work, |_| snooze(Duration::from_secs(60), &format!("the mapping no longer fits the table: {reason}")));
+        }
+        Err(read::Error::Unavailable(error)) => {
+            tracing::warn!(%error, sync = definition.name(), "rows could not be read");
+            return all(work, |_| snooze(Duration::from_secs(1), "rows could not be read"));
+        }
+    };
+    let run = Run { engine, work, session, definition, parents };
+    let verdicts = run.decide(records).await;
+    run.report(verdicts)
+}
+
+async fn load<'a>(engine: &Engine, work: &'a Work, definition: &Definition) -> Result<(Vec<Record<'a>>, Parents), read::Error> {
+    let keys: Vec<String> = work.batch.slots.iter().map(|slot| slot.key.clone()).collect();
+    let mut rows = engine.reader.rows(definition, &keys).await?;
+    let mut tx = engine.db.begin().await?;
+    let mut links = link::store::load(&mut tx, definition.name(), &keys).await?;
+    let refs: Vec<_> =
+        rows.values().filter_map(|found| if let Found::Row(row) = found { Some(row.refs()) } else { None }).flatten().collect();
+    let parents = link::store::parents(&mut tx, &refs).await?;
+    tx.commit().await?;
+    let records = work.batch.slots.iter().map(|slot| Record {
+        slot,
+        row: match rows.remove(&slot.key) {
+            Some(Found::Row(row)) => Some(row),
+            Some(Found::Gone) | None => None,
+        },
+        link: links.remove(&slot.key),
+        leave_out: BTreeSet::new(),
+    });
+    Ok((records.collect(), parents))
+}
+
+impl Run<'_> {
+    /// A step for each record, then the calls. Verdicts by slot.
+    async fn decide(&self, records: Vec<Record<'_>>) -> BTreeMap<i64, Verdict> {
+        let mut verdicts = BTreeMap::new();
+        let mut to_send = Vec::new();
+        for mut record in records {
+            if let Some(letter) = self.engine.policy.exhausted(record.slot) {
+                verdicts.insert(record.slot.id, Verdict::dead(letter));
+                continue;
+            }
+            let mut step = self.step(&record);
+            if let Step::WaitFor(missing) = &step {
+                match self.await_parents(&mut record, missing).await {
+                    Some(verdict) => {
+                        verdicts.insert(record.slot.id, verdict);
+                        continue;
+                    }
+                    None => step = self.step(&record),
+                }
+            }
+            match self.without_call(&record, &step) {
+                Some(verdict) => {
+                    verdicts.insert(record.slot.id, verdict);
+                }
+                None => to_send.push((record, step)),
+            }
+        }
+        if self.definition.module.product == Product::Crm {
+            verdicts.extend(self.send_to_crm(to_send).await);
+        } else {
+            for (record, step) in to_send {
+                verdicts.insert(record.slot.id, self.send_to_finance(&record, step).await);
+            }
+        }
+        verdicts
+    }
+
+    fn step(&self, record: &Record<'_>) -> Step {
+        let facts = Facts {
+            row: record.row.as_ref(),
+            link: record.link.as_ref(),
+            parents: &self.parents,
+            leave_out: &record.leave_out,
+            force: false,
+        };
+        plan::decide(self.definition, facts)
+    }
+
+    /// The verdict on a step that needs no call.
+    fn without_call(&self, record: &Record<'_>, step: &Step) -> Option<Verdict> {
+        let looks_again = record.link.as_ref().is_some_and(|link| link.look_again_at.is_some_and(|at| at <= chrono::Utc::now()));
+        match step {
+            Step::Nothing(_) if looks_again => None,
+            Step::Nothing(reason) => Some(Verdict::of(Outcome::Done { reason: Some(reason.as_str()) })),
+            Step::Held { .. } => Some(Verdict::of(Outcome::Done { reason: Some("held") })),
+            Step::Unsendable { problems } => {
+                let first = problems.first()?;
+                let class = match first.class {
+                    read::Class::Validation => Class::Validation,
+                    read::Class::Payload => Class::Payload,
+                };
+                let message = problems.iter().map(|p| format!("{}: {}", p.field, p.message)).collect::<Vec<_>>().join("; ");
+                Some(Verdict::dead(
+                    Letter::new(class, message).field(first.field.clone()).hint("mend the row or the mapping, then requeue"),
+                ))
+            }
+            Step::WaitFor(missing) => {
+                let first = missing.first()?;
+                Some(Verdict::of(Outcome::Wait { sync: first.sync.clone(), key: first.key.clone() }))
+            }
+            Step::Create(_) | Step::Update { .. } | Step::Delete { .. } | Step::Void { .. } | Step::Mark { .. } => None,
+        }
+    }
+
+    /// Zoho's sentence often names the field that its codes do not.
+    fn name_the_field(&self, verdict: &mut Verdict) {
+        if let Outcome::Dead(letter) = &mut verdict.outcome
+            && letter.class == Class::Validation
+            && letter.field.is_none()
+        {
+            letter.field = field_named_in(&letter.message, self.definition.fields().keys());
+        }
+    }
+
+    /// Tells the verdicts to the queue, the links and the application's rows.
+    fn report(&self, mut verdicts: BTreeMap<i64, Verdict>) -> Handled {
+        let mut handled = Handled::default();
+        let calls = self.work.calls.made();
+        for slot in &self.work.batch.slots {
+            let mut verdict =
+                verdicts.remove(&slot.id).unwrap_or_else(|| Verdict::of(Outcome::Continue { progress: slot.progress.clone() }));
+            self.name_the_field(&mut verdict);
+            handled.writebacks.extend(self.writeback(slot, &verdict));
+            handled.settlements.push(Settlement {
+                create: verdict.create,
+                pushed: verdict.pushed,
+                calls: if verdict.request.is_some() { calls } else { 0 },
+                request: verdict.request.as_ref().map(mask::excerpt),
+                response: verdict.response,
+                ..Settlement::new(slot.id, verdict.outcome)
+            });
+            handled.agreed.extend(verdict.agreed);
+            handled.parents.extend(verdict.parents);
+            if verdict.unlinked {
+                handled.unlinked.push(slot.key.clone());
+            }
+            if verdict.looked_again {
+                handled.looked_again.push(slot.key.clone());
+            }
+        }
+        handled
+    }
+
+    fn writeback(&self, slot: &Claimed, verdict: &Verdict) -> Option<Writeback> {
+        let (status, error) = match &verdict.outcome {
+            Outcome::Done { reason: None } => ("synced", None),
+            Outcome::Done { reason: Some("held") } => ("failed", Some("held: the row no longer matches `when`".to_owned())),
+            // Nothing changed over there; the row may still say that an earlier run failed.
+            Outcome::Done { reason: Some("no_change") } if slot.tries > 0 || self.work.batch.lane == "interactive" => ("synced", None),
+            Outcome::Retry(retry) => ("retrying", Some(retry.message.clone())),
+            Outcome::Wait { sync, key } => ("pending", Some(format!("waits for {sync} {key}"))),
+            Outcome::Dead(letter) => ("failed", Some(letter.message.clone())),
+            Outcome::Done { .. } | Outcome::Continue { .. } | Outcome::Snooze { .. } => return None,
+        };
+        let zoho_id = verdict.agreed.as_ref().map(|agreed| agreed.zoho_id.clone());
+        Some(Writeback { key: slot.key.clone(), status, zoho_id, error })
+    }
+}
+
+/// The longest mapped field whose name stands in the sentence as a word.
+fn field_named_in<'f>(sentence: &str, fields: impl Iterator<Item = &'f String>) -> Option<String> {
+    let words: BTreeSet<&str> =
+        sentence.split(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '.'))).map(|w| w.trim_matches('.')).collect();
+    fields.filter(|field| words.contains(field.as_str())).max_by_key(|field| field.len()).cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::field_named_in;
+
+    #[test]
+    fn a_field_is_found_in_a_sentence_as_a_whole_word_only() {
+        let fields = ["email".to_owned(), "name".to_owned(), "display_name".to_owned(), "billing_address.zip".to_owned()];
+        let find = |sentence| field_named_in(sentence, fields.iter());
+        assert_eq!(find("Enter a valid email.").as_deref(), Some("email"));
+        assert_eq!(find("The display_name is taken").as_deref(), Some("display_name"));
+        assert_eq!(find("billing_address.zip: too long").as_deref(), Some("billing_address.zip"));
+        assert_eq!(find("The emails are wrong"), None);
+    }
+}
