@@ -99,7 +99,6 @@ create function sluice.take_changes(p_names text[], p_hashes text[], p_limit int
 language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
 declare
   ids bigint[];
-  changes sluice.change[];
 begin
   ids := array(
     select c.id from sluice.change c
@@ -111,18 +110,17 @@ begin
     return;
   end if;
   -- A missing partition costs history, never a change.
-  begin
-    with taken as (
-      delete from sluice.change c where c.id = any (ids) returning c.*
-    ), kept as (
-      insert into sluice.change_history (id, relation, operation, before, after, changed, origin, captured_at)
-      select t.id, t.relation, t.operation, t.before, t.after, t.changed, t.origin, t.captured_at from taken t
-    )
-    select array_agg(t::sluice.change order by t.id) into changes from taken t;
-  exception when check_violation then
+  if to_regclass('sluice.change_history_' || to_char(clock_timestamp() at time zone 'UTC', 'YYYYMMDD')) is null then
     raise warning 'sluice.change_history has no partition for today';
-    with taken as (delete from sluice.change c where c.id = any (ids) returning c.*)
-    select array_agg(t::sluice.change order by t.id) into changes from taken t;
-  end;
-  return query select * from unnest(changes);
+    return query with taken as (delete from sluice.change c where c.id = any (ids) returning c.*) select * from taken t order by t.id;
+  else
+    return query
+      with taken as (
+        delete from sluice.change c where c.id = any (ids) returning c.*
+      ), kept as (
+        insert into sluice.change_history (id, relation, operation, before, after, changed, origin, captured_at)
+        select t.id, t.relation, t.operation, t.before, t.after, t.changed, t.origin, t.captured_at from taken t
+      )
+      select * from taken t order by t.id;
+  end if;
 end $$;

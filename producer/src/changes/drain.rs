@@ -55,8 +55,7 @@ pub async fn drain_once(db: &Db, reader: &Reader, definitions: &Definitions) -> 
     let mut sifted = sift::sift(reader, definitions, &agreed, &changes).await?;
     let deferred = moved::follow(&mut tx, reader, definitions, &changes, &mut sifted).await?;
     unchanged::drop_equal(&mut tx, reader, definitions, &mut sifted).await?;
-    let (jobs, refused) = enqueue::enqueue(&mut tx, &sifted.wanted).await?;
-    sifted.held.extend(refused);
+    let jobs = enqueue::enqueue(&mut tx, &sifted.wanted).await?;
     store::hold(&mut tx, &sifted.held).await?;
     store::count_avoided(&mut tx, &sifted.avoided).await?;
     tx.commit().await?;

@@ -67,9 +67,7 @@ impl Listener {
             empty = if drained.progressed() { 0 } else { empty + 1 };
             // What comes meanwhile is taken together; only a full drain says that more is waiting already.
             if !drained.is_full() {
-                shutdown
-                    .run_until_cancelled(tokio::time::sleep(AWAKE_PAUSE))
-                    .await;
+                shutdown.run_until_cancelled(tokio::time::sleep(AWAKE_PAUSE)).await;
             }
         }
         wake::set_asleep(&self.db, Channel::Change, true).await?;
