@@ -1,11 +1,12 @@
--- One round trip each: grant and claim; settle. Locks are taken in one order everywhere: batch, budget, place, product, slot, counter,
--- link. Whoever takes several slots takes them by (sync, key), or with skip locked and never waits.
+-- One round trip: grant and claim. Locks are taken in one order everywhere: batch, budget, place, product, slot, link. Whoever takes
+-- several slots takes them by (sync, key), or with skip locked and never waits. The budget's row is held until the claim or settle commits,
+-- so nothing here may wait for a row that somebody else's open transaction can hold.
 
 -- The head of every shape and lane: when its first slot is due. Two index probes per shape and lane, however long the queue.
 -- A paused connection, product or sync has no head; an open circuit shows its next probe instead.
 create function sluice.heads(p_shapes bigint[])
 returns table (budget_id bigint, shape_id bigint, lane smallint, due_at timestamptz, served_at timestamptz)
-language sql stable set search_path = pg_catalog, sluice set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = on set jit = off as $$
+language sql stable set search_path = pg_catalog, sluice set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = on set jit = off as $$
   select p.budget_id, s.id, l.lane, greatest(d.due_at, case when p.opened_at is not null then p.probe_at end), s.served_at
   from unnest(p_shapes) as asked (id)
   join sluice.shape s on s.id = asked.id
@@ -22,7 +23,7 @@ $$;
 -- free them. Returns null and sets ready_at where there is none.
 create function sluice.take_places(p_budget sluice.budget, p_now timestamptz, p_bulk boolean, p_flight boolean,
   out place_id bigint, out flight_id bigint, out ready_at timestamptz)
-language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set jit = off as $$
+language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 declare
   free timestamptz;
 begin
@@ -90,9 +91,57 @@ language sql stable set search_path = pg_catalog, sluice as $$
     (select min(l) from unnest(p_lanes) l))
 $$;
 
+-- Takes what one call of a shape can carry: the lane that the grant is for first, then whatever else rides along for free. A suspect
+-- rides only with its like.
+create function sluice.take_slots(p_shape sluice.shape, p_lane smallint, p_now timestamptz) returns bigint[]
+language plpgsql set search_path = pg_catalog, sluice
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off as $$
+declare
+  ids bigint[] := '{}';
+  more bigint[];
+  room integer := p_shape.batch_max;
+  suspect smallint;
+  rank_ smallint;
+begin
+  foreach rank_ in array array[p_lane] || array_remove('{0,1,2,3,4}'::smallint[], p_lane) loop
+    exit when room <= 0;
+    if cardinality(ids) = 0 then
+      select w.max_batch into suspect from sluice.slot w
+      where w.shape_id = p_shape.id and w.lane = rank_ and w.state = 'available' and w.due_at <= p_now order by w.due_at limit 1 for update skip locked;
+      continue when not found;
+      room := least(p_shape.batch_max, coalesce(suspect, p_shape.batch_max));
+    end if;
+    more := array(
+      select w.id from sluice.slot w
+      where w.shape_id = p_shape.id and w.lane = rank_ and w.state = 'available' and w.due_at <= p_now and w.max_batch is not distinct from suspect
+      order by w.due_at limit room for update skip locked);
+    ids := ids || more;
+    room := room - cardinality(more);
+  end loop;
+  return ids;
+end $$;
+
+-- The claim of a record without link is itself the intent of a create, committed before the call. Answers which of the records are marked
+-- by this claim, and which were in doubt before it. Linked records are not touched: their links may be in use.
+create function sluice.intend(p_sync text, p_keys text[], p_now timestamptz, out intents text[], out doubts jsonb)
+language plpgsql set search_path = pg_catalog, sluice
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+begin
+  select coalesce(jsonb_object_agg(l.key, jsonb_build_object('since', l.create_sent_at, 'creates', l.creates)), '{}') into doubts
+  from sluice.link l where l.sync = p_sync and l.key = any (p_keys) and l.zoho_id is null and l.create_sent_at is not null;
+  with intended as (
+    insert into sluice.link as l (sync, key, create_sent_at)
+    select p_sync, k, p_now from unnest(p_keys) k
+    where not exists (select from sluice.link x where x.sync = p_sync and x.key = k and (x.zoho_id is not null or x.create_sent_at is not null))
+    order by k
+    on conflict (sync, key) do update set create_sent_at = excluded.create_sent_at where l.zoho_id is null and l.create_sent_at is null
+    returning l.key
+  ) select coalesce(array_agg(key), '{}') into intents from intended;
+end $$;
+
 -- Grant, then claim, in one round trip. Answers a batch, or when to ask again.
 create function sluice.claim(p_worker text, p_shapes bigint[], p_lease interval, p_timeout interval) returns jsonb
-language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
 declare
   now_ timestamptz := clock_timestamp();
   wait_until timestamptz := 'infinity';
@@ -104,14 +153,8 @@ declare
   bulk boolean;
   lane_ smallint;
   shape_ sluice.shape;
-  rank_ smallint;
-  suspect smallint;
-  room integer;
-  found_ids bigint[];
   ids bigint[];
-  keys text[];
-  intents text[] := '{}';
-  doubts jsonb := '{}';
+  intended record;
   token_ bigint;
   send_by_ timestamptz;
   answered timestamptz;
@@ -128,9 +171,9 @@ begin
     end if;
     -- The first budget is waited for; others only if nobody holds them, so no two claims can wait for each other.
     if first then
-      select * into budget from sluice.budget b where b.id = candidate.budget_id for update;
+      select * into budget from sluice.budget b where b.id = candidate.budget_id for no key update;
     else
-      select * into budget from sluice.budget b where b.id = candidate.budget_id for update skip locked;
+      select * into budget from sluice.budget b where b.id = candidate.budget_id for no key update skip locked;
     end if;
     first := false;
     if not found then
@@ -150,29 +193,16 @@ begin
       continue;
     end if;
     lane_ := case when bulk then sluice.choose_lane(budget.id, budget.call_window, lanes, now_) else (select min(l) from unnest(lanes) l) end;
-    select s.* into shape_ from sluice.heads(p_shapes) h join sluice.shape s on s.id = h.shape_id
-    where h.budget_id = budget.id and h.lane = lane_ and h.due_at <= now_ order by h.served_at, h.shape_id limit 1;
-
-    -- The most urgent first, then whatever else rides along for free. A suspect rides only with its like.
-    ids := '{}';
-    room := shape_.batch_max;
-    foreach rank_ in array array[lane_] || array_remove('{0,1,2,3,4}'::smallint[], lane_) loop
-      exit when room <= 0;
-      if cardinality(ids) = 0 then
-        select w.max_batch into suspect from sluice.slot w
-        where w.shape_id = shape_.id and w.lane = rank_ and w.state = 'available' and w.due_at <= now_ order by w.due_at limit 1 for update skip locked;
-        continue when not found;
-        room := least(shape_.batch_max, coalesce(suspect, shape_.batch_max));
-      end if;
-      found_ids := array(
-        select w.id from sluice.slot w
-        where w.shape_id = shape_.id and w.lane = rank_ and w.state = 'available' and w.due_at <= now_ and w.max_batch is not distinct from suspect
-        order by w.due_at limit room for update skip locked);
-      ids := ids || found_ids;
-      room := room - cardinality(found_ids);
+    -- Within the lane the shape served longest ago. Another one if all of its slots are held by somebody, for however long.
+    for shape_ in
+      select s.* from sluice.heads(p_shapes) h join sluice.shape s on s.id = h.shape_id
+      where h.budget_id = budget.id and h.due_at <= now_ order by h.lane <> lane_, h.lane, h.served_at, h.shape_id
+    loop
+      ids := sluice.take_slots(shape_, lane_, now_);
+      exit when cardinality(ids) > 0;
     end loop;
     if cardinality(ids) = 0 then
-      wait_until := least(wait_until, now_ + interval '10 ms');
+      wait_until := least(wait_until, now_ + interval '50 ms');
       continue;
     end if;
 
@@ -187,24 +217,15 @@ begin
     perform sluice.note_grant(budget, places.place_id, places.flight_id, token_, lane_, now_, send_by_, p_timeout, bulk);
     update sluice.shape set served_at = now_ where id = shape_.id;
 
-    doubts := '{}';
+    select '{}'::text[] as intents, '{}'::jsonb as doubts into intended;
     if shape_.kind = 'push' then
-      -- The claim of a record without link is itself the intent of a create, committed before the call.
-      keys := array(select w.key from sluice.slot w where w.id = any (ids) order by w.key);
-      select coalesce(jsonb_object_agg(l.key, jsonb_build_object('since', l.create_sent_at, 'creates', l.creates)), '{}') into doubts
-      from sluice.link l where l.sync = shape_.sync and l.key = any (keys) and l.zoho_id is null and l.create_sent_at is not null;
-      with intended as (
-        insert into sluice.link as l (sync, key, create_sent_at)
-        select shape_.sync, k, now_ from unnest(keys) k order by k
-        on conflict (sync, key) do update set create_sent_at = excluded.create_sent_at where l.zoho_id is null and l.create_sent_at is null
-        returning l.key
-      ) select coalesce(array_agg(key), '{}') into intents from intended;
+      intended := sluice.intend(shape_.sync, array(select w.key from sluice.slot w where w.id = any (ids) order by w.key), now_);
     end if;
 
     with claimed as (
       update sluice.slot w set
         state = 'running', batch = token_, claimed_work = w.work, next_lane = null, next_due_at = null, waiting_sync = null, waiting_key = null,
-        create_intent = w.key = any (intents),
+        create_intent = w.key = any (intended.intents),
         -- a 5xx or a time-out counts only now, and only if the product has answered somebody since
         failures = w.failures + case when w.unbooked_at < answered then 1 else 0 end,
         unbooked_at = case when w.unbooked_at < answered then null else w.unbooked_at end
@@ -212,8 +233,8 @@ begin
       returning w.*
     )
     select jsonb_agg(jsonb_build_object('id', w.id, 'key', w.key, 'kind', w.kind, 'args', w.args, 'failures', w.failures, 'tries', w.tries, 'deaths', w.deaths,
-        'panics', w.panics, 'max_failures', w.max_failures, 'progress', w.progress, 'doubt', doubts -> w.key,
-        'doubt_age_ms', (extract(epoch from now_ - (doubts -> w.key ->> 'since')::timestamptz) * 1000)::bigint,
+        'panics', w.panics, 'max_failures', w.max_failures, 'progress', w.progress, 'doubt', intended.doubts -> w.key,
+        'doubt_age_ms', (extract(epoch from now_ - (intended.doubts -> w.key ->> 'since')::timestamptz) * 1000)::bigint,
         'job_id', (select min(j.job_id) from sluice.slot_job j where j.slot_id = w.id)) order by w.sync, w.key)
     into slots from claimed w;
 
@@ -226,7 +247,7 @@ end $$;
 
 -- A handler that needs another call asks once, without waiting. The place of the call before is settled here. Null: the lease is lost.
 create function sluice.grant_again(p_token bigint, p_worker text, p_report jsonb) returns jsonb
-language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set jit = off as $$
+language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 declare
   b sluice.batch;
   budget sluice.budget;
@@ -238,18 +259,29 @@ begin
   if not found or b.lease_until < clock_timestamp() then
     return null;
   end if;
-  select * into budget from sluice.budget where id = b.budget_id for update;
+  perform from sluice.budget where id = b.budget_id for no key update;
   now_ := clock_timestamp();
   perform sluice.free_place(b, p_report, now_);
   perform sluice.note_health(b.connection, b.product, p_report, now_);
-  update sluice.batch set place_id = null where token = p_token;
+  -- A call that was not answered may be under way still: its place in flight stays taken, and another call needs another.
+  if coalesce((p_report ->> 'sent')::boolean, true) and not coalesce((p_report ->> 'answered')::boolean, false) then
+    b.flight_id := null;
+  end if;
+  update sluice.batch set place_id = null, flight_id = b.flight_id where token = p_token;
+  if exists (select from sluice.connection c where c.name = b.connection and c.paused_at is not null)
+    or exists (select from sluice.shape h join sluice.sync y on y.name = h.sync where h.id = b.shape_id and y.paused_at is not null)
+    or exists (select from sluice.product p where p.connection = b.connection and p.product = b.product and p.opened_at is not null) then
+    return jsonb_build_object('wait_ms', 1000);
+  end if;
+  select * into budget from sluice.budget where id = b.budget_id;    -- as the report left it
   bulk := b.lane >= 2;
-  places := sluice.take_places(budget, now_, bulk, (b.flight_id is null));
+  places := sluice.take_places(budget, now_, bulk, b.flight_id is null);
   if places.place_id is null then
     return jsonb_build_object('wait_ms', greatest(0, ceil(extract(epoch from places.ready_at - now_) * 1000))::bigint);
   end if;
   -- the place in flight stays ours from call to call of one batch
-  perform sluice.note_grant(budget, places.place_id, coalesce(places.flight_id, b.flight_id), p_token, b.lane, now_, now_ + interval '2 s', b.timeout, bulk);
-  update sluice.batch set place_id = places.place_id, flight_id = coalesce(places.flight_id, b.flight_id), send_by = now_ + interval '2 s' where token = p_token;
+  b.flight_id := coalesce(places.flight_id, b.flight_id);
+  perform sluice.note_grant(budget, places.place_id, b.flight_id, p_token, b.lane, now_, now_ + interval '2 s', b.timeout, bulk);
+  update sluice.batch set place_id = places.place_id, flight_id = b.flight_id, send_by = now_ + interval '2 s' where token = p_token;
   return jsonb_build_object('place', places.place_id, 'send_by_ms', 2000);
 end $$;
