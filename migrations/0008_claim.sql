@@ -3,10 +3,13 @@
 -- so nothing here may wait for a row that somebody else's open transaction can hold.
 
 -- The head of every shape and lane: when its first slot is due. Two index probes per shape and lane, however long the queue.
--- A paused connection, product or sync has no head; an open circuit shows its next probe instead.
+-- A paused connection or sync has no head; an open circuit shows its next probe instead. In plpgsql, here and below, because that keeps its
+-- plan: an SQL function would be planned at each of the three times a claim asks.
 create function sluice.heads(p_shapes bigint[])
 returns table (budget_id bigint, shape_id bigint, lane smallint, due_at timestamptz, served_at timestamptz)
-language sql stable set search_path = pg_catalog, sluice set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = on set jit = off as $$
+language plpgsql stable set search_path = pg_catalog, sluice set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = on set jit = off as $$
+begin
+  return query
   select p.budget_id, s.id, l.lane, greatest(d.due_at, case when p.opened_at is not null then p.probe_at end), s.served_at
   from unnest(p_shapes) as asked (id)
   join sluice.shape s on s.id = asked.id
@@ -16,8 +19,8 @@ language sql stable set search_path = pg_catalog, sluice set enable_seqscan = of
   cross join lateral (
     select w.due_at from sluice.slot w where w.shape_id = s.id and w.lane = l.lane and w.state = 'available' order by w.due_at limit 1
   ) d
-  where not exists (select from sluice.sync y where y.name = s.sync and (y.paused_at is not null or y.retired_at is not null))
-$$;
+  where not exists (select from sluice.sync y where y.name = s.sync and (y.paused_at is not null or y.retired_at is not null));
+end $$;
 
 -- Takes a place in the window and one in flight. The caller holds the budget's row, so places are stable but for settles, which only
 -- free them. Returns null and sets ready_at where there is none.
@@ -55,10 +58,12 @@ end $$;
 
 -- The distance between two grants while bulk work waits: a place comes back a window after its answer, so this many fit.
 create function sluice.grid_step(p_budget sluice.budget, p_now timestamptz) returns interval
-language sql stable set search_path = pg_catalog, sluice as $$
+language plpgsql stable set search_path = pg_catalog, sluice as $$
+begin
+  return (
   select (p_budget.call_window + coalesce(max(answer), interval '0')) / p_budget.cap
-  from sluice.place where budget_id = p_budget.id and kind = 'window' and granted_at > p_now - p_budget.call_window
-$$;
+  from sluice.place where budget_id = p_budget.id and kind = 'window' and granted_at > p_now - p_budget.call_window);
+end $$;
 
 -- Notes the grant in the ledger. With no answer the place comes back a window after the last moment at which the request's bytes can
 -- arrive; settle makes that earlier when there is one.
@@ -80,7 +85,9 @@ end $$;
 -- Which lane the next point of the grid belongs to: the most urgent one with due work, unless a lower one got less than its floor of the
 -- last window's grants.
 create function sluice.choose_lane(p_budget_id bigint, p_window interval, p_lanes smallint[], p_now timestamptz) returns smallint
-language sql stable set search_path = pg_catalog, sluice as $$
+language plpgsql stable set search_path = pg_catalog, sluice as $$
+begin
+  return (
   with got as (
     select count(*) as total, count(*) filter (where lane = 2) as normal, count(*) filter (where lane = 3) as reconcile, count(*) filter (where lane = 4) as backfill
     from sluice.place where budget_id = p_budget_id and kind = 'window' and granted_at > p_now - p_window
@@ -88,8 +95,8 @@ language sql stable set search_path = pg_catalog, sluice as $$
   select coalesce(
     (select f.lane from got, lateral (values (2::smallint, got.normal, 0.20), (3::smallint, got.reconcile, 0.02), (4::smallint, got.backfill, 0.05)) as f (lane, granted, floor)
      where f.lane = any (p_lanes) and f.granted < f.floor * got.total order by f.lane limit 1),
-    (select min(l) from unnest(p_lanes) l))
-$$;
+    (select min(l) from unnest(p_lanes) l)));
+end $$;
 
 -- Takes what one call of a shape can carry: the lane that the grant is for first, then whatever else rides along for free. A suspect
 -- rides only with its like.

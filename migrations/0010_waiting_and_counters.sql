@@ -70,7 +70,7 @@ $$;
 
 -- Counters, kept where the rows change: see sync_difference.
 create function sluice.slot_standing(s sluice.slot) returns text
-language sql immutable set search_path = pg_catalog as $$
+language sql immutable as $$                                     -- without search_path, so that it is inlined
   select case when s.state = 'running' then 'running' when s.waiting_sync is not null then 'waiting' when s.tries > 0 then 'retrying' else 'pending' end
 $$;
 

@@ -71,7 +71,19 @@ mod tests {
     use rand::SeedableRng as _;
 
     fn slot(failures: u32, max_failures: Option<u32>) -> Claimed {
-        Claimed { id: 1, key: "1".into(), args: None, failures, tries: failures, panics: 0, max_failures, progress: None, doubt: None, doubt_age_ms: None, job_id: None }
+        Claimed {
+            id: 1,
+            key: "1".into(),
+            args: None,
+            failures,
+            tries: failures,
+            panics: 0,
+            max_failures,
+            progress: None,
+            doubt: None,
+            doubt_age_ms: None,
+            job_id: None,
+        }
     }
 
     proptest! {

@@ -34,7 +34,13 @@ pub async fn fold(db: impl PgExecutor<'_>) -> Result<Folded, sqlx::Error> {
 ///
 /// # Errors
 /// The database's, or a batch that this version cannot read. Nothing was claimed then, or its lease will run out.
-pub async fn claim(db: impl PgExecutor<'_>, worker: &str, shapes: &[i64], lease: Duration, timeout: Duration) -> Result<Claim, sqlx::Error> {
+pub async fn claim(
+    db: impl PgExecutor<'_>,
+    worker: &str,
+    shapes: &[i64],
+    lease: Duration,
+    timeout: Duration,
+) -> Result<Claim, sqlx::Error> {
     let asked_at = Instant::now();
     let answer = sqlx::query_scalar!(
         r#"select sluice.claim($1, $2, make_interval(secs => $3), make_interval(secs => $4)) as "answer!""#,
@@ -69,7 +75,8 @@ pub enum Again {
 /// # Errors
 /// The database's; nothing may be sent then.
 pub async fn grant_again(db: impl PgExecutor<'_>, token: i64, worker: &str, before: &Report) -> Result<Again, sqlx::Error> {
-    let answer = sqlx::query_scalar!("select sluice.grant_again($1, $2, $3) as answer", token, worker, before.to_json()).fetch_one(db).await?;
+    let answer =
+        sqlx::query_scalar!("select sluice.grant_again($1, $2, $3) as answer", token, worker, before.to_json()).fetch_one(db).await?;
     let Some(answer) = answer else { return Ok(Again::Lost) };
     Ok(match answer["place"].as_i64() {
         Some(place) => Again::Granted { place, valid: Duration::from_millis(answer["send_by_ms"].as_u64().unwrap_or(0)) },
@@ -82,7 +89,9 @@ pub async fn grant_again(db: impl PgExecutor<'_>, token: i64, worker: &str, befo
 /// # Errors
 /// The database's.
 pub async fn extend(db: impl PgExecutor<'_>, worker: &str, tokens: &[i64], lease: Duration) -> Result<Vec<i64>, sqlx::Error> {
-    sqlx::query_scalar!(r#"select sluice.extend($1, $2, make_interval(secs => $3)) as "token!""#, worker, tokens, lease.as_secs_f64()).fetch_all(db).await
+    sqlx::query_scalar!(r#"select sluice.extend($1, $2, make_interval(secs => $3)) as "token!""#, worker, tokens, lease.as_secs_f64())
+        .fetch_all(db)
+        .await
 }
 
 /// Settles a batch, inside the caller's transaction, which may add what else belongs to the outcome (links, local writes). `false`: the
@@ -90,7 +99,13 @@ pub async fn extend(db: impl PgExecutor<'_>, worker: &str, tokens: &[i64], lease
 ///
 /// # Errors
 /// The database's: settle again, until the lease is gone.
-pub async fn settle(db: impl PgExecutor<'_>, token: i64, worker: &str, report: &Report, settlements: &[Settlement]) -> Result<bool, sqlx::Error> {
+pub async fn settle(
+    db: impl PgExecutor<'_>,
+    token: i64,
+    worker: &str,
+    report: &Report,
+    settlements: &[Settlement],
+) -> Result<bool, sqlx::Error> {
     let outcomes = Value::Array(settlements.iter().map(Settlement::to_json).collect());
     sqlx::query_scalar!(r#"select sluice.settle($1, $2, $3, $4) as "held!""#, token, worker, report.to_json(), outcomes).fetch_one(db).await
 }
@@ -124,7 +139,9 @@ pub async fn sweep_waiting(db: impl PgExecutor<'_>) -> Result<i32, sqlx::Error> 
 /// # Errors
 /// The database's.
 pub async fn waits_on(db: impl PgExecutor<'_>, waiting: (&str, &str), target: (&str, &str)) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar!(r#"select sluice.waits_on($1, $2, $3, $4) as "waits!""#, waiting.0, waiting.1, target.0, target.1).fetch_one(db).await
+    sqlx::query_scalar!(r#"select sluice.waits_on($1, $2, $3, $4) as "waits!""#, waiting.0, waiting.1, target.0, target.1)
+        .fetch_one(db)
+        .await
 }
 
 /// Adds to the count of calls that were not made.

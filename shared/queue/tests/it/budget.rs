@@ -156,7 +156,9 @@ async fn a_second_call_takes_a_place_of_its_own_and_keeps_the_one_in_flight() {
     assert!(matches!(again().await.unwrap(), store::Again::Granted { .. }));
     assert!(matches!(again().await.unwrap(), store::Again::Later), "both calls of the minute are made");
     assert!(world.settle_with(&batch, &Report::default(), |s| Settlement::new(s, done())).await);
-    let used: i64 = world.get("select count(*) from sluice.place where budget_id = 1 and kind = 'window' and free_at > clock_timestamp() + interval '55 s'").await;
+    let used: i64 = world
+        .get("select count(*) from sluice.place where budget_id = 1 and kind = 'window' and free_at > clock_timestamp() + interval '55 s'")
+        .await;
     assert_eq!((used, free_in(&world).await.1), (2, None));
 }
 
@@ -184,7 +186,9 @@ async fn a_refusal_by_zoho_stops_every_claim_and_every_second_call_until_it_ends
     assert!(matches!(store::grant_again(&world.db, two.token, WORKER, &answered()).await.unwrap(), store::Again::Later));
     world.push("orders", 1).await;
     world.fold().await;
-    let Claim::Wait(Some(wait)) = store::claim(&world.db, WORKER, &world.shapes, LEASE, TIMEOUT).await.unwrap() else { panic!("claimed while blocked") };
+    let Claim::Wait(Some(wait)) = store::claim(&world.db, WORKER, &world.shapes, LEASE, TIMEOUT).await.unwrap() else {
+        panic!("claimed while blocked")
+    };
     assert!((1790..=1800).contains(&wait.as_secs()), "{wait:?}");
     // A shorter refusal that was on its way does not shorten it.
     let shorter = Report { blocked_for: Some(Duration::from_secs(1)), health: Health::Unsaid, ..answered() };
@@ -195,12 +199,15 @@ async fn a_refusal_by_zoho_stops_every_claim_and_every_second_call_until_it_ends
 #[tokio::test]
 async fn what_is_paused_claims_nothing_and_makes_no_second_call() {
     let world = World::new().await;
+    world.run("update sluice.sync set lane = 'realtime'").await; // no grid
     for sync in ["orders", "customers", "shop"] {
         world.push(sync, 1).await;
     }
     world.fold().await;
     let running = world.claim().await.unwrap();
-    for (pause, resume) in [(format!("sync => '{}'", running.sync), format!("sync => '{}'", running.sync)), (format!("'{}'", running.connection), "".into())] {
+    for (pause, resume) in
+        [(format!("sync => '{}'", running.sync), format!("sync => '{}'", running.sync)), (format!("'{}'", running.connection), "".into())]
+    {
         world.run(format!("select sluice.pause({pause})")).await;
         assert!(matches!(store::grant_again(&world.db, running.token, WORKER, &answered()).await.unwrap(), store::Again::Later), "{pause}");
         world.run(format!("select sluice.resume({resume})")).await;

@@ -13,7 +13,9 @@ use crate::world::{World, answered, dead, done, failed};
 async fn impatient(world: &World) {
     world.run(format!("alter database {} set lock_timeout = '1s'", world.get::<String>("select current_database()").await)).await;
     // connections that are there already keep their settings
-    world.run("select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()").await;
+    world
+        .run("select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()")
+        .await;
 }
 
 async fn open(world: &World, sql: &str) -> Tx {
@@ -69,6 +71,7 @@ async fn an_open_transaction_that_requeued_discarded_cancelled_or_paused_delays_
         &format!("select sluice.requeue(1); select sluice.discard(2); select sluice.cancel({waiting}); select sluice.cancel({intake}); select sluice.pause('lone')"),
     )
     .await;
+    world.push("orders", 3).await; // whose slot the caller holds
     work(&world).await;
     caller.rollback().await.unwrap();
     world.drain().await;
@@ -134,7 +137,10 @@ async fn callers_that_insert_the_same_records_in_opposite_orders_never_meet_a_de
         async move {
             for round in 0..ROUNDS * 3 {
                 store::fold(&db).await.unwrap();
-                script("update sluice.budget set grid_at = '-infinity' where grid_at > clock_timestamp() and id = 1".into()).execute(&db).await.unwrap();
+                script("update sluice.budget set grid_at = '-infinity' where grid_at > clock_timestamp() and id = 1".into())
+                    .execute(&db)
+                    .await
+                    .unwrap();
                 let claim = store::claim(&db, name, &shapes, Duration::from_secs(30), Duration::from_secs(30)).await.unwrap();
                 if let sluice_queue::Claim::Batch(batch, _) = claim {
                     let settlements: Vec<_> = batch

@@ -28,7 +28,8 @@ async fn five_calls_in_a_row_without_an_answer_leave_one_probe_every_five_second
     let world = World::new().await;
     break_it(&world).await;
     assert!(world.claim().await.is_none());
-    let probe_in: f64 = world.get("select extract(epoch from probe_at - clock_timestamp())::float8 from sluice.product where connection = 'twin'").await;
+    let probe_in: f64 =
+        world.get("select extract(epoch from probe_at - clock_timestamp())::float8 from sluice.product where connection = 'twin'").await;
     assert!((4.0..=5.0).contains(&probe_in), "{probe_in}");
     world.push("orders", 1).await;
     world.fold().await;
@@ -38,7 +39,10 @@ async fn five_calls_in_a_row_without_an_answer_leave_one_probe_every_five_second
     world.run(five_seconds_pass).await;
     let probe = world.claim().await.expect("the probe");
     assert!(world.claim().await.is_none(), "one at a time");
-    assert!(matches!(store::grant_again(&world.db, probe.token, WORKER, &unanswered()).await.unwrap(), store::Again::Later), "a probe is one call");
+    assert!(
+        matches!(store::grant_again(&world.db, probe.token, WORKER, &unanswered()).await.unwrap(), store::Again::Later),
+        "a probe is one call"
+    );
     world.settle_with(&probe, &unanswered(), |s| Settlement::new(s, outage())).await;
     world.time_passes().await;
     assert!(world.claim().await.is_none());

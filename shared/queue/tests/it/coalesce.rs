@@ -71,8 +71,9 @@ async fn of_coalesced_jobs_the_most_urgent_lane_the_earliest_time_and_the_larges
     world.fold().await;
     world.run(r#"insert into sluice.job (kind, args, lane, run_at, max_failures) values ('push', '{"sync": "orders", "key": 1}', 'normal', now(), 20)"#).await;
     world.fold().await;
-    let slot: serde_json::Value =
-        world.get("select jsonb_build_object('lane', lane, 'early', due_at < now() - interval '59 min', 'max', max_failures) from sluice.slot").await;
+    let slot: serde_json::Value = world
+        .get("select jsonb_build_object('lane', lane, 'early', due_at < now() - interval '59 min', 'max', max_failures) from sluice.slot")
+        .await;
     assert_eq!(slot, serde_json::json!({"lane": 1, "early": true, "max": 20}));
 }
 
@@ -117,10 +118,11 @@ async fn cancel_withdraws_one_job_and_the_run_only_if_nobody_else_asks_for_it() 
 async fn a_job_with_an_older_id_that_is_committed_late_is_not_lost() {
     let world = World::new().await;
     let mut late = world.db.begin().await.unwrap();
-    let older: i64 = sqlx::query_scalar(r#"insert into sluice.job (kind, args) values ('push', '{"sync": "orders", "key": 1}') returning id"#)
-        .fetch_one(&mut late)
-        .await
-        .unwrap();
+    let older: i64 =
+        sqlx::query_scalar(r#"insert into sluice.job (kind, args) values ('push', '{"sync": "orders", "key": 1}') returning id"#)
+            .fetch_one(&mut late)
+            .await
+            .unwrap();
     let newer = world.push("orders", 1).await;
     assert!(older < newer);
     let batch = world.batch().await;

@@ -79,7 +79,12 @@ async fn the_counters_equal_a_recount_after_a_storm_of_everything() {
         }
         assert_eq!(world.get::<String>(WRONG).await, "", "seed {seed}");
         assert_eq!(world.get::<i64>("select count(*) from sluice.slot s where state = 'running' and not exists (select from sluice.batch b where b.token = s.batch)").await, 0);
-        assert_eq!(world.get::<i64>("select count(*) from sluice.slot_job j where not exists (select from sluice.slot s where s.id = j.slot_id)").await, 0);
+        assert_eq!(
+            world
+                .get::<i64>("select count(*) from sluice.slot_job j where not exists (select from sluice.slot s where s.id = j.slot_id)")
+                .await,
+            0
+        );
         world.run("select sluice.gather_counts()").await;
         assert_eq!(world.get::<i64>("select count(*) from sluice.sync_difference").await, 0);
         assert_eq!(world.get::<String>(WRONG).await, "", "seed {seed}, gathered");

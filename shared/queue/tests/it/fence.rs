@@ -70,9 +70,11 @@ async fn a_record_that_a_settle_forgets_or_names_twice_is_not_stuck() {
         world.push("orders", key).await;
     }
     let batch = world.batch().await;
-    let only = vec![Settlement::new(batch.slots[0].id, done()), Settlement::new(batch.slots[0].id, failed()), Settlement::new(987_654, done())];
+    let only =
+        vec![Settlement::new(batch.slots[0].id, done()), Settlement::new(batch.slots[0].id, failed()), Settlement::new(987_654, done())];
     assert!(store::settle(&world.db, batch.token, WORKER, &answered(), &only).await.unwrap());
-    let states: Vec<String> = sqlx::query_scalar("select state from sluice.slot where key in ('2', '3') order by key").fetch_all(&world.db).await.unwrap();
+    let states: Vec<String> =
+        sqlx::query_scalar("select state from sluice.slot where key in ('2', '3') order by key").fetch_all(&world.db).await.unwrap();
     assert_eq!(states, ["available", "available"]);
     assert_eq!(world.get::<i64>("select count(*) from sluice.slot where batch is not null").await, 0);
 }
@@ -83,7 +85,12 @@ async fn nothing_shortens_the_time_for_which_a_lost_write_is_waited_out() {
     world.push("orders", 1).await;
     let batch = world.batch().await;
     let lost = sluice_queue::outcome::Retry { hold: Some(Duration::from_secs(35)), unbooked: true, ..Default::default() };
-    world.settle_with(&batch, &unanswered(), |s| Settlement { create: Create::Doubt, ..Settlement::new(s, sluice_queue::Outcome::Retry(lost.clone())) }).await;
+    world
+        .settle_with(&batch, &unanswered(), |s| Settlement {
+            create: Create::Doubt,
+            ..Settlement::new(s, sluice_queue::Outcome::Retry(lost.clone()))
+        })
+        .await;
     let left = "select extract(epoch from min(due_at) - clock_timestamp())::float8 from sluice.slot";
     assert!(world.get::<f64>(left).await > 30.0);
     world.run(r#"select sluice.enqueue('push', '{"sync": "orders", "key": 1}', 'interactive')"#).await;
@@ -104,7 +111,9 @@ async fn a_batch_given_back_unsent_has_cost_nothing_and_is_due_at_once() {
     let world = World::new().await;
     world.push("orders", 1).await;
     world.fold().await;
-    let Claim::Batch(batch, grant) = store::claim(&world.db, WORKER, &world.shapes, LEASE, TIMEOUT).await.unwrap() else { panic!("nothing claimed") };
+    let Claim::Batch(batch, grant) = store::claim(&world.db, WORKER, &world.shapes, LEASE, TIMEOUT).await.unwrap() else {
+        panic!("nothing claimed")
+    };
     let calls = Calls::new(batch.token, WORKER.into(), grant);
     let back = vec![Settlement::new(batch.slots[0].id, sluice_queue::Outcome::Continue { progress: Some(1.into()) })];
     assert!(store::settle(&world.db, batch.token, WORKER, &calls.report(), &back).await.unwrap());
@@ -122,11 +131,55 @@ async fn a_second_call_is_refused_once_the_lease_is_gone() {
     let world = World::new().await;
     world.push("orders", 1).await;
     world.fold().await;
-    let Claim::Batch(batch, grant) = store::claim(&world.db, WORKER, &world.shapes, LEASE, TIMEOUT).await.unwrap() else { panic!("nothing claimed") };
+    let Claim::Batch(batch, grant) = store::claim(&world.db, WORKER, &world.shapes, LEASE, TIMEOUT).await.unwrap() else {
+        panic!("nothing claimed")
+    };
     let calls = Calls::new(batch.token, WORKER.into(), grant);
     let _first = calls.grant(&world.db).await.unwrap();
     calls.sending();
     calls.answered(Duration::from_millis(50), true, None);
     world.leases_end().await;
     assert!(matches!(calls.grant(&world.db).await, Err(NoGrant::Lost)));
+}
+
+#[tokio::test]
+async fn everything_that_a_settlement_says_has_its_place_in_the_settle() {
+    use sluice_queue::Outcome;
+    use sluice_queue::outcome::{Class, Letter, Retry};
+    let world = World::new().await;
+    let known: Vec<String> = sqlx::query_scalar("select attname::text from pg_attribute where attrelid = 'sluice.outcome'::regclass")
+        .fetch_all(&world.db)
+        .await
+        .unwrap();
+    let second = Some(Duration::from_secs(1));
+    let retry = Retry { hold: second, max_batch: Some(1), http_status: Some(500), progress: Some(1.into()), ..Retry::default() };
+    let letter = Letter {
+        code: Some("1".into()),
+        http_status: Some(400),
+        response: Some(1.into()),
+        depends_on: Some(("a".into(), "b".into())),
+        ..Letter::new(Class::Unknown, "no")
+    };
+    let outcomes = [
+        Outcome::Done { reason: Some("unchanged") },
+        Outcome::Continue { progress: Some(1.into()) },
+        Outcome::Retry(retry),
+        Outcome::Snooze { after: Duration::from_secs(1), reason: "later".into() },
+        Outcome::Wait { sync: "a".into(), key: "b".into() },
+        Outcome::Dead(Box::new(letter.hint("mend it").field("email"))),
+    ];
+    for outcome in outcomes {
+        let whole = Settlement {
+            create: Create::Doubt,
+            pushed: true,
+            ms: Some(1),
+            calls: 1,
+            request: Some(1.into()),
+            response: Some(1.into()),
+            ..Settlement::new(1, outcome)
+        };
+        for name in whole.to_json().as_object().unwrap().keys() {
+            assert!(known.contains(name), "sluice.outcome has no {name}");
+        }
+    }
 }

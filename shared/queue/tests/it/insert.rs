@@ -42,7 +42,22 @@ async fn a_call_that_is_not_plainly_one_request_to_a_published_connection_is_ref
     let call = |connection: &str, product: &str, method: &str, path: &str| {
         format!(r#"{{"connection": "{connection}", "product": "{product}", "method": "{method}", "path": "{path}"}}"#)
     };
-    let paths = ["items", "//evil.example/x", "/a//b", "/a/../b", "/a?b=1", "/a#b", r"/a\\b", "/a%2Fb", "/a%2e%2E/b", "/a%5cb", "/a%3fb", "/a%252fb", "/a%00b", "/a b"];
+    let paths = [
+        "items",
+        "//evil.example/x",
+        "/a//b",
+        "/a/../b",
+        "/a?b=1",
+        "/a#b",
+        r"/a\\b",
+        "/a%2Fb",
+        "/a%2e%2E/b",
+        "/a%5cb",
+        "/a%3fb",
+        "/a%252fb",
+        "/a%00b",
+        "/a b",
+    ];
     let mut rows = vec![
         (call("nobody", "billing", "GET", "/x"), "unknown connection"),
         (call("main", "desk", "GET", "/x"), "unknown product"),
@@ -54,7 +69,9 @@ async fn a_call_that_is_not_plainly_one_request_to_a_published_connection_is_ref
     rows.extend(paths.map(|path| (call("main", "billing", "GET", path), "must start with one")));
     let rows: Vec<_> = rows.iter().map(|(args, because)| ("call", args.as_str(), *because)).collect();
     refusals(&world, &rows).await;
-    world.run(format!("insert into sluice.job (kind, args) values ('call', '{}')", call("main", "billing", "PATCH", "/items/1%20a/b"))).await;
+    world
+        .run(format!("insert into sluice.job (kind, args) values ('call', '{}')", call("main", "billing", "PATCH", "/items/1%20a/b")))
+        .await;
 }
 
 #[tokio::test]
@@ -76,7 +93,8 @@ async fn sizes_lanes_and_times_that_would_harm_everybody_else_are_refused() {
         ("run_at", "'-infinity'", "must be a time"),
         ("max_failures", "0", "job_max_failures_check"),
     ] {
-        let insert = format!("insert into sluice.job (kind, args, {column}) values ('push', '{{\"sync\": \"customers\", \"key\": 1}}', {value})");
+        let insert =
+            format!("insert into sluice.job (kind, args, {column}) values ('push', '{{\"sync\": \"customers\", \"key\": 1}}', {value})");
         let (_, message) = world.refused(insert).await;
         assert!(message.contains(because), "{message}");
     }

@@ -26,7 +26,9 @@ async fn while_bulk_work_waits_grants_lie_on_a_grid() {
     let Claim::Wait(Some(wait)) = claim().await.unwrap() else { panic!("not on the grid") };
     assert!((400..=600).contains(&wait.as_millis()), "60 s / 100 calls, not {wait:?}");
     world.settle(&batch, done()).await;
-    world.run("update sluice.place set answer = '2 s' where answer is not null; update sluice.budget set grid_at = clock_timestamp()").await;
+    world
+        .run("update sluice.place set answer = '2 s' where answer is not null; update sluice.budget set grid_at = clock_timestamp()")
+        .await;
     let point = "select extract(epoch from grid_at)::float8 from sluice.budget where id = 1";
     let before: f64 = world.get(point).await;
     assert!(matches!(claim().await.unwrap(), Claim::Batch(..)));

@@ -13,7 +13,11 @@ async fn a_dead_letter_tells_every_attempt_and_all_of_its_jobs() {
     world.settle(&batch, failed()).await;
     world.time_passes().await;
     let batch = world.claim().await.unwrap();
-    let letter = Letter { code: Some("15".into()), http_status: Some(400), ..Letter::new(Class::Validation, "bad email").field("email").hint("mend it") };
+    let letter = Letter {
+        code: Some("15".into()),
+        http_status: Some(400),
+        ..Letter::new(Class::Validation, "bad email").field("email").hint("mend it")
+    };
     world.settle(&batch, Outcome::Dead(Box::new(letter))).await;
     let told: serde_json::Value = world
         .get("select jsonb_build_object('jobs', job_ids, 'args', args, 'class', error_class, 'code', error_code, 'field', field, 'hint', hint, 'status', http_status, 'history', (select jsonb_agg(h -> 'outcome') from jsonb_array_elements(history) h)) from sluice.dead_letter")
@@ -36,7 +40,8 @@ async fn a_later_success_of_the_same_record_supersedes_its_letter() {
     world.push("orders", 1).await;
     let batch = world.batch().await;
     world.settle(&batch, done()).await;
-    let letters: Vec<Option<String>> = sqlx::query_scalar("select resolution from sluice.dead_letter order by key").fetch_all(&world.db).await.unwrap();
+    let letters: Vec<Option<String>> =
+        sqlx::query_scalar("select resolution from sluice.dead_letter order by key").fetch_all(&world.db).await.unwrap();
     assert_eq!(letters, [Some("superseded".to_owned()), None]);
 }
 
@@ -74,7 +79,10 @@ async fn a_letter_that_died_for_want_of_a_parent_is_requeued_when_the_parent_is_
     assert_eq!(world.fold().await, 0, "the parent died: nothing changes");
     store::wake_waiting(&world.db, "customers", &["7".into(), "8".into()], true).await.unwrap();
     assert_eq!(world.fold().await, 2);
-    assert_eq!(world.get::<i64>("select count(*) from sluice.dead_letter where resolution = 'requeued' and resolved_by = 'sluice'").await, 2);
+    assert_eq!(
+        world.get::<i64>("select count(*) from sluice.dead_letter where resolution = 'requeued' and resolved_by = 'sluice'").await,
+        2
+    );
     store::wake_waiting(&world.db, "customers", &["7".into()], true).await.unwrap();
     assert_eq!(world.fold().await, 0, "once");
 }

@@ -29,7 +29,11 @@ async fn a_batch_whose_worker_dies_is_retried_in_halves_until_the_guilty_record_
     }
     assert_eq!(sizes[0], 20);
     assert!(sizes.windows(2).all(|w| w[1] <= w[0].div_ceil(2)), "{sizes:?}");
-    assert_eq!(world.get::<i64>("select count(*) from sluice.slot where deaths > 0").await, 1, "only whoever was alone is suspected of a death");
+    assert_eq!(
+        world.get::<i64>("select count(*) from sluice.slot where deaths > 0").await,
+        1,
+        "only whoever was alone is suspected of a death"
+    );
     while let Some(batch) = world.claim().await {
         if batch.slots[0].key == "7" {
             break;
@@ -59,7 +63,11 @@ async fn eight_workers_that_die_alone_with_a_record_make_it_a_dead_letter_with_g
         if death == 3 {
             // Given back by a worker that was stopped: says nothing about the record.
             let batch = world.claim().await.unwrap();
-            world.settle_with(&batch, &sluice_queue::Report::default(), |s| sluice_queue::Settlement::new(s, Outcome::Continue { progress: None })).await;
+            world
+                .settle_with(&batch, &sluice_queue::Report::default(), |s| {
+                    sluice_queue::Settlement::new(s, Outcome::Continue { progress: None })
+                })
+                .await;
         }
     }
     assert!(pauses.windows(2).all(|w| w[1] > w[0]), "{pauses:?}");
@@ -86,7 +94,9 @@ async fn a_dead_workers_call_is_tried_again_only_if_it_was_a_get() {
     let world = World::new().await;
     let mut jobs = Vec::new();
     for method in ["GET", "POST", "DELETE"] {
-        let enqueue = format!(r#"select sluice.enqueue('call', '{{"connection": "main", "product": "billing", "method": "{method}", "path": "/x"}}')"#);
+        let enqueue = format!(
+            r#"select sluice.enqueue('call', '{{"connection": "main", "product": "billing", "method": "{method}", "path": "/x"}}')"#
+        );
         jobs.push(world.get::<i64>(enqueue).await);
     }
     world.fold().await;
@@ -134,4 +144,28 @@ async fn an_update_that_a_dead_worker_may_have_sent_is_held_but_puts_no_create_i
     store::rescue(&world.db).await.unwrap();
     assert!(world.claim().await.is_none(), "held");
     assert_eq!(world.get::<i64>("select count(*) from sluice.link where create_sent_at is not null or creates > 0").await, 0);
+}
+
+#[tokio::test]
+async fn a_suspect_rides_only_with_its_like() {
+    let world = World::new().await;
+    for key in 1..=4 {
+        world.push("orders", key).await;
+    }
+    world.batch().await;
+    world.leases_end().await;
+    store::rescue(&world.db).await.unwrap();
+    world.time_passes().await;
+    for key in 5..=8 {
+        world.push("orders", key).await;
+    }
+    world.fold().await;
+    let mut sizes = Vec::new();
+    while let Some(batch) = world.claim().await {
+        let suspects = batch.slots.iter().filter(|s| s.key.parse::<u32>().unwrap() <= 4).count();
+        assert!(suspects == 0 || suspects == batch.slots.len(), "the innocent do not ride with suspects");
+        sizes.push(batch.slots.len());
+    }
+    sizes.sort_unstable();
+    assert_eq!(sizes, [2, 2, 4]);
 }

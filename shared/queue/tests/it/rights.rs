@@ -12,7 +12,11 @@ async fn as_role(world: &World, role: &str, sql: &str) -> Result<(), (String, St
     let mut tx = world.db.begin().await.unwrap();
     script(format!("set local role {role}")).execute(&mut tx).await.unwrap();
     let outcome = script(sql.to_owned()).execute(&mut tx).await.map(|_| ()).map_err(|error| said(&error));
-    if outcome.is_ok() { tx.commit().await.unwrap() } else { tx.rollback().await.unwrap() }
+    if outcome.is_ok() {
+        tx.commit().await.unwrap()
+    } else {
+        tx.rollback().await.unwrap()
+    }
     outcome
 }
 
@@ -26,7 +30,9 @@ async fn relations(world: &World) -> Vec<String> {
 #[tokio::test]
 async fn sluice_enqueue_may_insert_jobs_and_read_back_their_ids_and_nothing_else() {
     let world = World::new().await;
-    as_role(&world, "sluice_enqueue", &format!("insert into sluice.job (kind, args) values ({PUSH}) returning id, created_at")).await.unwrap();
+    as_role(&world, "sluice_enqueue", &format!("insert into sluice.job (kind, args) values ({PUSH}) returning id, created_at"))
+        .await
+        .unwrap();
     as_role(&world, "sluice_enqueue", &format!("select sluice.enqueue({PUSH})")).await.unwrap();
     for table in relations(&world).await {
         let (code, _) = as_role(&world, "sluice_enqueue", &format!("select * from {table}")).await.unwrap_err();
@@ -57,7 +63,11 @@ async fn a_call_is_refused_to_whoever_is_no_member_of_sluice_admin_however_it_is
              reset role; grant usage on schema {role} to sluice_enqueue"
         ))
         .await;
-    for sql in [format!("insert into sluice.job (kind, args) values ({CALL})"), format!("select sluice.enqueue({CALL})"), format!("select {role}.sneak()")] {
+    for sql in [
+        format!("insert into sluice.job (kind, args) values ({CALL})"),
+        format!("select sluice.enqueue({CALL})"),
+        format!("select {role}.sneak()"),
+    ] {
         let (code, message) = as_role(&world, "sluice_enqueue", &sql).await.unwrap_err();
         assert_eq!(code, "42501", "{sql}: {message}");
         assert!(message.contains("may not insert \"call\" jobs"), "{sql}: {message}");

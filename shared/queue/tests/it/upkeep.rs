@@ -17,7 +17,14 @@ async fn a_missing_partition_costs_history_but_never_a_settle() {
     let (one, two) = (world.batch().await, world.claim().await.unwrap());
     assert!(world.settle(&one, done()).await);
     assert!(world.settle(&two, dead(Class::Validation)).await);
-    assert_eq!(world.get::<i64>("select (select count(*) from sluice.slot) + (select count(*) from sluice.slot_job) + (select count(*) from sluice.batch)").await, 0);
+    assert_eq!(
+        world
+            .get::<i64>(
+                "select (select count(*) from sluice.slot) + (select count(*) from sluice.slot_job) + (select count(*) from sluice.batch)"
+            )
+            .await,
+        0
+    );
     assert_eq!(world.get::<i64>("select count(*) from sluice.dead_letter").await, 1);
 }
 

@@ -22,7 +22,9 @@ async fn wait(world: &World, child: (&str, &str), parent: (&str, &str)) {
 async fn a_child_waits_without_cost_until_its_parent_wakes_it() {
     let world = World::new().await;
     wait(&world, ("orders", "1"), ("customers", "7")).await;
-    world.run(r#"insert into sluice.job (kind, args, run_at) values ('push', '{"sync": "customers", "key": 7}', now() + interval '1 min')"#).await;
+    world
+        .run(r#"insert into sluice.job (kind, args, run_at) values ('push', '{"sync": "customers", "key": 7}', now() + interval '1 min')"#)
+        .await;
     assert_eq!(store::sweep_waiting(&world.db).await.unwrap(), 0, "the parent is asked for");
     assert!(world.claim().await.is_none());
     assert_eq!(world.get::<String>("select status from sluice.record_status where sync = 'orders'").await, "waiting");

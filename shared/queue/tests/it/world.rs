@@ -88,7 +88,10 @@ impl World {
     }
 
     pub(crate) async fn push(&self, sync: &str, key: impl std::fmt::Display) -> i64 {
-        self.get(format!("insert into sluice.job (kind, args) values ('push', '{{\"sync\": \"{sync}\", \"key\": \"{key}\"}}') returning id")).await
+        self.get(format!(
+            "insert into sluice.job (kind, args) values ('push', '{{\"sync\": \"{sync}\", \"key\": \"{key}\"}}') returning id"
+        ))
+        .await
     }
 
     pub(crate) async fn fold(&self) -> i64 {
@@ -116,7 +119,12 @@ impl World {
 
     /// Settles every record of a batch alike.
     pub(crate) async fn settle(&self, batch: &Batch, outcome: Outcome) -> bool {
-        self.settle_with(batch, &answered(), |s| Settlement { pushed: true, create: Create::Settled, ..Settlement::new(s, outcome.clone()) }).await
+        self.settle_with(batch, &answered(), |s| Settlement {
+            pushed: true,
+            create: Create::Settled,
+            ..Settlement::new(s, outcome.clone())
+        })
+        .await
     }
 
     pub(crate) async fn settle_with(&self, batch: &Batch, report: &Report, each: impl Fn(i64) -> Settlement) -> bool {
@@ -135,7 +143,10 @@ impl World {
 
     /// Makes every record due that waits for a time.
     pub(crate) async fn time_passes(&self) {
-        self.run("update sluice.slot set due_at = clock_timestamp(), not_before = '-infinity' where state = 'available' and due_at < 'infinity'").await;
+        self.run(
+            "update sluice.slot set due_at = clock_timestamp(), not_before = '-infinity' where state = 'available' and due_at < 'infinity'",
+        )
+        .await;
     }
 
     /// Everything that waits becomes due and is settled, until nothing is left.
