@@ -21,7 +21,8 @@ create table sluice.sync (
   connection   text        not null,
   product      text        not null,
   module       text        not null,
-  relation     text        not null,                          -- as configured, schema-qualified
+  relation     text        not null,                          -- schema.name: what sluice.change calls it
+  watched      text[]      not null default '{}',             -- other tables whose changes concern it, likewise
   key_columns  text[]      not null,
   key_types    text[]      not null,                          -- what an insert's key is cast to and back: `042` becomes `42`
   direction    text        not null,
@@ -68,6 +69,7 @@ create table sluice.schedule (
   missed       text        not null default 'once',
   next_at      timestamptz not null,
   last_at      timestamptz,
+  last_error   text,                                          -- why the last tick's job was refused; null when it was not
   hash         text        not null,
   retired_at   timestamptz,
   constraint schedule_pkey primary key (name),

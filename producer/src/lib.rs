@@ -1,1 +1,20 @@
-//! sluice-producer
+//! Makes jobs: row changes, clocks and requests become rows in `sluice.job`. It never carries one out and never calls a worker; any number
+//! of producers may run on one database, and what must happen once is decided by a row.
+//!
+//! [`publish`] puts the configuration into tables, [`capture`] installs the triggers, [`changes`] turns what they captured into jobs,
+//! [`schedules`] does the same for clocks, [`upkeep`] keeps the tables in shape, [`http`] shows and triggers.
+
+pub mod capture;
+pub mod changes;
+pub mod definitions;
+pub mod http;
+pub mod publish;
+mod run;
+pub mod schedules;
+pub mod trigger;
+pub mod upkeep;
+
+pub use definitions::Definitions;
+pub use publish::{Published, publish};
+pub use run::run;
+pub use trigger::trigger;

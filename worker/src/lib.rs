@@ -43,21 +43,19 @@ pub use crate::tokens::store_refresh_token;
 use crate::work::{Handled, Work};
 
 /// How a worker is run.
-#[derive(Debug)]
-pub struct Options {
-    /// Shown in attempts and status; a random incarnation is added. Default: the host's name.
-    pub name: Option<String>,
+#[derive(Debug, Clone)]
+pub struct WorkerOptions {
     /// Batches at once; default `[worker] concurrency`.
     pub concurrency: Option<usize>,
-    /// What secrets are encrypted with.
-    pub keys: KeyRing,
+    /// Shown in attempts and status; a random incarnation is added.
+    pub name: String,
 }
 
 /// Runs a worker until `shutdown`, then finishes or gives back what it holds within `[worker] grace`.
 ///
 /// # Errors
 /// When it cannot start (a connection's settings are wrong, the database cannot be read), or when the runtime gave up.
-pub async fn run(config: Arc<Config>, db: Db, options: Options, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(config: Arc<Config>, db: Db, options: WorkerOptions, shutdown: CancellationToken) -> anyhow::Result<()> {
     let concurrency = options.concurrency.unwrap_or(usize::try_from(config.worker.concurrency)?).max(1);
     // The background tasks outlive the claims: leases are kept and batches settled while the worker drains.
     let background = CancellationToken::new();
@@ -110,12 +108,13 @@ async fn handle(work: Work, engine: Data<Arc<Engine>>) -> Result<Handled, std::c
     Ok(handlers::run(&engine, &work).await)
 }
 
-async fn start(config: Arc<Config>, db: Db, options: Options, background: &CancellationToken) -> anyhow::Result<Arc<Engine>> {
-    let worker = worker_id(options.name);
+async fn start(config: Arc<Config>, db: Db, options: WorkerOptions, background: &CancellationToken) -> anyhow::Result<Arc<Engine>> {
+    let worker = worker_id(&options.name);
+    let keys = Arc::new(KeyRing::load(&config.security, config.folder())?);
     let definitions = definitions(&config, &db).await?;
     let wake = Arc::new(Notify::new());
     let changed = Arc::new(Notify::new());
-    let tokens = Arc::new(Tokens::new(db.clone(), worker.clone(), Arc::new(options.keys), clients(&config)?, changed.clone()));
+    let tokens = Arc::new(Tokens::new(db.clone(), worker.clone(), keys, clients(&config)?, changed.clone()));
     let (shapes_sender, shapes) = watch::channel(Arc::new(Vec::new()));
     let engine = Arc::new(Engine {
         reader: Reader::new(db.clone(), config.database.expression_role.clone()),
@@ -154,8 +153,7 @@ fn spawn_background(engine: &Arc<Engine>, shapes: watch::Sender<Arc<Vec<i64>>>, 
     });
 }
 
-fn worker_id(name: Option<String>) -> Arc<str> {
-    let name = name.or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_else(|| "worker".to_owned());
+fn worker_id(name: &str) -> Arc<str> {
     let incarnation = uuid::Uuid::new_v4().simple().to_string();
     Arc::from(format!("{name}-{}", &incarnation[..12]))
 }

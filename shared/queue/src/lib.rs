@@ -3,6 +3,7 @@
 //! The logic that must be atomic is SQL functions (`migrations/`); this crate calls them and decides what is pure. It knows neither
 //! Zoho nor what a job means, and must never send anything.
 
+pub mod agreement;
 pub mod calls;
 pub mod claim;
 pub mod lease;

@@ -1,0 +1,108 @@
+//! `sluice check`: looks for whatever could keep the syncs from working, and says what to do about each thing it finds. Changes nothing.
+
+mod database;
+mod syncs;
+
+use serde::Serialize;
+use serde_json::json;
+use sluice_core::config::Config;
+use sluice_core::db::{self, Db};
+use sluice_producer::{Definitions, capture};
+
+use crate::commands::status;
+use crate::exit::Answer;
+use crate::output;
+use crate::session::{self, Session};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Finding {
+    level: Level,
+    /// What it is about: `database`, `connections.main`, `syncs.customers.fields.email`.
+    at: String,
+    /// What is so, and what to do about it.
+    message: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Level {
+    Ok,
+    Warning,
+    Error,
+}
+
+impl Finding {
+    fn ok(at: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { level: Level::Ok, at: at.into(), message: message.into() }
+    }
+
+    fn warning(at: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { level: Level::Warning, at: at.into(), message: message.into() }
+    }
+
+    fn error(at: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { level: Level::Error, at: at.into(), message: message.into() }
+    }
+}
+
+pub(crate) async fn run(session: &Session, _: Args) -> anyhow::Result<Answer> {
+    let config = session.config()?;
+    let url = session::running(&config)?;
+    let mut findings = configuration(&config);
+    match session::connect(&config, &url, "sluice check").await {
+        Ok(db) => in_database(&config, &db, &mut findings).await?,
+        Err(error) => findings.push(Finding::error("database", format!("{error:#}"))),
+    }
+    print(session, &findings)?;
+    let healthy = findings.iter().all(|finding| finding.level != Level::Error);
+    Ok(if healthy { Answer::Yes } else { Answer::No })
+}
+
+fn configuration(config: &Config) -> Vec<Finding> {
+    let file = config.file.as_ref().map_or_else(|| "the configuration".to_owned(), |file| file.display().to_string());
+    let read = format!("{file}: {} connection(s), {} sync(s)", config.connections.len(), config.syncs.len());
+    let notes = config.notes.iter().map(|note| Finding::warning("configuration", note.to_string()));
+    std::iter::once(Finding::ok("configuration", read)).chain(notes).collect()
+}
+
+async fn in_database(config: &Config, db: &Db, findings: &mut Vec<Finding>) -> anyhow::Result<()> {
+    findings.extend(database::rights(config, db).await?);
+    let schema = db::migrate::check(db).await;
+    let has_schema = schema.is_ok();
+    findings.push(match schema {
+        Ok(()) => Finding::ok("schema", "up to date"),
+        Err(error) => Finding::error("schema", error.to_string()),
+    });
+    let definitions = Definitions::compile(db, config).await?;
+    findings.extend(syncs::definitions(&definitions, db).await?);
+    if has_schema {
+        findings.extend(database::roles(db).await?);
+        findings.extend(syncs::credentials(config, db).await?);
+        let uncaptured = capture::uncaptured(db, &definitions).await?;
+        findings.extend(uncaptured.iter().map(|one| Finding::warning(format!("table {}", one.table), &one.why)));
+        let notices = status::differing(config, db).await?.into_iter().chain(status::unwritten(db).await?);
+        findings.extend(notices.map(|notice| Finding::warning("status", notice)));
+    }
+    Ok(())
+}
+
+fn print(session: &Session, findings: &[Finding]) -> std::io::Result<()> {
+    let count = |level| findings.iter().filter(|finding| finding.level == level).count();
+    let (errors, warnings) = (count(Level::Error), count(Level::Warning));
+    if session.options.json {
+        return output::json(&json!({ "errors": errors, "warnings": warnings, "findings": findings }));
+    }
+    for Finding { level, at, message } in findings {
+        let mark = match level {
+            Level::Ok => "ok      ",
+            Level::Warning => "warning ",
+            Level::Error => "ERROR   ",
+        };
+        output::line(&format!("{mark} {at}: {}", message.replace('\n', "\n           ")))?;
+    }
+    output::line(&format!("{errors} error(s), {warnings} warning(s)"))
+}

@@ -1,0 +1,119 @@
+//! `sluice status`: how each sync stands, and what keeps it from going on.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sluice_core::config::Config;
+use sluice_core::db::Db;
+use sluice_queue::agreement::Agreement;
+
+use crate::exit::Answer;
+use crate::output::{self, text, time};
+use crate::process;
+use crate::session::Session;
+
+/// How often `--watch` looks.
+const INTERVAL: Duration = Duration::from_secs(2);
+const CLEAR_SCREEN: &str = "\x1b[H\x1b[2J";
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Keep looking, every two seconds, until Ctrl-C.
+    #[arg(long)]
+    watch: bool,
+}
+
+pub(crate) async fn run(session: &Session, args: Args) -> anyhow::Result<Answer> {
+    let (config, db) = session.open_database().await?;
+    if !args.watch {
+        show(session, &config, &db).await?;
+        return Ok(Answer::Yes);
+    }
+    let shutdown = process::shutdown_on_signal()?;
+    while !shutdown.is_cancelled() {
+        if std::io::stdout().is_terminal() && !session.options.json {
+            output::line(CLEAR_SCREEN)?;
+        }
+        show(session, &config, &db).await?;
+        let _ = tokio::time::timeout(INTERVAL, shutdown.cancelled()).await;
+    }
+    Ok(Answer::Yes)
+}
+
+async fn show(session: &Session, config: &Config, db: &Db) -> anyhow::Result<()> {
+    let syncs = syncs(db).await?;
+    let notices = notices(config, db).await?;
+    if session.options.json {
+        output::json(&json!({ "syncs": syncs, "notices": notices }))?;
+        return Ok(());
+    }
+    let columns = [
+        text("SYNC", "sync"),
+        text("TOTAL", "total"),
+        text("SYNCED", "synced"),
+        text("PENDING", "pending"),
+        text("RUNNING", "running"),
+        text("RETRYING", "retrying"),
+        text("FAILED", "failed"),
+        time("OLDEST DUE", "oldest_due_at"),
+        time("LAST SUCCESS", "last_success_at"),
+    ];
+    output::line(&output::table(&columns, &syncs, "nothing is published yet; run `sluice attach` or `sluice up`"))?;
+    for notice in &notices {
+        output::line(notice)?;
+    }
+    Ok(())
+}
+
+async fn syncs(db: &Db) -> Result<Vec<Value>, sqlx::Error> {
+    sqlx::query_scalar!(r#"select to_jsonb(s) as "row!" from sluice.sync_status s where retired_at is null order by sync"#).fetch_all(db).await
+}
+
+/// What keeps work from being done, a line each.
+async fn notices(config: &Config, db: &Db) -> Result<Vec<String>, sqlx::Error> {
+    let mut notices = differing(config, db).await?;
+    notices.extend(paused(db).await?);
+    notices.extend(unwritten(db).await?);
+    Ok(notices)
+}
+
+/// Syncs whose published definition is not this file's: replicas with this file leave them alone. Without a file there is nothing to compare.
+pub(crate) async fn differing(config: &Config, db: &Db) -> Result<Vec<String>, sqlx::Error> {
+    if config.file.is_none() {
+        return Ok(Vec::new());
+    }
+    let own = config.syncs.iter().map(|(name, sync)| (name.clone(), sync.definition_hash())).collect();
+    let agreement = Agreement::read(db, &own).await?;
+    Ok(agreement.differing.iter().map(ToString::to_string).collect())
+}
+
+async fn paused(db: &Db) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select format('paused: connection %s, by %s%s', name, paused_by, ': ' || pause_reason) as "line!" from sluice.connection
+           where paused_at is not null and retired_at is null
+           union all
+           select format('paused: sync %s, by %s', name, paused_by) from sluice.sync where paused_at is not null and retired_at is null
+           union all
+           select format('waiting for Zoho: %s of connection %s has not answered since %s', product, connection, to_char(opened_at, 'HH24:MI:SS')) from sluice.product
+           where opened_at is not null
+           union all
+           select format('blocked by Zoho until %s: %s', to_char(blocked_until, 'HH24:MI:SS'), coalesce(blocked_reason, scope)) from sluice.budget
+           where blocked_until > clock_timestamp()
+           union all
+           select format('no access token for connection %s: %s', c.name, r.failure) from sluice.connection c join sluice.credential r on r.fingerprint = c.credential
+           where r.failure is not null"#
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Status columns that a table refuses. The sync itself is not hindered.
+pub(crate) async fn unwritten(db: &Db) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select format('writeback refused: %s row(s) of %s: %s', count(*), sync, min(error)) as "line!" from sluice.local_write
+           where error is not null group by sync order by sync"#
+    )
+    .fetch_all(db)
+    .await
+}

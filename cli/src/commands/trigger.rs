@@ -1,0 +1,36 @@
+//! `sluice trigger`: syncs one record, or everything of a sync that is due.
+
+use serde_json::json;
+use sluice_producer::Definitions;
+use sluice_sync::read::Reader;
+
+use crate::commands::attach::known;
+use crate::exit::Answer;
+use crate::output;
+use crate::session::Session;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The sync.
+    sync: String,
+    /// This record only: its key as text; several columns as a JSON array.
+    #[arg(long, value_name = "K")]
+    key: Option<String>,
+    /// Also what is known to be equal on both sides, and every field of it.
+    #[arg(long)]
+    force: bool,
+}
+
+pub(crate) async fn run(session: &Session, args: Args) -> anyhow::Result<Answer> {
+    let (config, db) = session.open().await?;
+    known(&config, std::slice::from_ref(&args.sync))?;
+    let definitions = Definitions::compile(&db, &config).await?;
+    let reader = Reader::new(db.clone(), config.database.expression_role.clone());
+    let jobs = sluice_producer::trigger(&db, &reader, &definitions, Some(&args.sync), args.key.as_deref(), args.force).await?;
+    if session.options.json {
+        output::json(&json!({ "enqueued": jobs }))?;
+    } else {
+        output::line(&format!("{jobs} job(s) of {} enqueued", args.sync))?;
+    }
+    Ok(Answer::Yes)
+}

@@ -1,0 +1,86 @@
+//! `sluice up`: everything in one process, for one machine. Where no database is named it starts a PostgreSQL of its own, and stops it
+//! last.
+
+use std::sync::Arc;
+
+use sluice_core::config::Config;
+use sluice_core::db::{self, Db};
+use sluice_core::postgres::{self, DataDir, Server};
+use sluice_core::secrets::KeyRing;
+use sluice_producer::Definitions;
+use sluice_producer::capture::{self, LOCK_PATIENCE};
+use sluice_worker::WorkerOptions;
+use tokio_util::sync::CancellationToken;
+
+use crate::commands::attach;
+use crate::exit::Answer;
+use crate::output;
+use crate::process;
+use crate::publish;
+use crate::session::{self, Address, Session};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Leave the schema as it is.
+    #[arg(long)]
+    no_migrate: bool,
+    /// Batches worked on at once; without it, `[worker] concurrency`.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    concurrency: Option<u16>,
+}
+
+pub(crate) async fn run(session: &Session, args: Args) -> anyhow::Result<Answer> {
+    let config = session.config()?;
+    let _log = session.log(&config.log, config.folder(), 0)?;
+    let shutdown = process::shutdown_on_signal()?;
+    KeyRing::load_or_create(&config.security, config.folder())?;
+    let (server, url) = match session::address(&config) {
+        Address::Configured(url) => (None, url),
+        Address::Managed(folder) => {
+            let server = start(DataDir::Folder(folder)).await?;
+            let url = server.url().to_owned().into();
+            (Some(server), url)
+        }
+    };
+    let db = session::connect(&config, &url, "sluice up").await?;
+    let ended = serve(config, &db, args, shutdown).await;
+    db.close().await;
+    if let Some(server) = server {
+        server.stop().await?;
+    }
+    ended.map(|()| Answer::Yes)
+}
+
+/// Starts a PostgreSQL of our own, or joins the one that runs in the folder.
+pub(crate) async fn start(data: DataDir) -> Result<Server, postgres::Error> {
+    postgres::start(postgres::Options { data, durable: true, settings: Vec::new() }).await
+}
+
+async fn serve(config: Config, db: &Db, args: Args, shutdown: CancellationToken) -> anyhow::Result<()> {
+    if args.no_migrate {
+        db::migrate::check(db).await?;
+    } else {
+        db::migrate::run(db).await?;
+    }
+    publish::print(&publish::publish(db, &config, false).await?)?;
+    let definitions = Definitions::compile(db, &config).await?;
+    attach::print(&capture::attach(db, &definitions, &[], LOCK_PATIENCE).await?)?;
+    output::line(&format!("http://{}", config.http.listen))?;
+    let options = WorkerOptions { concurrency: args.concurrency.map(usize::from), name: session::host_name() };
+    both(Arc::new(config), db, options, shutdown).await
+}
+
+/// Runs producer and worker until the shutdown. When one of them ends, with an error or without, the other comes to its end as well.
+pub(crate) async fn both(config: Arc<Config>, db: &Db, options: WorkerOptions, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let stop = shutdown.child_token();
+    let producer = ending(sluice_producer::run(config.clone(), db.clone(), stop.clone()), &stop);
+    let worker = ending(sluice_worker::run(config, db.clone(), options, stop.clone()), &stop);
+    let (producer, worker) = tokio::join!(Box::pin(producer), Box::pin(worker));
+    producer.and(worker)
+}
+
+async fn ending(role: impl Future<Output = anyhow::Result<()>>, stop: &CancellationToken) -> anyhow::Result<()> {
+    let ended = role.await;
+    stop.cancel();
+    ended
+}

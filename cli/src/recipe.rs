@@ -1,0 +1,45 @@
+//! The worked systems of the folder `recipes/`, as part of the binary, so that `sluice demo` works anywhere.
+
+use crate::exit::Usage;
+
+/// A worked system.
+#[derive(Debug)]
+pub(crate) struct Recipe {
+    /// The folder's name.
+    pub(crate) name: &'static str,
+    /// Its configuration.
+    pub(crate) config: &'static str,
+    /// The application's tables.
+    pub(crate) tables: &'static str,
+    /// Sample rows, some wrong on purpose.
+    pub(crate) rows: &'static str,
+    /// An edit to try, for `psql`.
+    pub(crate) edit: &'static str,
+}
+
+macro_rules! recipe {
+    ($name:literal, $edit:literal) => {
+        Recipe {
+            name: $name,
+            config: include_str!(concat!("../../recipes/", $name, "/sluice.toml")),
+            tables: include_str!(concat!("../../recipes/", $name, "/tables.sql")),
+            rows: include_str!(concat!("../../recipes/", $name, "/rows.sql")),
+            edit: $edit,
+        }
+    };
+}
+
+/// All of them; the first is what `sluice demo` shows unless told otherwise.
+pub(crate) const RECIPES: &[Recipe] = &[recipe!("billing", "update customers set phone = '+27 21 555 9999' where id = 1001")];
+
+/// The recipe of that name.
+///
+/// # Errors
+/// [`Usage`], naming those there are.
+pub(crate) fn find(name: Option<&str>) -> Result<&'static Recipe, Usage> {
+    let Some(name) = name else { return Ok(&RECIPES[0]) };
+    RECIPES.iter().find(|recipe| recipe.name == name).ok_or_else(|| {
+        let names: Vec<&str> = RECIPES.iter().map(|recipe| recipe.name).collect();
+        Usage(format!("there is no recipe `{name}`; there is {}", names.join(", ")))
+    })
+}

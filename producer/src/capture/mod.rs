@@ -1,0 +1,266 @@
+//! Capture triggers: installed by `attach`, removed by `detach`.
+//!
+//! They run no SQL of the user's and name no column. Each table is altered in a transaction of its own that never waits longer than
+//! 200 ms for a lock, since whatever queues behind such a wait would stall the application.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use sluice_core::db::Db;
+use sluice_core::db::dynamic::{self, Ident, Sql};
+use sluice_sync::catalog::{Kind, Table};
+
+use crate::definitions::Definitions;
+use crate::publish::relation;
+
+mod store;
+
+use store::Installed;
+
+/// How long one table's lock is asked for, with pauses, before `attach` gives up and says who holds it.
+pub const LOCK_PATIENCE: Duration = Duration::from_secs(30);
+
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// What `attach` or `detach` did, table by table.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Attached {
+    /// Tables and partitions whose triggers were made or made anew.
+    pub installed: Vec<String>,
+    /// Tables whose triggers were removed.
+    pub removed: Vec<String>,
+    /// Tables whose changes cannot be captured.
+    pub uncaptured: Vec<Uncaptured>,
+}
+
+/// A table whose changes are not captured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Uncaptured {
+    /// schema.name.
+    pub table: String,
+    /// Why, and what to do.
+    pub why: String,
+}
+
+impl fmt::Display for Uncaptured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.table, self.why)
+    }
+}
+
+/// Why triggers could not be installed or removed. Tables done before stay done; the call can be repeated.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Somebody holds a lock on the table.
+    #[error("{table} is locked{}; end those transactions, or try again when they have ended", .holders.iter().map(|holder| format!("\n  {holder}")).collect::<String>())]
+    Locked {
+        /// schema.name.
+        table: String,
+        /// Who: process, user, program, how long, last statement.
+        holders: Vec<String>,
+    },
+    /// The database refused or did not answer.
+    #[error("the triggers of {table} could not be changed: {source}")]
+    Database {
+        /// schema.name.
+        table: String,
+        /// What it said.
+        source: sqlx::Error,
+    },
+    /// The database could not be asked.
+    #[error(transparent)]
+    Asking(#[from] sqlx::Error),
+}
+
+/// Installs what lacks or differs, and removes what no sync needs any more. With `only`, nothing but the tables of these syncs is touched.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn attach(db: &Db, definitions: &Definitions, only: &[String], patience: Duration) -> Result<Attached, Error> {
+    let (wanted, uncaptured) = wanted(db, definitions, only).await?;
+    let installed = store::installed(db).await?;
+    let mut attached = Attached { uncaptured, ..Attached::default() };
+    for (table, arguments) in &wanted {
+        if installed.get(table).is_none_or(|installed| !installed.is_whole(arguments)) {
+            change(db, table, patience, install(table, arguments)).await?;
+            attached.installed.push(table.to_string());
+        }
+    }
+    if only.is_empty() {
+        for (table, installed) in installed.iter().filter(|(table, _)| !wanted.contains_key(table)) {
+            change(db, table, patience, remove(table, installed)).await?;
+            attached.removed.push(table.to_string());
+        }
+    }
+    Ok(attached)
+}
+
+/// Removes all capture triggers, or those of the tables that only these syncs need.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn detach(db: &Db, definitions: &Definitions, only: &[String], patience: Duration) -> Result<Attached, Error> {
+    let needed = if only.is_empty() {
+        BTreeMap::new()
+    } else {
+        let others: Vec<String> = definitions.by_name.keys().filter(|name| !only.contains(name)).cloned().collect();
+        if others.is_empty() { BTreeMap::new() } else { wanted(db, definitions, &others).await?.0 }
+    };
+    let mut detached = Attached::default();
+    for (table, installed) in store::installed(db).await?.iter().filter(|(table, _)| !needed.contains_key(table)) {
+        change(db, table, patience, remove(table, installed)).await?;
+        detached.removed.push(table.to_string());
+    }
+    Ok(detached)
+}
+
+/// What `check` tells: tables without whole triggers, new partitions among them, and tables that can have none.
+///
+/// # Errors
+/// The database's.
+pub async fn uncaptured(db: &Db, definitions: &Definitions) -> Result<Vec<Uncaptured>, sqlx::Error> {
+    let (wanted, mut findings) = wanted(db, definitions, &[]).await?;
+    let installed = store::installed(db).await?;
+    for (table, arguments) in wanted {
+        let why = match installed.get(&table) {
+            Some(installed) if installed.is_whole(&arguments) => continue,
+            Some(_) => "its capture triggers are disabled or of an older configuration: run \"sluice attach\"",
+            None if table.name_of_parent(&arguments) => "it has no capture triggers: run \"sluice attach\"",
+            None => "this partition has no capture triggers, so changes made to it by its own name are not seen: run \"sluice attach\"",
+        };
+        findings.push(Uncaptured { table: table.to_string(), why: why.to_owned() });
+    }
+    Ok(findings)
+}
+
+/// A table that carries triggers: a synced or watched one, or a partition of it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Target {
+    schema: String,
+    name: String,
+}
+
+impl Target {
+    fn ident(&self) -> Ident {
+        Ident::qualified(&self.schema, &self.name)
+    }
+
+    fn name_of_parent(&self, arguments: &[String]) -> bool {
+        arguments.first().is_some_and(|relation| *relation == self.to_string())
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.schema, self.name)
+    }
+}
+
+/// Every table that needs triggers and their arguments: what to call it, then the columns to keep.
+async fn wanted(db: &Db, definitions: &Definitions, only: &[String]) -> Result<(BTreeMap<Target, Vec<String>>, Vec<Uncaptured>), sqlx::Error> {
+    let mut kept: BTreeMap<String, (&Table, BTreeSet<String>)> = BTreeMap::new();
+    let mut asked: BTreeSet<String> = BTreeSet::new();
+    let mut seen_through: BTreeSet<String> = BTreeSet::new();
+    for definition in definitions.by_name.values() {
+        let own = (&definition.table, definition.key.iter().map(|column| column.name.clone()).collect::<Vec<_>>());
+        let watches = definition.watches.iter().map(|watch| (&watch.table, watch.columns.names(&watch.table.column_names())));
+        for (table, columns) in std::iter::once(own).chain(watches) {
+            let name = relation(table);
+            if only.is_empty() || only.iter().any(|sync| sync == definition.name()) {
+                asked.insert(name.clone());
+            }
+            kept.entry(name).or_insert_with(|| (table, BTreeSet::new())).1.extend(columns);
+        }
+        if !definition.watches.is_empty() {
+            seen_through.insert(relation(&definition.table));
+        }
+    }
+    let mut targets = BTreeMap::new();
+    let mut uncaptured = Vec::new();
+    for (name, (table, columns)) in kept.into_iter().filter(|(name, _)| asked.contains(name)) {
+        let own = Target { schema: table.schema.clone(), name: table.name.clone() };
+        let arguments: Vec<String> = std::iter::once(name.clone()).chain(columns).collect();
+        match table.kind {
+            Kind::Table => drop(targets.insert(own, arguments)),
+            Kind::Partitioned => {
+                for (partition, foreign) in store::partitions(db, table).await? {
+                    if foreign {
+                        let why = "a foreign table among the partitions can have no capture trigger; changes made to it by its own name are not seen".to_owned();
+                        uncaptured.push(Uncaptured { table: partition.to_string(), why });
+                    } else {
+                        targets.insert(partition, arguments.clone());
+                    }
+                }
+            }
+            Kind::View | Kind::Foreign if seen_through.contains(&name) => {}
+            Kind::View => uncaptured.push(Uncaptured { table: name, why: "a view has no triggers: add a `watch` on its tables, or it is read by schedule only".to_owned() }),
+            Kind::Foreign => uncaptured.push(Uncaptured { table: name, why: "a foreign table has no triggers that Sluice could use: it is read by schedule only".to_owned() }),
+        }
+    }
+    Ok((targets, uncaptured))
+}
+
+/// The four events, and the transition tables that `sluice.capture` reads in each.
+const TRIGGERS: [(&str, &str, &str); 4] = [
+    ("sluice_capture_insert", "insert", " referencing new table as new_rows"),
+    ("sluice_capture_update", "update", " referencing old table as old_rows new table as new_rows"),
+    ("sluice_capture_delete", "delete", " referencing old table as old_rows"),
+    ("sluice_capture_truncate", "truncate", ""),
+];
+
+fn install(table: &Target, arguments: &[String]) -> Vec<Sql> {
+    let one = |(name, event, transition): (&'static str, &'static str, &'static str)| {
+        let mut sql = Sql::new("create or replace trigger ").text(name).text(" after ").text(event).text(" on ").ident(&table.ident()).text(transition);
+        sql = sql.text(" for each statement execute function sluice.capture(");
+        for (index, argument) in arguments.iter().enumerate() {
+            sql = sql.text(if index > 0 { ", " } else { "" }).literal(argument);
+        }
+        sql.text(")")
+    };
+    // A disabled trigger stays disabled when it is replaced.
+    let enable = |(name, _, _): (&'static str, _, _)| Sql::new("alter table ").ident(&table.ident()).text(" enable trigger ").text(name);
+    TRIGGERS.into_iter().map(one).chain(TRIGGERS.into_iter().map(enable)).collect()
+}
+
+fn remove(table: &Target, installed: &Installed) -> Vec<Sql> {
+    installed.names().map(|name| Sql::new("drop trigger if exists ").ident(&Ident::name(name)).text(" on ").ident(&table.ident())).collect()
+}
+
+async fn change(db: &Db, table: &Target, patience: Duration, statements: Vec<Sql>) -> Result<(), Error> {
+    let limit = Instant::now() + patience;
+    loop {
+        match try_change(db, &statements).await {
+            Ok(()) => return Ok(()),
+            Err(error) if is_locked(&error) => {
+                let holders = store::holders(db, table).await?;
+                if Instant::now() > limit {
+                    return Err(Error::Locked { table: table.to_string(), holders });
+                }
+                tracing::info!(%table, ?holders, "waiting for a lock");
+                tokio::time::sleep(PAUSE).await;
+            }
+            // It was dropped meanwhile, with its triggers.
+            Err(error) if code(&error).as_deref() == Some("42P01") => return Ok(()),
+            Err(source) => return Err(Error::Database { table: table.to_string(), source }),
+        }
+    }
+}
+
+async fn try_change(db: &Db, statements: &[Sql]) -> Result<(), sqlx::Error> {
+    let mut tx = db.begin().await?;
+    sqlx::query("set local lock_timeout = '200ms'").execute(&mut tx).await?;
+    for statement in statements {
+        dynamic::query(statement.clone()).execute(&mut tx).await?;
+    }
+    tx.commit().await
+}
+
+fn is_locked(error: &sqlx::Error) -> bool {
+    matches!(code(error).as_deref(), Some("55P03" | "40P01"))
+}
+
+fn code(error: &sqlx::Error) -> Option<String> {
+    error.as_database_error().and_then(|error| error.code()).map(std::borrow::Cow::into_owned)
+}

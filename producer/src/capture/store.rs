@@ -1,0 +1,86 @@
+//! What the catalog says of capture triggers, partitions and locks.
+
+use std::collections::BTreeMap;
+
+use sluice_core::db::Db;
+use sluice_sync::catalog::Table;
+
+use super::{TRIGGERS, Target};
+
+/// The capture triggers of one table: name → arguments and whether it fires.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Installed(BTreeMap<String, (Vec<String>, bool)>);
+
+impl Installed {
+    /// Whether all triggers are there, enabled, and keep these columns.
+    pub(super) fn is_whole(&self, arguments: &[String]) -> bool {
+        let fits = |(name, _, _): &(&str, &str, &str)| self.0.get(*name).is_some_and(|(installed, fires)| *fires && installed == arguments);
+        TRIGGERS.iter().all(fits)
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+}
+
+pub(super) async fn installed(db: &Db) -> Result<BTreeMap<Target, Installed>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"select n.nspname::text as "schema!", c.relname::text as "name!", t.tgname::text as "trigger!", t.tgargs as "arguments!",
+                  t.tgenabled in ('O', 'A') as "fires!"
+           from pg_catalog.pg_trigger t
+           join pg_catalog.pg_class c on c.oid = t.tgrelid
+           join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+           where t.tgfoid = 'sluice.capture'::regproc and not t.tgisinternal"#
+    )
+    .fetch_all(db)
+    .await?;
+    let mut installed: BTreeMap<Target, Installed> = BTreeMap::new();
+    for row in rows {
+        // Each argument ends with a zero byte.
+        let arguments = row.arguments.split(|byte| *byte == 0).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        let mut arguments: Vec<String> = arguments.collect();
+        arguments.pop();
+        installed.entry(Target { schema: row.schema, name: row.name }).or_default().0.insert(row.trigger, (arguments, row.fires));
+    }
+    Ok(installed)
+}
+
+/// The partitioned table itself, its partitions, and theirs; and whether each is a foreign table. A statement fires the triggers of the
+/// table that it names, and no others.
+pub(super) async fn partitions(db: &Db, table: &Table) -> Result<Vec<(Target, bool)>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"select n.nspname::text as "schema!", c.relname::text as "name!", c.relkind = 'f' as "foreign!"
+           from pg_catalog.pg_class top
+           join pg_catalog.pg_namespace tn on tn.oid = top.relnamespace
+           cross join lateral pg_catalog.pg_partition_tree(top.oid) p
+           join pg_catalog.pg_class c on c.oid = p.relid
+           join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+           where tn.nspname = $1 and top.relname = $2 order by p.level, 1, 2"#,
+        table.schema,
+        table.name
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().map(|row| (Target { schema: row.schema, name: row.name }, row.foreign)).collect())
+}
+
+/// Who holds a lock that keeps triggers from being changed, at most five.
+pub(super) async fn holders(db: &Db, table: &Target) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select distinct format('process %s, user %s%s, in a transaction for %s s, %s: %s', a.pid, a.usename,
+                    case when a.application_name <> '' then format(' (%s)', a.application_name) end,
+                    round(extract(epoch from clock_timestamp() - a.xact_start)), a.state, left(regexp_replace(a.query, '\s+', ' ', 'g'), 80)) as "holder!"
+           from pg_catalog.pg_locks l
+           join pg_catalog.pg_stat_activity a on a.pid = l.pid
+           join pg_catalog.pg_class c on c.oid = l.relation
+           join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+           where l.locktype = 'relation' and l.granted and n.nspname = $1 and c.relname = $2 and l.pid <> pg_backend_pid()
+             and l.database = (select oid from pg_catalog.pg_database where datname = current_database())
+             and l.mode not in ('AccessShareLock', 'RowShareLock')
+           limit 5"#,
+        table.schema,
+        table.name
+    )
+    .fetch_all(db)
+    .await
+}

@@ -1,0 +1,114 @@
+//! Canonical keys out of captured images.
+//!
+//! For the usual key types the JSON that capture stored is what the type prints, so no round trip is needed; for the others (times,
+//! floats, types of the user's own) the database casts.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+use sluice_sync::definition::Definition;
+use sluice_sync::read::Reader;
+
+/// Types whose JSON form, taken as text, is the text they print.
+const PRINTED_ALIKE: [&str; 8] = ["int2", "int4", "int8", "uuid", "text", "varchar", "bool", "numeric"];
+
+/// Finds keys for one drain; remembers what the database was asked.
+#[derive(Debug)]
+pub(super) struct Keys<'a> {
+    reader: &'a Reader,
+    asked: HashMap<(String, String), Result<String, String>>,
+}
+
+impl<'a> Keys<'a> {
+    pub(super) fn new(reader: &'a Reader) -> Self {
+        Self { reader, asked: HashMap::new() }
+    }
+
+    /// The key in an image of a row of the sync's own table. `None`: a key column is null, so no record has it.
+    pub(super) async fn of_image(&mut self, definition: &Definition, image: &Value) -> Result<Option<Result<String, String>>, sqlx::Error> {
+        let mut parts = Vec::with_capacity(definition.key.len());
+        for column in &definition.key {
+            match image.get(&column.name) {
+                None | Some(Value::Null) => return Ok(None),
+                Some(Value::String(text)) => parts.push(text.clone()),
+                Some(other) => parts.push(other.to_string()),
+            }
+        }
+        let text = joined(parts);
+        if definition.key.iter().all(|column| prints_alike(definition, &column.name)) {
+            return Ok(Some(Ok(text)));
+        }
+        self.ask(definition, text).await.map(Some)
+    }
+
+    /// The canonical form of what a watch's expression yielded.
+    pub(super) async fn of_text(&mut self, definition: &Definition, text: String) -> Result<Result<String, String>, sqlx::Error> {
+        if let [column] = definition.key.as_slice()
+            && is_canonical(base_type(definition, &column.name), &text)
+        {
+            return Ok(Ok(text));
+        }
+        self.ask(definition, text).await
+    }
+
+    async fn ask(&mut self, definition: &Definition, text: String) -> Result<Result<String, String>, sqlx::Error> {
+        let question = (definition.name().to_owned(), text);
+        if let Some(answer) = self.asked.get(&question) {
+            return Ok(answer.clone());
+        }
+        let answer = self.reader.canonical_key(&definition.key, &question.1).await?;
+        self.asked.insert(question, answer.clone());
+        Ok(answer)
+    }
+}
+
+/// One part as it is, several as a JSON array of texts, printed as PostgreSQL prints jsonb.
+fn joined(mut parts: Vec<String>) -> String {
+    match parts.as_mut_slice() {
+        [only] => std::mem::take(only),
+        several => format!("[{}]", several.iter().map(|part| Value::from(part.as_str()).to_string()).collect::<Vec<_>>().join(", ")),
+    }
+}
+
+fn prints_alike(definition: &Definition, column: &str) -> bool {
+    PRINTED_ALIKE.contains(&base_type(definition, column))
+}
+
+fn base_type<'a>(definition: &'a Definition, column: &str) -> &'a str {
+    definition.table.column(column).map_or("", |column| column.base_type.as_str())
+}
+
+fn is_canonical(base_type: &str, text: &str) -> bool {
+    match base_type {
+        "text" | "varchar" => true,
+        "int8" => text.parse::<i64>().is_ok_and(|value| value.to_string() == text),
+        "int4" => text.parse::<i32>().is_ok_and(|value| value.to_string() == text),
+        "int2" => text.parse::<i16>().is_ok_and(|value| value.to_string() == text),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_parts_are_printed_as_jsonb_prints_them() {
+        assert_eq!(joined(vec!["42".into()]), "42");
+        assert_eq!(joined(vec!["42".into(), "a \"b\"".into()]), r#"["42", "a \"b\""]"#);
+    }
+
+    #[test]
+    fn only_what_the_type_itself_prints_is_taken_as_canonical() {
+        for (base_type, text, canonical) in [
+            ("int8", "42", true),
+            ("int8", "042", false),
+            ("int8", "+42", false),
+            ("int4", "2147483648", false),
+            ("text", " any ", true),
+            ("uuid", "6F9619FF-8B86-D011-B42D-00CF4FC964FF", false),
+        ] {
+            assert_eq!(is_canonical(base_type, text), canonical, "{base_type} {text}");
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Captured row changes become jobs.
+//!
+//! [`drain::drain_once`] is the whole of it: one transaction that takes changes, finds out whom they concern, drops what cannot matter and
+//! enqueues the rest. The table is the truth and polling every second the guarantee; LISTEN only spares the wait.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sluice_core::db::Db;
+use sluice_queue::wake::{self, Channel};
+use sluice_sync::read::Reader;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+pub mod drain;
+mod enqueue;
+mod keys;
+mod moved;
+mod sift;
+mod store;
+mod unchanged;
+mod watched;
+
+pub use drain::{Drained, drain_once};
+
+use crate::definitions::Definitions;
+
+/// Between two drains while awake.
+const AWAKE_PAUSE: Duration = Duration::from_millis(25);
+
+/// Empty drains in a row before the listener sleeps: a transaction that saw it awake may commit a little later.
+const DRAINS_BEFORE_SLEEP: u32 = 4;
+
+/// The guarantee for whatever no notification tells of.
+const POLL_EVERY: Duration = Duration::from_secs(1);
+
+/// What the listener needs.
+#[derive(Debug)]
+pub struct Listener {
+    /// The database.
+    pub db: Db,
+    /// For the rows and expressions of the user's tables.
+    pub reader: Reader,
+    /// Compiled anew from time to time, since tables change.
+    pub definitions: tokio::sync::watch::Receiver<Arc<Definitions>>,
+    /// Woken by `sluice_change`.
+    pub wake: Arc<Notify>,
+}
+
+impl Listener {
+    /// Drains until `shutdown`; what is in hand then is finished or rolled back. A failing database is tried again every second.
+    pub async fn run(&self, shutdown: CancellationToken) {
+        while !shutdown.is_cancelled() {
+            if let Err(error) = self.until_quiet(&shutdown).await {
+                tracing::error!(%error, "changes could not be turned into jobs; trying again");
+                shutdown.run_until_cancelled(tokio::time::sleep(POLL_EVERY)).await;
+            }
+        }
+    }
+
+    /// Awake: drains until nothing comes. Then sleeps, and returns when something came.
+    async fn until_quiet(&self, shutdown: &CancellationToken) -> Result<(), sqlx::Error> {
+        wake::set_asleep(&self.db, Channel::Change, false).await?;
+        let mut empty = 0;
+        while empty < DRAINS_BEFORE_SLEEP && !shutdown.is_cancelled() {
+            empty = if self.drain().await?.progressed() { 0 } else { empty + 1 };
+            if empty > 0 {
+                shutdown.run_until_cancelled(tokio::time::sleep(AWAKE_PAUSE)).await;
+            }
+        }
+        wake::set_asleep(&self.db, Channel::Change, true).await?;
+        // One more look: what committed before the flag was up sent no notification.
+        while !shutdown.is_cancelled() && !self.drain().await?.progressed() {
+            let woken = tokio::time::timeout(POLL_EVERY, self.wake.notified());
+            shutdown.run_until_cancelled(woken).await;
+        }
+        Ok(())
+    }
+
+    async fn drain(&self) -> Result<Drained, sqlx::Error> {
+        let definitions = Arc::clone(&self.definitions.borrow());
+        drain_once(&self.db, &self.reader, &definitions).await
+    }
+}

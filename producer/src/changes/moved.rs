@@ -1,0 +1,100 @@
+//! A changed key takes its link along, so that the Zoho record stays the same one.
+
+use std::collections::BTreeSet;
+
+use sluice_core::db::Tx;
+use sluice_sync::read::{Error, Found, Reader};
+
+use super::sift::{Move, Sifted};
+use super::store::{self, Change};
+use crate::definitions::Definitions;
+
+enum Fate {
+    /// The link has the new key now; the old one needs nothing.
+    Moved,
+    /// The old key's row is there again, or there is nothing to move: both keys are looked at.
+    Both,
+    /// A run under the old or the new key must end first.
+    Later,
+}
+
+/// Moves links in the order of the changes. Returns how many changes were put back.
+pub(super) async fn follow(
+    tx: &mut Tx,
+    reader: &Reader,
+    definitions: &Definitions,
+    changes: &[Change],
+    sifted: &mut Sifted,
+) -> Result<usize, sqlx::Error> {
+    let moves = std::mem::take(&mut sifted.moves);
+    // Once one step of a chain waits, the rest of the same sync waits as well.
+    let mut later: BTreeSet<i64> = BTreeSet::new();
+    let mut waiting: BTreeSet<&str> = BTreeSet::new();
+    for one in &moves {
+        let fate = if waiting.contains(one.sync.as_str()) { Fate::Later } else { follow_one(tx, reader, definitions, one).await? };
+        match fate {
+            Fate::Both => {}
+            Fate::Moved => forget(sifted, &one.sync, &one.from),
+            Fate::Later => {
+                forget(sifted, &one.sync, &one.from);
+                forget(sifted, &one.sync, &one.to);
+                later.insert(one.change);
+                waiting.insert(&one.sync);
+            }
+        }
+    }
+    if !later.is_empty() {
+        let ids: Vec<i64> = changes.iter().map(|change| change.id).filter(|id| later.contains(id)).collect();
+        store::put_back(tx, &ids).await?;
+    }
+    Ok(later.len())
+}
+
+fn forget(sifted: &mut Sifted, sync: &str, key: &str) {
+    if let Some(keys) = sifted.wanted.get_mut(sync) {
+        keys.remove(key);
+    }
+}
+
+async fn follow_one(tx: &mut Tx, reader: &Reader, definitions: &Definitions, one: &Move) -> Result<Fate, sqlx::Error> {
+    let Some(definition) = definitions.by_name.get(&one.sync) else { return Ok(Fate::Both) };
+    let ends = [one.from.clone(), one.to.clone()];
+    let link = sqlx::query!(
+        r#"select zoho_id is not null as "linked!", create_sent_at is not null as "doubtful!" from sluice.link where sync = $1 and key = $2"#,
+        one.sync,
+        one.from
+    )
+    .fetch_optional(&mut *tx)
+    .await?;
+    let Some(link) = link else { return Ok(Fate::Both) };
+    match reader.rows(definition, &ends[..1]).await {
+        Ok(rows) if rows.get(&one.from) == Some(&Found::Gone) => {}
+        Ok(_) | Err(Error::Broken { .. }) => return Ok(Fate::Both),
+        Err(Error::Unavailable(error)) => return Err(error),
+    }
+    // Slots before links, as settle locks them; a slot that somebody holds is not waited for.
+    let slots = sqlx::query_scalar!(r#"select count(*) as "n!" from sluice.slot where sync = $1 and key = any ($2)"#, one.sync, &ends)
+        .fetch_one(&mut *tx)
+        .await?;
+    let free = sqlx::query_scalar!(
+        "select key from sluice.slot where sync = $1 and key = any ($2) and state = 'available' order by key for update skip locked",
+        one.sync,
+        &ends
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    let running = slots > i64::try_from(free.len()).unwrap_or(i64::MAX);
+    if running || (!link.linked && link.doubtful && free.contains(&one.from)) {
+        return Ok(Fate::Later);
+    }
+    let moved = sqlx::query!(
+        "update sluice.link l set key = $3 where l.sync = $1 and l.key = $2 and l.zoho_id is not null
+           and not exists (select from sluice.link o where o.sync = $1 and o.key = $3)",
+        one.sync,
+        one.from,
+        one.to
+    )
+    .execute(tx)
+    .await?;
+    Ok(if moved.rows_affected() == 1 { Fate::Moved } else { Fate::Both })
+}

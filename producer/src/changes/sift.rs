@@ -1,0 +1,134 @@
+//! Whom a change concerns: the records of each sync, and what is dropped or held before any row is read.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::json;
+use sluice_sync::definition::{Definition, Watch};
+use sluice_sync::read::Reader;
+
+use super::keys::Keys;
+use super::store::{Change, Held, Operation};
+use super::watched;
+use crate::definitions::Definitions;
+use crate::publish::relation;
+
+/// What the changes of one drain ask for.
+#[derive(Debug, Default)]
+pub(super) struct Sifted {
+    /// Sync → keys → how many changes ask for it.
+    pub(super) wanted: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Changed keys, in the order of their changes.
+    pub(super) moves: Vec<Move>,
+    /// Sync → calls not made.
+    pub(super) avoided: BTreeMap<String, u64>,
+    pub(super) held: Vec<Held>,
+}
+
+/// A row of a sync's table whose key changed.
+#[derive(Debug, Clone)]
+pub(super) struct Move {
+    pub(super) change: i64,
+    pub(super) sync: String,
+    pub(super) from: String,
+    pub(super) to: String,
+}
+
+impl Sifted {
+    pub(super) fn want(&mut self, sync: &str, key: String) {
+        if !self.wanted.contains_key(sync) {
+            self.wanted.insert(sync.to_owned(), BTreeMap::new());
+        }
+        if let Some(keys) = self.wanted.get_mut(sync) {
+            *keys.entry(key).or_default() += 1;
+        }
+    }
+
+    fn hold(&mut self, definition: &Definition, reason: String, operation: &'static str, sample: serde_json::Value) {
+        self.held.push(Held { sync: definition.name().to_owned(), reason, operation, sample });
+    }
+}
+
+/// Works out the records that the changes concern, of agreed syncs that push.
+pub(super) async fn sift(reader: &Reader, definitions: &Definitions, agreed: &BTreeSet<String>, changes: &[Change]) -> Result<Sifted, sqlx::Error> {
+    let mut sifted = Sifted::default();
+    let mut keys = Keys::new(reader);
+    let mut by_relation: BTreeMap<&str, Vec<&Change>> = BTreeMap::new();
+    for change in changes {
+        by_relation.entry(&change.relation).or_default().push(change);
+    }
+    let pushing = definitions.by_name.values().filter(|definition| agreed.contains(definition.name()) && definition.sync.direction.pushes());
+    for definition in pushing {
+        if let Some(changes) = by_relation.get(relation(&definition.table).as_str()) {
+            for change in changes {
+                own_change(&mut sifted, &mut keys, definition, change).await?;
+            }
+        }
+        for watch in &definition.watches {
+            if let Some(changes) = by_relation.get(relation(&watch.table).as_str()) {
+                watched_changes(&mut sifted, &mut keys, reader, definition, watch, changes).await?;
+            }
+        }
+    }
+    Ok(sifted)
+}
+
+async fn own_change(sifted: &mut Sifted, keys: &mut Keys<'_>, definition: &Definition, change: &Change) -> Result<(), sqlx::Error> {
+    if change.operation == Operation::Truncate {
+        sifted.hold(definition, format!("{} was truncated", change.relation), "truncate", json!([]));
+        return Ok(());
+    }
+    if change.operation == Operation::Update && !definition.relevant_columns().touched_by(&change.changed) {
+        *sifted.avoided.entry(definition.name().to_owned()).or_default() += 1;
+        return Ok(());
+    }
+    let mut found = Vec::new();
+    for image in [&change.before, &change.after].into_iter().flatten() {
+        match keys.of_image(definition, image).await? {
+            None => {}
+            Some(Ok(key)) => found.push(key),
+            Some(Err(reason)) => sifted.hold(definition, format!("the key cannot be read: {reason}"), "key", json!([image])),
+        }
+    }
+    match found.as_slice() {
+        [from, to] if change.operation == Operation::Update && from != to => {
+            sifted.moves.push(Move { change: change.id, sync: definition.name().to_owned(), from: from.clone(), to: to.clone() });
+        }
+        _ => found.dedup(),
+    }
+    for key in found {
+        sifted.want(definition.name(), key);
+    }
+    Ok(())
+}
+
+/// Another table's changes: both the records that the row concerned before and those that it concerns now.
+async fn watched_changes(
+    sifted: &mut Sifted,
+    keys: &mut Keys<'_>,
+    reader: &Reader,
+    definition: &Definition,
+    watch: &Watch,
+    changes: &[&Change],
+) -> Result<(), sqlx::Error> {
+    let mut images = Vec::new();
+    for change in changes {
+        if change.operation == Operation::Truncate {
+            sifted.hold(definition, format!("{}, which the sync watches, was truncated", change.relation), "truncate", json!([]));
+        }
+        images.extend([&change.before, &change.after].into_iter().flatten());
+    }
+    for (image, found) in watched::keys(reader, watch, &images).await? {
+        match found {
+            Ok(texts) => {
+                for text in texts {
+                    match keys.of_text(definition, text).await? {
+                        Ok(key) => sifted.want(definition.name(), key),
+                        Err(reason) => sifted.hold(definition, format!("watch on {}: {reason}", watch.relation), "watch", json!([image])),
+                    }
+                }
+            }
+            Err(reason) => sifted.hold(definition, format!("watch on {}: {reason}", watch.relation), "watch", json!([image])),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! The tables of captured changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+use sluice_core::db::Tx;
+
+use crate::definitions::Definitions;
+
+/// A captured change.
+#[derive(Debug, Clone)]
+pub(super) struct Change {
+    pub(super) id: i64,
+    /// schema.name of the table.
+    pub(super) relation: String,
+    pub(super) operation: Operation,
+    /// The kept columns before; `None` for inserts.
+    pub(super) before: Option<Value>,
+    /// The kept columns after; `None` for deletes.
+    pub(super) after: Option<Value>,
+    /// Of an update: the columns that differ.
+    pub(super) changed: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Operation {
+    Insert,
+    Update,
+    Delete,
+    Truncate,
+}
+
+/// A change that waits for a person.
+#[derive(Debug, Clone)]
+pub(super) struct Held {
+    pub(super) sync: String,
+    pub(super) reason: String,
+    pub(super) operation: &'static str,
+    pub(super) sample: Value,
+}
+
+pub(super) async fn take(tx: &mut Tx, definitions: &Definitions, limit: i32) -> Result<Vec<Change>, sqlx::Error> {
+    let (names, hashes): (Vec<String>, Vec<String>) = definitions.hashes().into_iter().unzip();
+    let rows = sqlx::query!(
+        r#"select id as "id!", relation as "relation!", operation as "operation!", before, after, changed as "changed!"
+           from sluice.take_changes($1, $2, $3)"#,
+        &names,
+        &hashes,
+        limit
+    )
+    .fetch_all(tx)
+    .await?;
+    let changes = rows.into_iter().map(|row| Change {
+        id: row.id,
+        relation: row.relation,
+        operation: match row.operation.as_str() {
+            "insert" => Operation::Insert,
+            "update" => Operation::Update,
+            "delete" => Operation::Delete,
+            _ => Operation::Truncate,
+        },
+        before: row.before,
+        after: row.after,
+        changed: row.changed,
+    });
+    Ok(changes.collect())
+}
+
+/// The published, unretired syncs that equal our own.
+pub(super) async fn agreed(tx: &mut Tx, definitions: &Definitions) -> Result<BTreeSet<String>, sqlx::Error> {
+    let (names, hashes): (Vec<String>, Vec<String>) = definitions.hashes().into_iter().unzip();
+    let rows = sqlx::query_scalar!(
+        "select y.name from sluice.sync y join unnest($1::text[], $2::text[]) as own (name, hash) on own.name = y.name and own.hash = y.hash where y.retired_at is null",
+        &names,
+        &hashes
+    )
+    .fetch_all(tx)
+    .await?;
+    Ok(rows.into_iter().collect())
+}
+
+/// Puts changes back: as new rows, with the time at which they were captured.
+pub(super) async fn put_back(tx: &mut Tx, ids: &[i64]) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "with taken as (delete from sluice.change_history where id = any ($1) and consumed_at > clock_timestamp() - interval '1 min' returning *)
+         insert into sluice.change (relation, operation, before, after, changed, origin, captured_at)
+         select relation, operation, before, after, changed, origin, captured_at from taken order by id",
+        ids
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// One row per held change; a truncate that is still open is not held twice.
+pub(super) async fn hold(tx: &mut Tx, held: &[Held]) -> Result<(), sqlx::Error> {
+    for one in held {
+        sqlx::query!(
+            "insert into sluice.held_change (sync, reason, operation, records, sample)
+             select $1, $2, $3, case when $3 = 'truncate' then (select count(*) from sluice.link l where l.sync = $1 and l.zoho_id is not null) end, $4
+             where $3 <> 'truncate' or not exists (select from sluice.held_change h where h.sync = $1 and h.operation = 'truncate' and h.resolution is null)",
+            one.sync,
+            one.reason,
+            one.operation,
+            one.sample
+        )
+        .execute(&mut *tx)
+        .await?;
+    }
+    Ok(())
+}
+
+/// Counts calls that were not made. The last thing in the transaction, and in one order: every producer counts in the same rows.
+pub(super) async fn count_avoided(tx: &mut Tx, avoided: &BTreeMap<String, u64>) -> Result<(), sqlx::Error> {
+    if avoided.is_empty() {
+        return Ok(());
+    }
+    let syncs: Vec<String> = avoided.keys().cloned().collect();
+    let calls: Vec<i64> = avoided.values().map(|calls| i64::try_from(*calls).unwrap_or(i64::MAX)).collect();
+    sqlx::query!(
+        "insert into sluice.avoided as v (sync, reason, calls)
+         select n.sync, 'unchanged', n.calls from unnest($1::text[], $2::bigint[]) as n (sync, calls) order by n.sync
+         on conflict on constraint avoided_pkey do update set calls = v.calls + excluded.calls",
+        &syncs,
+        &calls
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,98 @@
+//! `GET /metrics`: Prometheus text.
+
+use std::fmt::Write;
+
+use axum::extract::State as Shared;
+use axum::http::header;
+use axum::response::IntoResponse;
+
+use super::store::{BudgetStatus, Standing};
+use super::{Failed, State, store};
+
+pub(super) async fn metrics(Shared(state): Shared<State>) -> Result<impl IntoResponse, Failed> {
+    let standing = store::standing(&state.0.db).await?;
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text(&standing)))
+}
+
+fn text(standing: &Standing) -> String {
+    let mut out = String::new();
+    syncs(&mut out, standing);
+    budgets(&mut out, standing);
+    head(&mut out, "sluice_calls_avoided_total", "counter", "Calls that were not made, by reason.");
+    for one in &standing.avoided {
+        line(&mut out, "sluice_calls_avoided_total", &[("sync", &one.sync), ("reason", &one.reason)], one.calls);
+    }
+    head(&mut out, "sluice_changes_waiting", "gauge", "Captured changes not yet looked at, at most 10000.");
+    line(&mut out, "sluice_changes_waiting", &[], standing.attention.changes_waiting);
+    head(&mut out, "sluice_held_changes", "gauge", "Changes held for a person.");
+    line(&mut out, "sluice_held_changes", &[], standing.attention.held);
+    out
+}
+
+fn syncs(out: &mut String, standing: &Standing) {
+    head(out, "sluice_records", "gauge", "Records of a sync by state.");
+    for sync in &standing.syncs {
+        let states = [("synced", sync.synced), ("pending", sync.pending), ("running", sync.running), ("retrying", sync.retrying), ("failed", sync.failed)];
+        for (state, value) in states {
+            line(out, "sluice_records", &[("sync", &sync.sync), ("state", state)], value);
+        }
+    }
+    head(out, "sluice_rows", "gauge", "Rows of a sync at the last count.");
+    for sync in &standing.syncs {
+        if let Some(total) = sync.total {
+            line(out, "sluice_rows", &[("sync", &sync.sync)], total);
+        }
+    }
+    head(out, "sluice_oldest_due_seconds", "gauge", "How long the oldest due record has waited.");
+    for sync in &standing.syncs {
+        let waited = sync.oldest_due_at.map_or(0, |due| (standing.attention.now - due).num_seconds().max(0));
+        line(out, "sluice_oldest_due_seconds", &[("sync", &sync.sync)], waited);
+    }
+    head(out, "sluice_last_success_timestamp_seconds", "gauge", "When a run last ended well.");
+    for sync in &standing.syncs {
+        if let Some(at) = sync.last_success_at {
+            line(out, "sluice_last_success_timestamp_seconds", &[("sync", &sync.sync)], at.timestamp());
+        }
+    }
+}
+
+fn budgets(out: &mut String, standing: &Standing) {
+    let figures: [(&str, &str, fn(&BudgetStatus) -> Option<i32>); 3] = [
+        ("sluice_budget_cap", "Calls that the limit allows.", |budget| Some(budget.cap)),
+        ("sluice_budget_used", "Calls that count against the limit now.", |budget| Some(budget.used)),
+        ("sluice_budget_in_flight", "Calls under way.", |budget| budget.in_flight),
+    ];
+    for (name, help, figure) in figures {
+        head(out, name, "gauge", help);
+        for budget in &standing.budgets {
+            if let Some(value) = figure(budget) {
+                let product = budget.product.as_deref().unwrap_or("");
+                line(out, name, &[("connection", &budget.connection), ("product", product), ("limit", &budget.limit_kind)], value.into());
+            }
+        }
+    }
+}
+
+fn head(out: &mut String, name: &str, kind: &str, help: &str) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+fn line(out: &mut String, name: &str, labels: &[(&str, &str)], value: i64) {
+    let escaped = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    let labels: Vec<String> = labels.iter().map(|(label, value)| format!("{label}=\"{}\"", escaped(value))).collect();
+    let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+    let _ = writeln!(out, "{name}{labels} {value}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_cannot_leave_its_quotes() {
+        let mut out = String::new();
+        line(&mut out, "m", &[("sync", "a\"b\\\n")], 3);
+        assert_eq!(out, "m{sync=\"a\\\"b\\\\\\n\"} 3\n");
+    }
+}

@@ -1,0 +1,127 @@
+//! The producer's web server: is it alive, does it make progress, what stands where; and the few acts that a script needs.
+//!
+//! It answers from counters and never scans a table of the user's. Nothing is served without a token but `/health` and `/ready`.
+
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use sluice_core::config::Config;
+use sluice_core::db::{Db, listen};
+use sluice_queue::agreement::Agreement;
+use sluice_sync::read::Reader;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+mod api;
+mod auth;
+mod metrics;
+mod page;
+mod ready;
+mod store;
+
+use crate::definitions::Definitions;
+
+/// Bytes of a request's body.
+const BODY_MAX: usize = 64 << 10;
+
+/// What a request may take before it is answered 503.
+const REQUEST_LIMIT: Duration = Duration::from_secs(30);
+
+/// What the handlers share.
+#[derive(Clone)]
+pub struct State(Arc<Shared>);
+
+struct Shared {
+    db: Db,
+    reader: Reader,
+    definitions: watch::Receiver<Arc<Definitions>>,
+    agreed: Arc<RwLock<Agreement>>,
+    listener: Arc<listen::Listener>,
+    tokens: auth::Tokens,
+    hosts: auth::Hosts,
+    metrics_open: bool,
+}
+
+impl State {
+    /// Reads or makes the tokens. A token that is made now is printed, once, as a sign-in link on standard error.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn new(
+        config: &Config,
+        db: Db,
+        reader: Reader,
+        definitions: watch::Receiver<Arc<Definitions>>,
+        agreed: Arc<RwLock<Agreement>>,
+        listener: Arc<listen::Listener>,
+    ) -> Result<Self, sqlx::Error> {
+        let (tokens, made) = auth::Tokens::load(&config.http, &db).await?;
+        if let Some(made) = made {
+            eprintln!("Sign in, once, at http://{}/?token={made}", config.http.listen);
+        }
+        let hosts = auth::Hosts::new(&config.http);
+        Ok(Self(Arc::new(Shared { db, reader, definitions, agreed, listener, tokens, hosts, metrics_open: config.http.metrics_open })))
+    }
+}
+
+/// Serves until `shutdown`; requests under way are answered.
+pub async fn serve(socket: TcpListener, state: State, shutdown: CancellationToken) {
+    let served = axum::serve(socket, router(state)).with_graceful_shutdown(shutdown.cancelled_owned()).await;
+    if let Err(error) = served {
+        tracing::error!(%error, "the web server ended");
+    }
+}
+
+/// All routes.
+pub fn router(state: State) -> Router {
+    Router::new()
+        .route("/", get(page::index))
+        .route("/style.css", get(page::style))
+        .route("/health", get(ready::health))
+        .route("/ready", get(ready::ready))
+        .route("/metrics", get(metrics::metrics))
+        .route("/sync/status", get(api::status))
+        .route("/sync/trigger", post(api::trigger))
+        .route("/sync/start", post(api::start))
+        .route("/sync/stop", post(api::stop))
+        .layer(middleware::from_fn_with_state(state.clone(), auth::guard))
+        .layer(middleware::from_fn(protect))
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .with_state(state)
+}
+
+/// A time limit, and the headers that keep a page from doing what it should not.
+async fn protect(request: Request, next: Next) -> Response {
+    let answered = tokio::time::timeout(REQUEST_LIMIT, next.run(request)).await;
+    let mut response = answered.unwrap_or_else(|_| StatusCode::SERVICE_UNAVAILABLE.into_response());
+    let headers = response.headers_mut();
+    let csp = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(csp));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// What a handler answers when something outside of the request's power went wrong. The cause is logged, not told.
+struct Failed(sqlx::Error);
+
+impl From<sqlx::Error> for Failed {
+    fn from(error: sqlx::Error) -> Self {
+        Self(error)
+    }
+}
+
+impl IntoResponse for Failed {
+    fn into_response(self) -> Response {
+        tracing::error!(error = %self.0, "a request failed");
+        api::problem(StatusCode::SERVICE_UNAVAILABLE, "the database did not answer")
+    }
+}

@@ -1,0 +1,108 @@
+//! What the web server reads: counters and views, each with a bounded cost.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use sluice_core::db::Db;
+
+/// A row of `sluice.sync_status`.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct SyncStatus {
+    pub(super) sync: String,
+    pub(super) total: Option<i64>,
+    pub(super) synced: i64,
+    pub(super) pending: i64,
+    pub(super) running: i64,
+    pub(super) retrying: i64,
+    pub(super) failed: i64,
+    pub(super) oldest_due_at: Option<DateTime<Utc>>,
+    pub(super) last_success_at: Option<DateTime<Utc>>,
+    pub(super) counted_at: Option<DateTime<Utc>>,
+    pub(super) paused_at: Option<DateTime<Utc>>,
+    pub(super) retired_at: Option<DateTime<Utc>>,
+}
+
+/// A row of `sluice.budget_status`.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct BudgetStatus {
+    pub(super) connection: String,
+    pub(super) product: Option<String>,
+    pub(super) limit_kind: String,
+    pub(super) cap: i32,
+    pub(super) used: i32,
+    pub(super) in_flight: Option<i32>,
+    pub(super) resets_at: Option<DateTime<Utc>>,
+    pub(super) blocked_until: Option<DateTime<Utc>>,
+    pub(super) circuit_opened_at: Option<DateTime<Utc>>,
+}
+
+/// Calls that were not made.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Avoided {
+    pub(super) sync: String,
+    pub(super) reason: String,
+    pub(super) calls: i64,
+}
+
+/// What stands still or waits for a person.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Attention {
+    pub(super) changes_waiting: i64,
+    pub(super) held: i64,
+    pub(super) now: DateTime<Utc>,
+    pub(super) paused: Vec<String>,
+}
+
+/// Everything that the pages show.
+#[derive(Debug, Clone)]
+pub(super) struct Standing {
+    pub(super) syncs: Vec<SyncStatus>,
+    pub(super) budgets: Vec<BudgetStatus>,
+    pub(super) avoided: Vec<Avoided>,
+    pub(super) attention: Attention,
+}
+
+pub(super) async fn standing(db: &Db) -> Result<Standing, sqlx::Error> {
+    Ok(Standing { syncs: syncs(db).await?, budgets: budgets(db).await?, avoided: avoided(db).await?, attention: attention(db).await? })
+}
+
+async fn syncs(db: &Db) -> Result<Vec<SyncStatus>, sqlx::Error> {
+    sqlx::query_as!(
+        SyncStatus,
+        r#"select sync as "sync!", total, synced as "synced!", pending as "pending!", running as "running!", retrying as "retrying!", failed as "failed!",
+                  oldest_due_at, last_success_at, counted_at, paused_at, retired_at
+           from sluice.sync_status order by sync"#
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// The products of a connection that no sync uses are left out.
+async fn budgets(db: &Db) -> Result<Vec<BudgetStatus>, sqlx::Error> {
+    sqlx::query_as!(
+        BudgetStatus,
+        r#"select connection as "connection!", product, limit_kind as "limit_kind!", cap as "cap!", used as "used!", in_flight,
+                  resets_at, nullif(blocked_until, '-infinity') as blocked_until, circuit_opened_at
+           from sluice.budget_status b
+           where b.product is null or exists (select from sluice.sync y where y.connection = b.connection and y.product = b.product and y.retired_at is null)
+           order by connection, product, limit_kind"#
+    )
+    .fetch_all(db)
+    .await
+}
+
+async fn avoided(db: &Db) -> Result<Vec<Avoided>, sqlx::Error> {
+    sqlx::query_as!(Avoided, "select sync, reason, calls from sluice.avoided order by sync, reason").fetch_all(db).await
+}
+
+/// The count of changes stops at ten thousand: more need no better figure.
+async fn attention(db: &Db) -> Result<Attention, sqlx::Error> {
+    sqlx::query_as!(
+        Attention,
+        r#"select (select count(*) from (select from sluice.change limit 10000) c) as "changes_waiting!",
+                  (select count(*) from sluice.held_change where resolution is null) as "held!",
+                  clock_timestamp() as "now!",
+                  array(select c.name || coalesce(': ' || c.pause_reason, '') from sluice.connection c where c.paused_at is not null order by 1) as "paused!""#
+    )
+    .fetch_one(db)
+    .await
+}

@@ -1,0 +1,145 @@
+//! `sluice.sync` and the shapes of its calls.
+
+use sluice_core::db::Tx;
+use sluice_sync::catalog::Table;
+use sluice_sync::definition::Definition;
+use sqlx::types::Json;
+
+use super::{Change, How, Options, Published, Retirable};
+use crate::definitions::Definitions;
+
+pub(super) async fn missing(tx: &mut Tx, names: &[String]) -> Result<Vec<Retirable>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"select y.name, coalesce(c.linked, 0) as "linked!",
+                  coalesce(c.pending + c.running + c.retrying + c.waiting, 0) + (select count(*) from sluice.job j where j.sync = y.name) as "waiting!"
+           from sluice.sync y left join sluice.sync_counter c on c.sync = y.name
+           where y.retired_at is null and y.name <> all ($1) order by y.name"#,
+        names
+    )
+    .fetch_all(tx)
+    .await?;
+    Ok(rows.into_iter().map(|row| Retirable { what: "sync", name: row.name, waiting: row.waiting, linked: row.linked }).collect())
+}
+
+pub(super) async fn publish(tx: &mut Tx, definitions: &Definitions, options: &Options, published: &mut Published) -> Result<(), sqlx::Error> {
+    for definition in definitions.by_name.values() {
+        if let Some(how) = publish_one(tx, definition, options).await? {
+            published.changes.push(Change { what: "sync", name: definition.name().to_owned(), how });
+        }
+        publish_shape(tx, definition).await?;
+    }
+    Ok(())
+}
+
+/// How `sluice.change`, `sluice.sync` and the capture triggers call a table.
+pub(crate) fn relation(table: &Table) -> String {
+    format!("{}.{}", table.schema, table.name)
+}
+
+async fn publish_one(tx: &mut Tx, definition: &Definition, options: &Options) -> Result<Option<How>, sqlx::Error> {
+    let sync = &definition.sync;
+    let key_types = key_types(tx, definition).await?;
+    let known = sqlx::query!(
+        r#"select y.hash, y.key_types, y.batch_max, y.retired_at, greatest(coalesce(c.linked, 0), 0) as "linked!"
+           from sluice.sync y left join sluice.sync_counter c on c.sync = y.name where y.name = $1"#,
+        sync.name
+    )
+    .fetch_optional(&mut *tx)
+    .await?;
+    let how = match known {
+        None => How::Added,
+        Some(known) if known.retired_at.is_some() => How::Returned,
+        Some(known) if known.hash != definition.hash() => How::Changed { linked: known.linked },
+        Some(known) if known.key_types != key_types || known.batch_max != batch_max(definition) => How::Changed { linked: 0 },
+        Some(_) => return Ok(None),
+    };
+    let watched: Vec<String> = definition.watches.iter().map(|watch| relation(&watch.table)).collect();
+    sqlx::query!(
+        "insert into sluice.sync (name, connection, product, module, relation, watched, key_columns, key_types, direction, lane, min_interval, batch_max, definition, hash, published_by)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, make_interval(secs => $11), $12, $13, $14, $15)
+         on conflict on constraint sync_pkey do update set
+           connection = excluded.connection, product = excluded.product, module = excluded.module, relation = excluded.relation, watched = excluded.watched,
+           key_columns = excluded.key_columns, key_types = excluded.key_types, direction = excluded.direction, lane = excluded.lane,
+           min_interval = excluded.min_interval, batch_max = excluded.batch_max, definition = excluded.definition, hash = excluded.hash,
+           published_by = excluded.published_by, published_at = clock_timestamp(), retired_at = null",
+        sync.name,
+        sync.connection,
+        sync.module.product.as_str(),
+        sync.module.name,
+        relation(&definition.table),
+        &watched,
+        sync.key.columns(),
+        &key_types,
+        direction(definition),
+        sync.lane.as_str(),
+        sync.min_interval.as_secs_f64(),
+        batch_max(definition),
+        Json(sync) as _,
+        definition.hash(),
+        options.by
+    )
+    .execute(tx)
+    .await?;
+    Ok(Some(how))
+}
+
+/// The shape keeps its id when the sync moves to another connection or module: what waits goes with it.
+async fn publish_shape(tx: &mut Tx, definition: &Definition) -> Result<(), sqlx::Error> {
+    let sync = &definition.sync;
+    if !sync.direction.pushes() {
+        return Ok(());
+    }
+    let (product, batch_max) = (sync.module.product.as_str(), batch_max(definition));
+    let updated = sqlx::query!(
+        "update sluice.shape set connection = $2, product = $3, batch_max = $4
+         where sync = $1 and kind = 'push' and (connection, product, batch_max) is distinct from ($2, $3, $4)",
+        sync.name,
+        sync.connection,
+        product,
+        batch_max
+    )
+    .execute(&mut *tx)
+    .await?;
+    if updated.rows_affected() == 0 {
+        sqlx::query!(
+            "insert into sluice.shape (connection, product, kind, sync, batch_max)
+             select $2, $3, 'push', $1, $4 where not exists (select from sluice.shape where sync = $1 and kind = 'push')",
+            sync.name,
+            sync.connection,
+            product,
+            batch_max
+        )
+        .execute(tx)
+        .await?;
+    }
+    Ok(())
+}
+
+/// The key columns' types with their schema where it is not `pg_catalog`: the check of an insert runs without the user's search path.
+async fn key_types(tx: &mut Tx, definition: &Definition) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query!("select set_config('search_path', 'pg_catalog', true)").fetch_one(&mut *tx).await?;
+    sqlx::query_scalar!(
+        r#"select format_type(a.atttypid, -1) as "type!"
+           from unnest($3::text[]) with ordinality as k (name, number)
+           join pg_catalog.pg_class c on c.relname = $2 and c.relnamespace = (select oid from pg_catalog.pg_namespace where nspname = $1)
+           join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attname = k.name
+           order by k.number"#,
+        definition.table.schema,
+        definition.table.name,
+        definition.sync.key.columns()
+    )
+    .fetch_all(tx)
+    .await
+}
+
+fn batch_max(definition: &Definition) -> i16 {
+    i16::try_from(definition.module.batch_max()).unwrap_or(1).clamp(1, 100)
+}
+
+fn direction(definition: &Definition) -> &'static str {
+    match (definition.sync.direction.pushes(), definition.sync.direction.pulls()) {
+        (true, true) => "both",
+        (false, true) => "pull",
+        (true, false) | (false, false) => "push",
+    }
+}

@@ -1,0 +1,105 @@
+//! Jobs because somebody asks: one record, or all that a sync has.
+
+use sluice_core::db::Db;
+use sluice_sync::definition::Definition;
+use sluice_sync::read::Reader;
+
+use crate::definitions::Definitions;
+
+/// Keys that one transaction enqueues.
+const PAGE: u32 = 1000;
+
+/// Why nothing, or not everything, was enqueued.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no such sync in the configuration, or it does not fit the database.
+    #[error("unknown sync \"{0}\"")]
+    UnknownSync(String),
+    /// The insert was refused: the key does not fit, or the sync is retired, not published, or only pulls.
+    #[error("{0}")]
+    Refused(String),
+    /// The database did not answer.
+    #[error(transparent)]
+    Database(sqlx::Error),
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::Database(refusal) if refusal.code().as_deref() == Some("22023") => Self::Refused(refusal.message().to_owned()),
+            other => Self::Database(other),
+        }
+    }
+}
+
+/// Enqueues a push: of one record, in the lane `interactive`; without a key of everything that is due, in the sync's own lane, and of
+/// every sync if none is named. Due is a row that was never synced, and one whose last run became a dead letter; with `force` every row.
+/// `force` also forgets what was agreed on, so that every field is sent. Returns the number of jobs.
+///
+/// # Errors
+/// See [`Error`]. Pages enqueued before an error stay enqueued.
+pub async fn trigger(db: &Db, reader: &Reader, definitions: &Definitions, sync: Option<&str>, key: Option<&str>, force: bool) -> Result<u64, Error> {
+    if let (Some(sync), Some(key)) = (sync, key) {
+        return one(db, sync, key, force).await;
+    }
+    let mut jobs = 0;
+    let chosen: Vec<_> = definitions.by_name.values().filter(|definition| sync.is_none_or(|sync| sync == definition.name())).collect();
+    if let (Some(sync), true) = (sync, chosen.is_empty()) {
+        return Err(Error::UnknownSync(sync.to_owned()));
+    }
+    for definition in chosen {
+        if definition.sync.direction.pushes() {
+            jobs += all(db, reader, definition, force).await?;
+        }
+    }
+    Ok(jobs)
+}
+
+async fn one(db: &Db, sync: &str, key: &str, force: bool) -> Result<u64, Error> {
+    let mut tx = db.begin().await?;
+    if force {
+        sqlx::query!("update sluice.link set fields = '{}' where sync = $1 and key = sluice.canonical_key($1, to_jsonb($2::text)) and zoho_id is not null", sync, key)
+            .execute(&mut tx)
+            .await?;
+    }
+    sqlx::query!("insert into sluice.job (kind, args, lane) values ('push', jsonb_build_object('sync', $1::text, 'key', $2::text), 'interactive')", sync, key)
+        .execute(&mut tx)
+        .await?;
+    tx.commit().await?;
+    Ok(1)
+}
+
+async fn all(db: &Db, reader: &Reader, definition: &Definition, force: bool) -> Result<u64, Error> {
+    let mut jobs = 0;
+    let mut after: Option<String> = None;
+    loop {
+        let keys = reader.keys_after(definition, definition.sync.when.as_deref(), after.as_deref(), PAGE).await?;
+        let Some(last) = keys.last() else { return Ok(jobs) };
+        after = Some(last.clone());
+        jobs += page(db, definition.name(), &keys, force).await?;
+    }
+}
+
+/// A record with a slot is under way already.
+async fn page(db: &Db, sync: &str, keys: &[String], force: bool) -> Result<u64, Error> {
+    let mut tx = db.begin().await?;
+    if force {
+        sqlx::query!("update sluice.link set fields = '{}' where (sync, key) in (select $1, k.key from unnest($2::text[]) as k (key) order by 2) and zoho_id is not null", sync, keys)
+            .execute(&mut tx)
+            .await?;
+    }
+    let inserted = sqlx::query!(
+        "insert into sluice.job (kind, args)
+         select 'push', jsonb_build_object('sync', $1::text, 'key', k.key) from unnest($2::text[]) as k (key)
+         where $3 or (not exists (select from sluice.slot s where s.sync = $1 and s.key = k.key)
+                      and (not exists (select from sluice.link l where l.sync = $1 and l.key = k.key and l.synced_at is not null)
+                           or exists (select from sluice.dead_letter d where d.sync = $1 and d.key = k.key and d.resolution is null)))",
+        sync,
+        keys,
+        force
+    )
+    .execute(&mut tx)
+    .await?;
+    tx.commit().await?;
+    Ok(inserted.rows_affected())
+}
