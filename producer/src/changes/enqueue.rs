@@ -12,7 +12,8 @@ type Wanted = BTreeMap<String, BTreeMap<String, u64>>;
 /// Inserts a `push` for each record, in the lane of its sync. A record that the insert refuses is returned to be held; it never keeps the
 /// others from their jobs.
 pub(super) async fn enqueue(tx: &mut Tx, wanted: &Wanted) -> Result<(u64, Vec<Held>), sqlx::Error> {
-    let (syncs, keys): (Vec<String>, Vec<String>) = wanted.iter().flat_map(|(sync, keys)| keys.keys().map(move |key| (sync.clone(), key.clone()))).unzip();
+    let (syncs, keys): (Vec<String>, Vec<String>) =
+        wanted.iter().flat_map(|(sync, keys)| keys.keys().map(move |key| (sync.clone(), key.clone()))).unzip();
     if syncs.is_empty() {
         return Ok((0, Vec::new()));
     }

@@ -32,7 +32,13 @@ fn text(standing: &Standing) -> String {
 fn syncs(out: &mut String, standing: &Standing) {
     head(out, "sluice_records", "gauge", "Records of a sync by state.");
     for sync in &standing.syncs {
-        let states = [("synced", sync.synced), ("pending", sync.pending), ("running", sync.running), ("retrying", sync.retrying), ("failed", sync.failed)];
+        let states = [
+            ("synced", sync.synced),
+            ("pending", sync.pending),
+            ("running", sync.running),
+            ("retrying", sync.retrying),
+            ("failed", sync.failed),
+        ];
         for (state, value) in states {
             line(out, "sluice_records", &[("sync", &sync.sync), ("state", state)], value);
         }

@@ -200,12 +200,24 @@ impl Run<'_> {
         }
     }
 
+    /// Zoho's sentence often names the field that its codes do not.
+    fn name_the_field(&self, verdict: &mut Verdict) {
+        if let Outcome::Dead(letter) = &mut verdict.outcome
+            && letter.class == Class::Validation
+            && letter.field.is_none()
+        {
+            letter.field = field_named_in(&letter.message, self.definition.fields().keys());
+        }
+    }
+
     /// Tells the verdicts to the queue, the links and the application's rows.
     fn report(&self, mut verdicts: BTreeMap<i64, Verdict>) -> Handled {
         let mut handled = Handled::default();
         let calls = self.work.calls.made();
         for slot in &self.work.batch.slots {
-            let verdict = verdicts.remove(&slot.id).unwrap_or_else(|| Verdict::of(Outcome::Continue { progress: slot.progress.clone() }));
+            let mut verdict =
+                verdicts.remove(&slot.id).unwrap_or_else(|| Verdict::of(Outcome::Continue { progress: slot.progress.clone() }));
+            self.name_the_field(&mut verdict);
             handled.writebacks.extend(self.writeback(slot, &verdict));
             handled.settlements.push(Settlement {
                 create: verdict.create,
@@ -240,5 +252,27 @@ impl Run<'_> {
         };
         let zoho_id = verdict.agreed.as_ref().map(|agreed| agreed.zoho_id.clone());
         Some(Writeback { key: slot.key.clone(), status, zoho_id, error })
+    }
+}
+
+/// The longest mapped field whose name stands in the sentence as a word.
+fn field_named_in<'f>(sentence: &str, fields: impl Iterator<Item = &'f String>) -> Option<String> {
+    let words: BTreeSet<&str> =
+        sentence.split(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '.'))).map(|w| w.trim_matches('.')).collect();
+    fields.filter(|field| words.contains(field.as_str())).max_by_key(|field| field.len()).cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::field_named_in;
+
+    #[test]
+    fn a_field_is_found_in_a_sentence_as_a_whole_word_only() {
+        let fields = ["email".to_owned(), "name".to_owned(), "display_name".to_owned(), "billing_address.zip".to_owned()];
+        let find = |sentence| field_named_in(sentence, fields.iter());
+        assert_eq!(find("Enter a valid email.").as_deref(), Some("email"));
+        assert_eq!(find("The display_name is taken").as_deref(), Some("display_name"));
+        assert_eq!(find("billing_address.zip: too long").as_deref(), Some("billing_address.zip"));
+        assert_eq!(find("The emails are wrong"), None);
     }
 }
