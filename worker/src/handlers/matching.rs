@@ -17,7 +17,9 @@ pub(crate) const FOR_DOUBT: Duration = Duration::from_secs(5);
 
 /// The lists of this process, by connection and module.
 #[derive(Debug, Default)]
-pub(crate) struct Walks(Mutex<HashMap<(String, Module), Arc<tokio::sync::Mutex<Walk>>>>);
+pub(crate) struct Walks(Mutex<HashMap<(String, Module), SharedWalk>>);
+
+type SharedWalk = Arc<tokio::sync::Mutex<Walk>>;
 
 #[derive(Debug, Default)]
 struct Walk {
@@ -75,7 +77,7 @@ impl Walks {
         }
     }
 
-    fn walk(&self, connection: &str, module: Module) -> Arc<tokio::sync::Mutex<Walk>> {
+    fn walk(&self, connection: &str, module: Module) -> SharedWalk {
         let mut walks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         walks.entry((connection.to_owned(), module)).or_default().clone()
     }
