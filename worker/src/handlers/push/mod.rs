@@ -205,7 +205,13 @@ impl Run<'_> {
         let mut handled = Handled::default();
         let calls = self.work.calls.made();
         for slot in &self.work.batch.slots {
-            let verdict = verdicts.remove(&slot.id).unwrap_or_else(|| Verdict::of(Outcome::Continue { progress: slot.progress.clone() }));
+            let mut verdict =
+                verdicts.remove(&slot.id).unwrap_or_else(|| Verdict::of(Outcome::Continue { progress: slot.progress.clone() }));
+            if let Outcome::Dead(letter) = &mut verdict.outcome
+                && letter.field.is_none()
+            {
+                letter.field = field_named_in(&letter.message, self.definition.fields().keys().map(String::as_str));
+            }
             handled.writebacks.extend(self.writeback(slot, &verdict));
             handled.settlements.push(Settlement {
                 create: verdict.create,
@@ -240,5 +246,27 @@ impl Run<'_> {
         };
         let zoho_id = verdict.agreed.as_ref().map(|agreed| agreed.zoho_id.clone());
         Some(Writeback { key: slot.key.clone(), status, zoho_id, error })
+    }
+}
+
+/// The mapped field that a refusal speaks of, where Zoho names it only within a sentence: the longest whose own name stands there as a word.
+/// For people only; nothing branches on it.
+fn field_named_in<'f>(message: &str, fields: impl Iterator<Item = &'f str>) -> Option<String> {
+    let words: BTreeSet<&str> = message.split(|c: char| !(c.is_alphanumeric() || c == '_')).collect();
+    let named = fields.filter(|field| words.contains(field.rsplit('.').next().unwrap_or(field)));
+    named.max_by_key(|field| field.len()).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::field_named_in;
+
+    #[test]
+    fn a_field_is_named_by_its_own_name_as_a_word_and_the_longest_wins() {
+        let named = |message| field_named_in(message, ["email", "name", "plan.plan_code", "display_name"].into_iter());
+        assert_eq!(named("The mandatory field email is missing").as_deref(), Some("email"));
+        assert_eq!(named("Enter a valid display_name.").as_deref(), Some("display_name"));
+        assert_eq!(named("\"plan_code\" does not exist").as_deref(), Some("plan.plan_code"));
+        assert_eq!(named("This e-mails nobody"), None);
     }
 }
