@@ -6,4 +6,7 @@
 mod arriving;
 mod calls;
 mod locks;
+mod lost;
+mod outages;
+mod tokens;
 mod world;

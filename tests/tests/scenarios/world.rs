@@ -166,6 +166,12 @@ impl World {
         sluice_producer::trigger(self.db(), &reader, &definitions, Some(sync), None, false).await.expect("a trigger")
     }
 
+    /// Everything arrived: nothing is left to do, and nothing died.
+    pub(crate) async fn all_arrived(&self) {
+        self.settled().await;
+        assert_eq!(self.letters().await, Vec::<Value>::new());
+    }
+
     /// Until nothing is left to do but what is due much later.
     pub(crate) async fn settled(&self) {
         self.settled_within(PATIENCE).await;
@@ -313,6 +319,10 @@ impl Zoho {
     /// Sets a fault, or several.
     pub(crate) async fn fault(&self, fault: Value) {
         self.post("faults", fault).await;
+    }
+
+    pub(crate) async fn clear_faults(&self) {
+        self.ask(self.http.delete(format!("{}/admin/faults", self.url))).await;
     }
 
     /// How often faults were applied, by kind.
