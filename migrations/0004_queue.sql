@@ -31,6 +31,10 @@ create table sluice.job (
   constraint job_max_failures_check check (max_failures between 1 and 1000)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000, autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 5000);
 create index job_run_at_idx on sluice.job (run_at);
+-- A million rows of a backfill in the intake must not keep a person waiting: these are folded first.
+create index job_urgent_idx on sluice.job (run_at) where lane in ('interactive', 'realtime');
+-- Whether anything is asked for about a record: wait, sweep_waiting and record_status ask.
+create index job_record_idx on sluice.job (sync, key) where sync <> '';
 
 -- One row per record with unfinished work: what is claimed. `work` rises with every fold, so that a settle knows whether something
 -- was asked for while it ran.
@@ -71,7 +75,7 @@ create table sluice.slot (
 -- One probe per shape and lane answers both "what is due" and "when is the next one", however many wait.
 create index slot_due_idx on sluice.slot (shape_id, lane, due_at) where state = 'available';
 create index slot_batch_idx on sluice.slot (batch) where batch is not null;
-create index slot_waiting_idx on sluice.slot (waiting_sync, waiting_key) where waiting_sync is not null;
+create index slot_waiting_idx on sluice.slot (waiting_sync, waiting_key, id) where waiting_sync is not null;
 
 -- The jobs that a slot's run answers for. A job is done when a run that claimed at least its `work` has ended.
 create table sluice.slot_job (
@@ -196,7 +200,23 @@ create table sluice.wake (
 ) with (fillfactor = 20);
 insert into sluice.wake (channel) values ('change'), ('job');
 
--- How many records of a sync are in which state: kept by triggers on slot, dead_letter and link, since counting a long table takes long.
+-- How many records of a sync are in which state, since counting a long table takes long: triggers on slot, dead_letter and link append the
+-- differences here. Appended, not added up in place: a row per sync would be held by whoever requeues or cancels in an open transaction,
+-- and every claim and settle would wait for him.
+create table sluice.sync_difference (
+  id       bigint      generated always as identity,
+  sync     text        not null,
+  pending  bigint      not null default 0,
+  running  bigint      not null default 0,
+  retrying bigint      not null default 0,
+  waiting  bigint      not null default 0,
+  failed   bigint      not null default 0,
+  linked   bigint      not null default 0,
+  success_at timestamptz,
+  constraint sync_difference_pkey primary key (id)
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 5000);
+
+-- What gather_counts has added up. The count is this and the differences that are still there: the view sync_count.
 create table sluice.sync_counter (
   sync     text   not null,
   pending  bigint not null default 0,
@@ -208,6 +228,24 @@ create table sluice.sync_counter (
   last_success_at timestamptz,
   constraint sync_counter_pkey primary key (sync)
 ) with (fillfactor = 20);
+
+create view sluice.sync_count as
+  select sync, sum(pending)::bigint as pending, sum(running)::bigint as running, sum(retrying)::bigint as retrying, sum(waiting)::bigint as waiting,
+         sum(failed)::bigint as failed, sum(linked)::bigint as linked, max(last_success_at) as last_success_at
+  from (select sync, pending, running, retrying, waiting, failed, linked, last_success_at from sluice.sync_counter
+        union all select sync, pending, running, retrying, waiting, failed, linked, success_at from sluice.sync_difference) t
+  group by sync;
+
+-- Where the sweep over waiting records goes on. One row, taken with skip locked: one worker sweeps at a time.
+create table sluice.sweep (
+  only_row boolean not null default true,
+  sync     text    not null default '',
+  key      text    not null default '',
+  id       bigint  not null default 0,
+  constraint sweep_pkey primary key (only_row),
+  constraint sweep_only_row_check check (only_row)
+) with (fillfactor = 20);
+insert into sluice.sweep default values;
 
 -- Calls that were not made, and why: a claim of this product that anybody can check.
 create table sluice.avoided (

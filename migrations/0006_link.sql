@@ -12,6 +12,7 @@ create table sluice.link (
   create_sent_at   timestamptz,                                -- a create may be under way, or lost, since then
   creates          smallint    not null default 0,             -- creates sent whose outcome we never learnt
   look_again_at    timestamptz,                                -- a repeated create is looked up once more at this time
+  hold_until       timestamptz,                                -- a lost write may still arrive until then; outlives the record's slot
   pushed_at        timestamptz,                                -- the last write that was sent: min_interval counts from here
   synced_at        timestamptz,                                -- both sides were last known equal
   created_at       timestamptz not null default clock_timestamp(),

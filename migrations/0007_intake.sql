@@ -1,19 +1,22 @@
 -- What happens to a row that somebody inserts: it is checked, made canonical, and folded into its record's slot when it is due.
 
+-- These two are without search_path so that they are inlined.
 create function sluice.lane_rank(p_lane text) returns smallint
-language sql immutable parallel safe set search_path = pg_catalog as $$
+language sql immutable parallel safe as $$
   select case p_lane when 'interactive' then 0 when 'realtime' then 1 when 'normal' then 2 when 'reconcile' then 3 when 'backfill' then 4 end::smallint
 $$;
 
 create function sluice.lane_name(p_rank smallint) returns text
-language sql immutable parallel safe set search_path = pg_catalog as $$
+language sql immutable parallel safe as $$
   select (array['interactive', 'realtime', 'normal', 'reconcile', 'backfill'])[p_rank + 1]
 $$;
 
 -- A key as the key columns' own types print it, so that `042` and `42`, or a UUID in any case, are one record. Several columns: a JSON
 -- array of their texts, in the order of the sync's `key`.
 create function sluice.canonical_key(p_sync text, p_key jsonb) returns text
-language plpgsql stable set search_path = pg_catalog, sluice as $$
+language plpgsql stable set search_path = pg_catalog, sluice
+-- a date or a time must not look different because of the caller's session; rows are read under the same settings
+set datestyle = 'ISO, YMD' set timezone = 'UTC' set intervalstyle = 'iso_8601' set extra_float_digits = 1 set bytea_output = 'hex' as $$
 declare
   y sluice.sync;
   given text[];
@@ -21,6 +24,9 @@ declare
   canonical text[] := '{}';
 begin
   select * into y from sluice.sync where name = p_sync;
+  if not found then
+    raise exception using errcode = '22023', message = format('unknown sync "%s"', p_sync);
+  end if;
   if cardinality(y.key_columns) = 1 then
     if jsonb_typeof(p_key) not in ('string', 'number', 'boolean') then
       raise exception using errcode = '22023', message = format('the key of sync "%s" must be a string or a number', p_sync);
@@ -52,7 +58,12 @@ begin
     end if;
     canonical := canonical || one;
   end loop;
-  return case when cardinality(canonical) = 1 then canonical[1] else to_jsonb(canonical)::text end;
+  one := case when cardinality(canonical) = 1 then canonical[1] else to_jsonb(canonical)::text end;
+  -- an index entry holds 2,700 bytes: a longer one would be refused by the fold, with everything else that is folded with it
+  if octet_length(one) > 1024 then
+    raise exception using errcode = '22023', message = format('a key of sync "%s" may hold at most 1,024 bytes', p_sync);
+  end if;
+  return one;
 end $$;
 
 -- A path that means what it says: one leading slash and nothing that a server or a proxy could read as another path.
@@ -71,6 +82,7 @@ declare
   arg record;
   given jsonb;
   names text;
+  keyed boolean := false;
 begin
   select * into k from sluice.job_kind where name = new.kind;
   if not found then
@@ -116,6 +128,7 @@ begin
         new.lane := coalesce(new.lane, y.lane);
       when 'key' then
         new.key := sluice.canonical_key(y.name, given);
+        keyed := true;
         new.args := jsonb_set(new.args, array[arg.name], to_jsonb(new.key));
       when 'connection' then
         select * into c from sluice.connection where name = given #>> '{}';
@@ -147,8 +160,12 @@ begin
         hint = 'it takes: ' || (select string_agg(a, ', ' order by a) from jsonb_object_keys(k.args) a);
     end if;
   end if;
-  if octet_length(new.args::text) > 1048576 + 65536 or octet_length(new.args ->> 'body') > 1048576 then
+  if octet_length(new.args ->> 'body') > 1048576 then
     raise exception using errcode = '22023', message = 'the body of a job may hold at most 1 MiB';
+  elsif octet_length((new.args - 'body')::text) > 65536 then
+    raise exception using errcode = '22023', message = 'the args of a job, but for the body, may hold at most 64 KiB';
+  elsif not isfinite(new.run_at) then
+    raise exception using errcode = '22023', message = 'run_at must be a time, not infinity';
   end if;
 
   select s.id into new.shape_id from sluice.shape s
@@ -159,7 +176,7 @@ begin
     raise exception using errcode = '22023', message = format('no published connection can run this "%s" job', new.kind),
       hint = 'an own kind names its connection in args; "sluice attach" publishes the configuration';
   end if;
-  if new.key = '' then
+  if not keyed then                                               -- a key may well be the empty text
     new.sync := '';
     new.key := 'job:' || new.id;
   end if;
@@ -170,12 +187,15 @@ begin
   return new;
 end $$;
 
--- Runs as the caller, which a security definer function cannot do: any request under our token is for administrators.
+-- Runs as the caller, which a security definer function cannot do: any request under our token is for administrators. The tables' owner is
+-- one: `requeue`, which only administrators may execute, inserts as the owner.
 create function sluice.check_call_right() returns trigger
 language plpgsql set search_path = pg_catalog as $$
 begin
-  if new.kind = 'call' and not coalesce((select pg_has_role(current_user, r.oid, 'member') from pg_roles r where r.rolname = 'sluice_admin'),
-      (select rolsuper from pg_roles where rolname = current_user)) then
+  if new.kind = 'call' and not exists (
+    select from pg_roles r
+    where (r.rolname = 'sluice_admin' or r.oid = (select c.relowner from pg_class c where c.oid = tg_relid)) and pg_has_role(current_user, r.oid, 'member')
+  ) then
     raise exception using errcode = '42501', message = format('role "%s" may not insert "call" jobs', current_user),
       hint = 'grant sluice_admin to it, or insert as a member of sluice_admin';
   end if;
@@ -193,28 +213,56 @@ create trigger check_call_right before insert on sluice.job for each row execute
 create trigger check_job before insert on sluice.job for each row execute function sluice.check_job();
 create trigger job_arrived after insert on sluice.job for each statement execute function sluice.job_arrived();
 
--- Turns due jobs into work on their records' slots: any worker, its own short transaction, at most 1,000 jobs. Only rows that are seen
--- are taken; an older id may become visible after a newer one was settled. Slots are raised in the order of (sync, key), in which
--- settle locks them too.
+-- Turns due jobs into work on their records' slots: any worker, its own short transaction, at most 1,000 jobs, the urgent first. Only rows
+-- that are seen are taken; an older id may become visible after a newer one was settled. It waits for nobody: a job whose slot somebody
+-- holds (a settle, or a `cancel` in an open transaction) stays for the next fold. New slots are made in the order of (sync, key), so two
+-- folds that make the same ones cannot wait for each other in a circle.
 create function sluice.fold(out folded integer, out next_run_at timestamptz)
-language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_mergejoin = off set jit = off as $$
+language plpgsql set search_path = pg_catalog, sluice
+set enable_seqscan = off set enable_bitmapscan = off set enable_mergejoin = off set jit = off as $$
 declare
-  ids bigint[] := array(select j.id from sluice.job j where j.run_at <= clock_timestamp() order by j.run_at limit 1000 for update skip locked);
+  now_ timestamptz := clock_timestamp();
+  ids bigint[] := array(select j.id from sluice.job j where j.run_at <= now_ and j.lane in ('interactive', 'realtime')
+                        order by j.run_at limit 1000 for update skip locked);
+  held bigint[];
+begin
+  if cardinality(ids) < 1000 then
+    ids := ids || array(select j.id from sluice.job j where j.run_at <= now_ and (j.lane in ('interactive', 'realtime')) is not true
+                        order by j.run_at limit 1000 - cardinality(ids) for update skip locked);
+  end if;
+  if cardinality(ids) > 0 then
+    held := array(
+      select s.id from (select distinct j.sync, j.key from sluice.job j where j.id = any (ids)) w join sluice.slot s using (sync, key) for update of s skip locked);
+    ids := array(
+      select j.id from sluice.job j where j.id = any (ids)
+        and not exists (select from sluice.slot s where s.sync = j.sync and s.key = j.key and s.id <> all (held)));
+  end if;
+  folded := cardinality(ids);
+  if folded > 0 then
+    perform sluice.raise_slots(ids);
+  end if;
+  -- what could not be had just now is looked at again soon, not at once
+  select case when isfinite(min(j.run_at)) then greatest(min(j.run_at), clock_timestamp() + interval '20 ms') end into next_run_at from sluice.job j;
+end $$;
+
+create function sluice.raise_slots(p_jobs bigint[]) returns void
+language plpgsql set search_path = pg_catalog, sluice
+set enable_seqscan = off set enable_bitmapscan = off set enable_mergejoin = off set jit = off as $$
 begin
   with taken as (
-    delete from sluice.job where id = any (ids) returning *
+    delete from sluice.job where id = any (p_jobs) returning *
   ), wanted as materialized (
     select sync, key, min(shape_id) as shape_id, min(kind) as kind, (array_agg(args order by id desc))[1] as args,
            min(sluice.lane_rank(lane)) as lane, min(run_at) as run_at, max(max_failures) as max_failures
     from taken group by sync, key
   ), raised as (
-    insert into sluice.slot as s (sync, key, shape_id, kind, args, lane, due_at, max_failures)
+    insert into sluice.slot as s (sync, key, shape_id, kind, args, lane, due_at, not_before, max_failures)
     select w.sync, w.key, w.shape_id, w.kind, case when w.sync = '' then w.args end, w.lane,
-           greatest(w.run_at, l.pushed_at + y.min_interval), w.max_failures
+           greatest(w.run_at, l.pushed_at + y.min_interval, l.hold_until), coalesce(l.hold_until, '-infinity'), w.max_failures
     from wanted w
     left join sluice.sync y on y.name = w.sync
     -- one probe per record, whatever the planner believes of a young table
-    left join lateral (select pushed_at from sluice.link where sync = w.sync and key = w.key limit 1) l on true
+    left join lateral (select pushed_at, hold_until from sluice.link where sync = w.sync and key = w.key limit 1) l on true
     order by w.sync, w.key
     on conflict (sync, key) do update set
       work = s.work + 1,
@@ -232,11 +280,8 @@ begin
       next_lane = case when s.state = 'running' then least(s.next_lane, excluded.lane) end,
       next_due_at = case when s.state = 'running' then least(s.next_due_at, excluded.due_at) end
     returning s.id, s.sync, s.key, s.work
-  ), noted as (
-    insert into sluice.slot_job (job_id, slot_id, work, kind, args, lane, run_at, max_failures, created_at, created_by)
-    select t.id, r.id, r.work, t.kind, t.args, sluice.lane_rank(t.lane), t.run_at, t.max_failures, t.created_at, t.created_by
-    from taken t join raised r on r.sync = t.sync and r.key = t.key
   )
-  select count(*) into folded from taken;
-  select min(run_at) into next_run_at from sluice.job;
+  insert into sluice.slot_job (job_id, slot_id, work, kind, args, lane, run_at, max_failures, created_at, created_by)
+  select t.id, r.id, r.work, t.kind, t.args, sluice.lane_rank(t.lane), t.run_at, t.max_failures, t.created_at, t.created_by
+  from taken t join raised r on r.sync = t.sync and r.key = t.key;
 end $$;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Parser, Subcommand};
 
 use crate::commands::{
-    attach, check, completions, config, demo, detach, dlq, jobs, migrate, pause, producer, simulate, status, trigger, up, worker,
+    attach, auth, check, completions, config, demo, detach, dlq, jobs, migrate, pause, producer, simulate, status, trigger, up, worker,
 };
 
 /// Keeps Postgres and Zoho apps in step, through one shared budget of calls.
@@ -68,6 +68,8 @@ pub(crate) enum Command {
     /// The configuration: its JSON Schema, or what it amounts to.
     #[command(subcommand)]
     Config(config::Command),
+    /// Turn a grant code, read from standard input, into a stored refresh token.
+    Auth(auth::Args),
     /// Stop the calls; jobs keep arriving and wait.
     Pause(pause::PauseArgs),
     /// Go on after a pause.

@@ -38,7 +38,9 @@ impl Session {
     /// The configuration, or an empty one where there is no file and none was named: enough to look into a database.
     pub(crate) fn config_or_none(&self) -> Result<Config, config::Error> {
         match self.config() {
-            Err(config::Error::NotFound { .. }) if self.options.config.is_none() => Config::parse("", &Environment::beside(Path::new("."))?),
+            Err(config::Error::NotFound { .. }) if self.options.config.is_none() => {
+                Config::parse("", &Environment::beside(Path::new("."))?)
+            }
             other => other,
         }
     }

@@ -83,7 +83,14 @@ fn plan(cron: &str, missed: &str, next_at: DateTime<Utc>, now: DateTime<Utc>) ->
     (jobs, next)
 }
 
-async fn carry_out(db: &Db, name: &str, job: &Job, was: DateTime<Utc>, next_at: Option<DateTime<Utc>>, jobs: usize) -> Result<u64, sqlx::Error> {
+async fn carry_out(
+    db: &Db,
+    name: &str,
+    job: &Job,
+    was: DateTime<Utc>,
+    next_at: Option<DateTime<Utc>>,
+    jobs: usize,
+) -> Result<u64, sqlx::Error> {
     let mut tx = db.begin().await?;
     let won = sqlx::query!(
         "update sluice.schedule set next_at = coalesce($3::timestamptz, 'infinity'), last_at = clock_timestamp(), last_error = null

@@ -38,7 +38,14 @@ impl From<sqlx::Error> for Error {
 ///
 /// # Errors
 /// See [`Error`]. Pages enqueued before an error stay enqueued.
-pub async fn trigger(db: &Db, reader: &Reader, definitions: &Definitions, sync: Option<&str>, key: Option<&str>, force: bool) -> Result<u64, Error> {
+pub async fn trigger(
+    db: &Db,
+    reader: &Reader,
+    definitions: &Definitions,
+    sync: Option<&str>,
+    key: Option<&str>,
+    force: bool,
+) -> Result<u64, Error> {
     if let (Some(sync), Some(key)) = (sync, key) {
         return one(db, sync, key, force).await;
     }
@@ -62,9 +69,13 @@ async fn one(db: &Db, sync: &str, key: &str, force: bool) -> Result<u64, Error> 
             .execute(&mut tx)
             .await?;
     }
-    sqlx::query!("insert into sluice.job (kind, args, lane) values ('push', jsonb_build_object('sync', $1::text, 'key', $2::text), 'interactive')", sync, key)
-        .execute(&mut tx)
-        .await?;
+    sqlx::query!(
+        "insert into sluice.job (kind, args, lane) values ('push', jsonb_build_object('sync', $1::text, 'key', $2::text), 'interactive')",
+        sync,
+        key
+    )
+    .execute(&mut tx)
+    .await?;
     tx.commit().await?;
     Ok(1)
 }

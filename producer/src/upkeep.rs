@@ -107,13 +107,16 @@ async fn count_all(db: &Db, definitions: &Definitions, role: Option<&str>) -> Re
 /// # Errors
 /// The database's, and those of `when`.
 pub async fn count(db: &Db, definition: &Definition, role: Option<&str>) -> Result<i64, sqlx::Error> {
-    let mut sql = Sql::new("select count(*) from ").ident(&Ident::qualified(&definition.table.schema, &definition.table.name)).text(" as this");
+    let mut sql =
+        Sql::new("select count(*) from ").ident(&Ident::qualified(&definition.table.schema, &definition.table.name)).text(" as this");
     if let Some(when) = &definition.sync.when {
         sql = sql.text(" where ").expression(&Expression::from_configuration(when));
     }
     let mut tx = db.begin_read_only(role, COUNT_LIMIT).await?;
     let total: i64 = dynamic::query_scalar(sql).fetch_one(&mut tx).await?;
     tx.rollback().await?;
-    sqlx::query!("update sluice.sync set total = $2, counted_at = clock_timestamp() where name = $1", definition.name(), total).execute(db).await?;
+    sqlx::query!("update sluice.sync set total = $2, counted_at = clock_timestamp() where name = $1", definition.name(), total)
+        .execute(db)
+        .await?;
     Ok(total)
 }

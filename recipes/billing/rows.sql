@@ -22,7 +22,7 @@ insert into service_plans (code, product_code, name, monthly_price, setup_fee, a
 -- 60 customers, every fifth a company. Ten first names by six surnames, so that no two are called the same.
 insert into customers (id, account_number, name, company, email, phone, street, city, status, created_at)
 select 1000 + i, 'ACC-' || 1000 + i, first || ' ' || last, case when i % 5 = 0 then last || ' Trading' end,
-       lower(first || '.' || last) || '@example.com', '+27 21 555 ' || to_char(1000 + i, 'FM0000'), i || ' Harbour Road',
+       lower(first || '.' || replace(last, ' ', '')) || '@example.com', '+27 21 555 ' || to_char(1000 + i, 'FM0000'), i || ' Harbour Road',
        (array['Cape Town', 'Paarl', 'Stellenbosch', 'Worcester'])[1 + i % 4], case when i % 17 = 0 then 'closed' else 'active' end,
        timestamptz '2026-01-05 08:00:00Z' + i * interval '7 hours'
 from generate_series(0, 59) i,
@@ -38,8 +38,9 @@ insert into customers (id, account_number, name, email, status) values
   (1063, 'ACC-1063', 'The Trustees for the Time Being of ' || repeat('the Very Long Family ', 10) || 'Trust', 'trust@example.com', 'active'),
   -- validation or payload, field cf_account_status: a status that `values` does not know
   (1064, 'ACC-1064', 'Mpho Nkosi', 'mpho.nkosi@example.com', 'sespended'),
-  -- duplicate: the e-mail address finds the Zoho customer of ACC-1000, who is somebody else here
-  (9000, 'ACC-9000', 'Anna Adams-Botha', 'anna.adams@example.com', 'active');
+  -- duplicate: two customers share an e-mail address; the second to come finds the Zoho customer of the first
+  (1065, 'ACC-1065', 'Nomsa Khumalo', 'khumalo@example.com', 'active'),
+  (9000, 'ACC-9000', 'Sipho Khumalo', 'khumalo@example.com', 'active');
 
 -- 66 services on seven plans; every eleventh is still pending and not pushed.
 insert into services (id, customer_id, plan_code, address, status, activated_on)
@@ -74,7 +75,7 @@ insert into customer_invoices (id, customer_id, number, type, description, lines
   -- dependency: the line names a product that does not exist
   (3072, 1006, 'M-03072', 'equipment', 'Antenna', '[{"product": "antenna", "description": "Antenna", "price": 450.00, "quantity": 1}]', 450.00, '2026-05-10', '2026-05-24'),
   -- duplicate: the number is taken, by another invoice of ours
-  (9000, 1007, 'M-03000', 'adjustment', 'Typed over from the old system', '[]', 75.00, '2026-05-11', '2026-05-25');
+  (9000, 1007, 'M-03068', 'adjustment', 'Typed over from the old system', '[]', 75.00, '2026-05-11', '2026-05-25');
 
 -- 76 payments. The first 48 pay their invoice in full, or half of it, or two invoices at once; then 16 without an invoice (credit on the account)
 -- and 12 that are not completed yet and not pushed.

@@ -32,5 +32,7 @@ pub(crate) async fn run(session: &Session) -> anyhow::Result<Answer> {
 }
 
 async fn limits(db: &Db) -> Result<Vec<Value>, sqlx::Error> {
-    sqlx::query_scalar!(r#"select to_jsonb(b) as "row!" from sluice.budget_status b order by connection, product nulls last, limit_kind"#).fetch_all(db).await
+    sqlx::query_scalar!(r#"select to_jsonb(b) as "row!" from sluice.budget_status b order by connection, product nulls last, limit_kind"#)
+        .fetch_all(db)
+        .await
 }

@@ -32,14 +32,10 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(session: &Session, args: Args) -> anyhow::Result<Answer> {
     let recipe = recipe::find(args.recipe.as_deref())?;
-    let _log = session.log(&Log::default(), ".".as_ref(), -1)?; // what it has to say is said in its own lines
+    let _log = session.log(&Log::default(), ".".as_ref(), -2)?; // what there is to say stands in the summary
     let shutdown = process::shutdown_on_signal()?;
     let demo = Demo { session, recipe, once: args.once, started: Instant::now(), shutdown };
-    demo.say(&format!(
-        "Everything runs {SPEED} times as fast as with the real Zoho: {} calls per {} seconds.",
-        100,
-        60 / SPEED
-    ))?;
+    demo.say(&format!("Everything runs {SPEED} times as fast as with the real Zoho: {} calls per {} seconds.", 100, 60 / SPEED))?;
     let server = up::start(DataDir::Temporary).await?;
     let outcome = Box::pin(demo.on(&server)).await;
     server.stop().await?;
@@ -79,13 +75,17 @@ impl Demo<'_> {
         let limit = self.once.then(|| ONCE_LIMIT.saturating_sub(self.started.elapsed()));
         let left = progress::settled(&world.db, world.enqueued.values().sum(), limit, working).await?;
         if let Some(Unfinished { changes, records, writebacks }) = left {
+            if !self.once {
+                return Ok(Answer::Yes); // interrupted: nobody waits for a summary
+            }
             eprintln!("not settled: {records} record(s), {changes} change(s) and {writebacks} writeback(s) are left");
         }
-        if left.is_some() && !self.once {
-            return Ok(Answer::Yes); // interrupted: nobody waits for a summary
-        }
         let summary = Summary::collect(world, self.recipe.name, left.is_none(), self.started.elapsed().as_secs()).await?;
-        if self.session.options.json { output::json(&serde_json::to_value(&summary)?)? } else { summary.print()? }
+        if self.session.options.json {
+            output::json(&serde_json::to_value(&summary)?)?
+        } else {
+            summary.print()?
+        }
         if self.once {
             return Ok(if left.is_none() { Answer::Yes } else { Answer::No });
         }

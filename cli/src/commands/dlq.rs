@@ -115,7 +115,11 @@ async fn show(session: &Session, db: &Db, id: i64) -> anyhow::Result<Answer> {
     let Some(letter) = letters(db, &[id]).await?.pop() else {
         return Err(Usage(format!("there is no dead letter {id}")).into());
     };
-    if session.options.json { output::json(&letter)? } else { output::line(&output::record(&letter))? }
+    if session.options.json {
+        output::json(&letter)?
+    } else {
+        output::line(&output::record(&letter))?
+    }
     Ok(Answer::Yes)
 }
 
@@ -147,7 +151,11 @@ async fn carry_out(session: &Session, config: &Config, db: &Db, act: Act, verb: 
         Verb::Requeue => "requeued",
         Verb::Discard => "discarded",
     };
-    if session.options.json { output::json(&json!({ word: done }))? } else { output::line(&format!("{} {word}", done.len()))? }
+    if session.options.json {
+        output::json(&json!({ word: done }))?
+    } else {
+        output::line(&format!("{} {word}", done.len()))?
+    }
     Ok(Answer::Yes)
 }
 
@@ -178,7 +186,9 @@ async fn chosen(db: &Db, config: &Config, choice: &Choice, from: &'static str) -
 }
 
 async fn letters(db: &Db, ids: &[i64]) -> Result<Vec<Value>, sqlx::Error> {
-    sqlx::query_scalar!(r#"select to_jsonb(d) as "row!" from sluice.dead_letter d where id = any ($1) order by id"#, ids).fetch_all(db).await
+    sqlx::query_scalar!(r#"select to_jsonb(d) as "row!" from sluice.dead_letter d where id = any ($1) order by id"#, ids)
+        .fetch_all(db)
+        .await
 }
 
 async fn requeue(db: &Db, id: i64) -> Result<i64, sqlx::Error> {

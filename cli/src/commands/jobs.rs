@@ -101,7 +101,11 @@ async fn show(session: &Session, db: &Db, id: i64) -> anyhow::Result<Answer> {
         entries.insert("result".to_owned(), json!(result));
         entries.insert("attempts".to_owned(), Value::Array(attempts));
     }
-    if session.options.json { output::json(&job)? } else { output::line(&output::record(&job))? }
+    if session.options.json {
+        output::json(&job)?
+    } else {
+        output::line(&output::record(&job))?
+    }
     Ok(Answer::Yes)
 }
 
@@ -135,7 +139,11 @@ async fn finished(db: &Db, id: i64) -> Result<Option<Value>, sqlx::Error> {
 
 /// The last attempts at the job's record.
 async fn attempts(db: &Db, sync: Option<&str>, key: Option<&str>) -> Result<Vec<Value>, sqlx::Error> {
-    sqlx::query_scalar!(r#"select to_jsonb(a) as "row!" from sluice.attempt a where sync = $1 and key = $2 order by at desc limit 20"#, sync, key)
-        .fetch_all(db)
-        .await
+    sqlx::query_scalar!(
+        r#"select to_jsonb(a) as "row!" from sluice.attempt a where sync = $1 and key = $2 order by at desc limit 20"#,
+        sync,
+        key
+    )
+    .fetch_all(db)
+    .await
 }

@@ -1,6 +1,7 @@
 //! One file per command: what it takes, and what it does.
 
 pub(crate) mod attach;
+pub(crate) mod auth;
 mod budget;
 pub(crate) mod check;
 pub(crate) mod completions;
@@ -39,6 +40,7 @@ pub(crate) async fn run(session: &Session, command: Command) -> anyhow::Result<A
         Command::Dlq(command) => Box::pin(dlq::run(session, command)).await,
         Command::Check(args) => Box::pin(check::run(session, args)).await,
         Command::Config(command) => config::run(session, command),
+        Command::Auth(args) => Box::pin(auth::run(session, args)).await,
         Command::Pause(args) => Box::pin(pause::pause(session, args)).await,
         Command::Resume(args) => Box::pin(pause::resume(session, args)).await,
         Command::Budget => Box::pin(budget::run(session)).await,

@@ -13,6 +13,6 @@ pub(crate) async fn run(session: &Session, _: Args) -> anyhow::Result<Answer> {
     let (config, db) = session.open().await?;
     let _log = session.log(&config.log, config.folder(), 0)?;
     let shutdown = process::shutdown_on_signal()?;
-    sluice_producer::run(Arc::new(config), db, shutdown).await?;
+    Box::pin(sluice_producer::run(Arc::new(config), db, shutdown)).await?;
     Ok(Answer::Yes)
 }

@@ -67,7 +67,9 @@ async fn show(session: &Session, config: &Config, db: &Db) -> anyhow::Result<()>
 }
 
 async fn syncs(db: &Db) -> Result<Vec<Value>, sqlx::Error> {
-    sqlx::query_scalar!(r#"select to_jsonb(s) as "row!" from sluice.sync_status s where retired_at is null order by sync"#).fetch_all(db).await
+    sqlx::query_scalar!(r#"select to_jsonb(s) as "row!" from sluice.sync_status s where retired_at is null order by sync"#)
+        .fetch_all(db)
+        .await
 }
 
 /// What keeps work from being done, a line each.

@@ -34,6 +34,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> anyhow::Result<Answer>
     let _log = session.log(&config.log, config.folder(), 0)?;
     let shutdown = process::shutdown_on_signal()?;
     KeyRing::load_or_create(&config.security, config.folder())?;
+    let options = WorkerOptions { concurrency: args.concurrency.map(usize::from), name: session::host_name() };
     let (server, url) = match session::address(&config) {
         Address::Configured(url) => (None, url),
         Address::Managed(folder) => {
@@ -43,7 +44,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> anyhow::Result<Answer>
         }
     };
     let db = session::connect(&config, &url, "sluice up").await?;
-    let ended = serve(config, &db, args, shutdown).await;
+    let ended = serve(config, &db, args.no_migrate, options, shutdown).await;
     db.close().await;
     if let Some(server) = server {
         server.stop().await?;
@@ -56,8 +57,8 @@ pub(crate) async fn start(data: DataDir) -> Result<Server, postgres::Error> {
     postgres::start(postgres::Options { data, durable: true, settings: Vec::new() }).await
 }
 
-async fn serve(config: Config, db: &Db, args: Args, shutdown: CancellationToken) -> anyhow::Result<()> {
-    if args.no_migrate {
+async fn serve(config: Config, db: &Db, no_migrate: bool, options: WorkerOptions, shutdown: CancellationToken) -> anyhow::Result<()> {
+    if no_migrate {
         db::migrate::check(db).await?;
     } else {
         db::migrate::run(db).await?;
@@ -66,7 +67,6 @@ async fn serve(config: Config, db: &Db, args: Args, shutdown: CancellationToken)
     let definitions = Definitions::compile(db, &config).await?;
     attach::print(&capture::attach(db, &definitions, &[], LOCK_PATIENCE).await?)?;
     output::line(&format!("http://{}", config.http.listen))?;
-    let options = WorkerOptions { concurrency: args.concurrency.map(usize::from), name: session::host_name() };
     both(Arc::new(config), db, options, shutdown).await
 }
 

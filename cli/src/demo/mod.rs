@@ -115,7 +115,8 @@ mod tests {
 
     #[tokio::test]
     async fn every_recipe_is_a_valid_configuration_and_runs_at_the_demos_speed() {
-        let simulator = Simulator::bind(sluice_simulator::Config { listen: any_port(), scenario: Scenario::default() }).await.expect("a port");
+        let simulator =
+            Simulator::bind(sluice_simulator::Config { listen: any_port(), scenario: Scenario::default() }).await.expect("a port");
         for recipe in RECIPES {
             let config = configuration(recipe, "postgres://localhost/demo", &simulator).expect(recipe.name);
             assert!(config.notes.is_empty(), "{}: {:?}", recipe.name, config.notes);

@@ -29,7 +29,12 @@ impl Unfinished {
 }
 
 /// Waits until everything has settled, which is none left in two looks in a row; the last look where `limit` or the shutdown came first.
-pub(crate) async fn settled(db: &Db, total: u64, limit: Option<Duration>, shutdown: &CancellationToken) -> Result<Option<Unfinished>, sqlx::Error> {
+pub(crate) async fn settled(
+    db: &Db,
+    total: u64,
+    limit: Option<Duration>,
+    shutdown: &CancellationToken,
+) -> Result<Option<Unfinished>, sqlx::Error> {
     let bar = bar(total);
     let end = limit.map(|limit| Instant::now() + limit);
     let mut quiet = false;
@@ -74,6 +79,8 @@ async fn unfinished(db: &Db) -> Result<Unfinished, sqlx::Error> {
 
 /// Records that are in Zoho, or given up.
 async fn ended(db: &Db) -> Result<u64, sqlx::Error> {
-    let ended = sqlx::query_scalar!(r#"select coalesce(sum(linked + failed), 0)::bigint as "ended!" from sluice.sync_counter"#).fetch_one(db).await?;
+    let ended = sqlx::query_scalar!(r#"select coalesce(sum(linked + failed), 0)::bigint as "ended!" from sluice.sync_counter"#)
+        .fetch_one(db)
+        .await?;
     Ok(u64::try_from(ended).unwrap_or(0))
 }

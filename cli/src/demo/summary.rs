@@ -88,7 +88,9 @@ impl Summary {
         for (class, letters) in classes {
             output::line(&format!("\nDead letters, {class}: {}", letters.len()))?;
             for letter in letters {
-                let field = letter.field.as_ref().map(|field| format!("{field}: ")).unwrap_or_default();
+                // Our own messages begin with the field, Zoho's do not.
+                let field = letter.field.iter().filter(|field| !letter.message.starts_with(*field)).map(|field| format!("{field}: "));
+                let field: String = field.collect();
                 let record = [letter.sync.as_deref(), letter.key.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(" ");
                 output::line(&format!("  {record}: {field}{}", letter.message))?;
                 if let Some(hint) = &letter.hint {
@@ -118,7 +120,8 @@ impl Summary {
 }
 
 async fn syncs(db: &Db, enqueued: &BTreeMap<String, u64>) -> Result<Vec<Sync>, sqlx::Error> {
-    let counted = sqlx::query!(r#"select sync as "sync!", synced as "synced!", failed as "failed!" from sluice.sync_status"#).fetch_all(db).await?;
+    let counted =
+        sqlx::query!(r#"select sync as "sync!", synced as "synced!", failed as "failed!" from sluice.sync_status"#).fetch_all(db).await?;
     let figures = |name: &String| counted.iter().find(|row| row.sync == *name).map_or((0, 0), |row| (row.synced, row.failed));
     let rows = enqueued.iter().map(|(name, total)| {
         let (synced, failed) = figures(name);
@@ -137,7 +140,8 @@ async fn letters(db: &Db) -> Result<Vec<Letter>, sqlx::Error> {
 }
 
 async fn calls(world: &World) -> anyhow::Result<Calls> {
-    let avoided = sqlx::query!(r#"select reason, sum(calls)::bigint as "calls!" from sluice.avoided group by reason"#).fetch_all(&world.db).await?;
+    let avoided =
+        sqlx::query!(r#"select reason, sum(calls)::bigint as "calls!" from sluice.avoided group by reason"#).fetch_all(&world.db).await?;
     let stats = reqwest::get(format!("{}/admin/stats", world.zoho)).await.context("the simulator does not answer")?.error_for_status()?;
     let stats: Value = stats.json().await?;
     let products = || stats["scopes"].as_object().into_iter().flatten().filter(|(scope, _)| *scope != "oauth").map(|(_, figures)| figures);

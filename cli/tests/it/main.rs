@@ -1,1 +1,8 @@
-//! Tests of the binary.
+//! The binary as scripts and people meet it: exit codes, messages and the shapes of `--json`.
+
+#![allow(clippy::unwrap_used)]
+
+mod auth;
+mod database;
+mod sluice;
+mod usage;

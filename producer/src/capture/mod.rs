@@ -159,7 +159,11 @@ impl fmt::Display for Target {
 }
 
 /// Every table that needs triggers and their arguments: what to call it, then the columns to keep.
-async fn wanted(db: &Db, definitions: &Definitions, only: &[String]) -> Result<(BTreeMap<Target, Vec<String>>, Vec<Uncaptured>), sqlx::Error> {
+async fn wanted(
+    db: &Db,
+    definitions: &Definitions,
+    only: &[String],
+) -> Result<(BTreeMap<Target, Vec<String>>, Vec<Uncaptured>), sqlx::Error> {
     let mut kept: BTreeMap<String, (&Table, BTreeSet<String>)> = BTreeMap::new();
     let mut asked: BTreeSet<String> = BTreeSet::new();
     let mut seen_through: BTreeSet<String> = BTreeSet::new();
@@ -195,8 +199,14 @@ async fn wanted(db: &Db, definitions: &Definitions, only: &[String]) -> Result<(
                 }
             }
             Kind::View | Kind::Foreign if seen_through.contains(&name) => {}
-            Kind::View => uncaptured.push(Uncaptured { table: name, why: "a view has no triggers: add a `watch` on its tables, or it is read by schedule only".to_owned() }),
-            Kind::Foreign => uncaptured.push(Uncaptured { table: name, why: "a foreign table has no triggers that Sluice could use: it is read by schedule only".to_owned() }),
+            Kind::View => uncaptured.push(Uncaptured {
+                table: name,
+                why: "a view has no triggers: add a `watch` on its tables, or it is read by schedule only".to_owned(),
+            }),
+            Kind::Foreign => uncaptured.push(Uncaptured {
+                table: name,
+                why: "a foreign table has no triggers that Sluice could use: it is read by schedule only".to_owned(),
+            }),
         }
     }
     Ok((targets, uncaptured))
@@ -212,7 +222,13 @@ const TRIGGERS: [(&str, &str, &str); 4] = [
 
 fn install(table: &Target, arguments: &[String]) -> Vec<Sql> {
     let one = |(name, event, transition): (&'static str, &'static str, &'static str)| {
-        let mut sql = Sql::new("create or replace trigger ").text(name).text(" after ").text(event).text(" on ").ident(&table.ident()).text(transition);
+        let mut sql = Sql::new("create or replace trigger ")
+            .text(name)
+            .text(" after ")
+            .text(event)
+            .text(" on ")
+            .ident(&table.ident())
+            .text(transition);
         sql = sql.text(" for each statement execute function sluice.capture(");
         for (index, argument) in arguments.iter().enumerate() {
             sql = sql.text(if index > 0 { ", " } else { "" }).literal(argument);

@@ -25,6 +25,11 @@ pub struct Drained {
 }
 
 impl Drained {
+    /// Whether more is likely to wait already.
+    pub fn is_full(&self) -> bool {
+        i32::try_from(self.taken).is_ok_and(|taken| taken >= MAX_CHANGES)
+    }
+
     /// Whether looking again at once is worth it.
     pub fn progressed(&self) -> bool {
         self.taken > self.deferred
@@ -50,16 +55,9 @@ pub async fn drain_once(db: &Db, reader: &Reader, definitions: &Definitions) -> 
     let mut sifted = sift::sift(reader, definitions, &agreed, &changes).await?;
     let deferred = moved::follow(&mut tx, reader, definitions, &changes, &mut sifted).await?;
     unchanged::drop_equal(&mut tx, reader, definitions, &mut sifted).await?;
-    let (jobs, refused) = enqueue::enqueue(&mut tx, &sifted.wanted).await?;
-    sifted.held.extend(refused);
+    let jobs = enqueue::enqueue(&mut tx, &sifted.wanted).await?;
     store::hold(&mut tx, &sifted.held).await?;
     store::count_avoided(&mut tx, &sifted.avoided).await?;
     tx.commit().await?;
-    Ok(Drained {
-        taken: changes.len(),
-        deferred,
-        jobs,
-        avoided: sifted.avoided.values().sum(),
-        held: sifted.held.len() as u64,
-    })
+    Ok(Drained { taken: changes.len(), deferred, jobs, avoided: sifted.avoided.values().sum(), held: sifted.held.len() as u64 })
 }

@@ -63,8 +63,10 @@ impl Listener {
         wake::set_asleep(&self.db, Channel::Change, false).await?;
         let mut empty = 0;
         while empty < DRAINS_BEFORE_SLEEP && !shutdown.is_cancelled() {
-            empty = if self.drain().await?.progressed() { 0 } else { empty + 1 };
-            if empty > 0 {
+            let drained = self.drain().await?;
+            empty = if drained.progressed() { 0 } else { empty + 1 };
+            // What comes meanwhile is taken together; only a full drain says that more is waiting already.
+            if !drained.is_full() {
                 shutdown.run_until_cancelled(tokio::time::sleep(AWAKE_PAUSE)).await;
             }
         }

@@ -49,14 +49,20 @@ impl Sifted {
 }
 
 /// Works out the records that the changes concern, of agreed syncs that push.
-pub(super) async fn sift(reader: &Reader, definitions: &Definitions, agreed: &BTreeSet<String>, changes: &[Change]) -> Result<Sifted, sqlx::Error> {
+pub(super) async fn sift(
+    reader: &Reader,
+    definitions: &Definitions,
+    agreed: &BTreeSet<String>,
+    changes: &[Change],
+) -> Result<Sifted, sqlx::Error> {
     let mut sifted = Sifted::default();
     let mut keys = Keys::new(reader);
     let mut by_relation: BTreeMap<&str, Vec<&Change>> = BTreeMap::new();
     for change in changes {
         by_relation.entry(&change.relation).or_default().push(change);
     }
-    let pushing = definitions.by_name.values().filter(|definition| agreed.contains(definition.name()) && definition.sync.direction.pushes());
+    let pushing =
+        definitions.by_name.values().filter(|definition| agreed.contains(definition.name()) && definition.sync.direction.pushes());
     for definition in pushing {
         if let Some(changes) = by_relation.get(relation(&definition.table).as_str()) {
             for change in changes {

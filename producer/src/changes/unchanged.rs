@@ -56,7 +56,8 @@ async fn equal(tx: &mut Tx, definition: &Definition, rows: &BTreeMap<String, Fou
     let still: BTreeSet<String> = at_rest(tx, definition.name(), &keys).await?.into_iter().collect();
     let keys: Vec<String> = keys.into_iter().filter(|key| still.contains(key)).collect();
     let links = links::load(tx, definition.name(), &keys).await?;
-    let refs: Vec<_> = rows.values().filter_map(|found| if let Found::Row(row) = found { Some(row.refs()) } else { None }).flatten().collect();
+    let refs: Vec<_> =
+        rows.values().filter_map(|found| if let Found::Row(row) = found { Some(row.refs()) } else { None }).flatten().collect();
     let parents = links::parents(tx, &refs).await?;
     let leave_out = BTreeSet::new();
     let needs_nothing = |key: &String| {

@@ -68,14 +68,17 @@ pub(super) async fn start(Shared(state): Shared<State>, body: Option<Json<Which>
 
 pub(super) async fn stop(Shared(state): Shared<State>, body: Option<Json<Which>>) -> Response {
     let which = body.map(|Json(body)| body).unwrap_or_default();
-    let stopped = sqlx::query!("select from sluice.pause($1, $2, $3)", which.connection, which.sync, which.reason).execute(&state.0.db).await;
+    let stopped =
+        sqlx::query!("select from sluice.pause($1, $2, $3)", which.connection, which.sync, which.reason).execute(&state.0.db).await;
     answer(stopped.map(drop), "paused")
 }
 
 fn answer(result: Result<(), sqlx::Error>, state: &str) -> Response {
     match result {
         Ok(()) => Json(json!({ "state": state })).into_response(),
-        Err(sqlx::Error::Database(refusal)) if refusal.code().as_deref() == Some("22023") => problem(StatusCode::NOT_FOUND, refusal.message()),
+        Err(sqlx::Error::Database(refusal)) if refusal.code().as_deref() == Some("22023") => {
+            problem(StatusCode::NOT_FOUND, refusal.message())
+        }
         Err(error) => Failed(error).into_response(),
     }
 }

@@ -102,7 +102,8 @@ pub(super) async fn guard(Shared(state): Shared<State>, request: Request, next: 
         Some(right) if right >= needed => next.run(request).await,
         Some(_) => api::problem(StatusCode::FORBIDDEN, "this token may only look"),
         None => {
-            let mut refused = api::problem(StatusCode::UNAUTHORIZED, "send \"Authorization: Bearer TOKEN\", or open /?token=TOKEN to sign in");
+            let mut refused =
+                api::problem(StatusCode::UNAUTHORIZED, "send \"Authorization: Bearer TOKEN\", or open /?token=TOKEN to sign in");
             refused.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             refused
         }

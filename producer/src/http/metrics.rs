@@ -9,6 +9,9 @@ use axum::response::IntoResponse;
 use super::store::{BudgetStatus, Standing};
 use super::{Failed, State, store};
 
+/// One number of a limit; `None` where it has none.
+type Figure = fn(&BudgetStatus) -> Option<i32>;
+
 pub(super) async fn metrics(Shared(state): Shared<State>) -> Result<impl IntoResponse, Failed> {
     let standing = store::standing(&state.0.db).await?;
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text(&standing)))
@@ -32,7 +35,13 @@ fn text(standing: &Standing) -> String {
 fn syncs(out: &mut String, standing: &Standing) {
     head(out, "sluice_records", "gauge", "Records of a sync by state.");
     for sync in &standing.syncs {
-        let states = [("synced", sync.synced), ("pending", sync.pending), ("running", sync.running), ("retrying", sync.retrying), ("failed", sync.failed)];
+        let states = [
+            ("synced", sync.synced),
+            ("pending", sync.pending),
+            ("running", sync.running),
+            ("retrying", sync.retrying),
+            ("failed", sync.failed),
+        ];
         for (state, value) in states {
             line(out, "sluice_records", &[("sync", &sync.sync), ("state", state)], value);
         }
@@ -57,7 +66,7 @@ fn syncs(out: &mut String, standing: &Standing) {
 }
 
 fn budgets(out: &mut String, standing: &Standing) {
-    let figures: [(&str, &str, fn(&BudgetStatus) -> Option<i32>); 3] = [
+    let figures: [(&str, &str, Figure); 3] = [
         ("sluice_budget_cap", "Calls that the limit allows.", |budget| Some(budget.cap)),
         ("sluice_budget_used", "Calls that count against the limit now.", |budget| Some(budget.used)),
         ("sluice_budget_in_flight", "Calls under way.", |budget| budget.in_flight),

@@ -32,7 +32,9 @@ pub(super) async fn index(Shared(state): Shared<State>) -> Result<Html<String>, 
 
 fn notices(out: &mut String, differing: &[String], standing: &Standing) {
     let paused = standing.attention.paused.iter().map(|paused| format!("paused: {paused}"));
-    let held = Some(standing.attention.held).filter(|held| *held > 0).map(|held| format!("{held} held changes wait for a decision: sluice held list"));
+    let held = Some(standing.attention.held)
+        .filter(|held| *held > 0)
+        .map(|held| format!("{held} held changes wait for a decision: sluice held list"));
     for notice in differing.iter().cloned().chain(paused).chain(held) {
         let _ = write!(out, "<p class=\"notice\">{}</p>", escape(&notice));
     }
@@ -67,7 +69,12 @@ fn sync_table(out: &mut String, standing: &Standing) {
             (None, Some(_)) => " <em>paused</em>",
             (None, None) => "",
         };
-        let _ = write!(out, "<tr><th>{}{state}<td class=\"n\">{}", escape(&sync.sync), sync.total.map_or_else(|| "–".to_owned(), |total| total.to_string()));
+        let _ = write!(
+            out,
+            "<tr><th>{}{state}<td class=\"n\">{}",
+            escape(&sync.sync),
+            sync.total.map_or_else(|| "–".to_owned(), |total| total.to_string())
+        );
         for (count, class) in [(sync.synced, ""), (sync.pending, ""), (sync.running, ""), (sync.retrying, "warn"), (sync.failed, "bad")] {
             let _ = write!(out, "<td class=\"n {}\">{count}", if count > 0 { class } else { "" });
         }
@@ -81,14 +88,17 @@ fn sync_table(out: &mut String, standing: &Standing) {
 }
 
 fn budget_table(out: &mut String, standing: &Standing) {
-    out.push_str("<h2>Budget</h2><table><thead><tr><th>Connection<th>Product<th>Limit<th>Used<th class=\"n\">of<th>State</tr></thead><tbody>");
+    out.push_str(
+        "<h2>Budget</h2><table><thead><tr><th>Connection<th>Product<th>Limit<th>Used<th class=\"n\">of<th>State</tr></thead><tbody>",
+    );
     for budget in &standing.budgets {
         let state = match (budget.circuit_opened_at, budget.blocked_until.filter(|until| *until > standing.attention.now)) {
             (Some(_), _) => "<span class=\"bad\">no answers; probing</span>".to_owned(),
             (None, Some(until)) => format!("<span class=\"warn\">blocked until {}</span>", until.format("%H:%M:%S")),
             (None, None) => String::new(),
         };
-        let (connection, product, limit) = (escape(&budget.connection), escape(budget.product.as_deref().unwrap_or("")), budget.limit_kind.replace('_', " "));
+        let (connection, product, limit) =
+            (escape(&budget.connection), escape(budget.product.as_deref().unwrap_or("")), budget.limit_kind.replace('_', " "));
         let (cap, used) = (budget.cap, budget.used);
         let _ = write!(
             out,

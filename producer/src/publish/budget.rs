@@ -72,7 +72,8 @@ async fn wanted(tx: &mut Tx, config: &Config) -> Result<Wanted, sqlx::Error> {
         for product in Product::ALL {
             let (scope, budget) = connection.budget_of(product);
             let int = |value: u32| i32::try_from(value).unwrap_or(i32::MAX).max(1);
-            let limits = Limits { cap: int(budget.per_minute), in_flight: int(budget.in_flight), window_seconds: int(budget.window_seconds) };
+            let limits =
+                Limits { cap: int(budget.per_minute), in_flight: int(budget.in_flight), window_seconds: int(budget.window_seconds) };
             let key = (connection.data_center.as_str().to_owned(), organization.clone(), scope.to_owned());
             // Two connections to one organisation draw from one budget: the more careful figures hold.
             budgets
@@ -93,7 +94,10 @@ async fn wanted(tx: &mut Tx, config: &Config) -> Result<Wanted, sqlx::Error> {
 /// the id is learnt, so that the calls in its window still count.
 async fn organization(tx: &mut Tx, name: &str, connection: &Connection) -> Result<String, sqlx::Error> {
     let unknown = format!("connection:{name}");
-    let known = sqlx::query_scalar!("select organization_id from sluice.connection where name = $1", name).fetch_optional(&mut *tx).await?.flatten();
+    let known = sqlx::query_scalar!("select organization_id from sluice.connection where name = $1", name)
+        .fetch_optional(&mut *tx)
+        .await?
+        .flatten();
     let Some(id) = connection.organization_id.clone().or(known) else { return Ok(unknown) };
     sqlx::query!(
         "update sluice.budget b set organization_id = $2 where b.organization_id = $1
@@ -106,7 +110,12 @@ async fn organization(tx: &mut Tx, name: &str, connection: &Connection) -> Resul
     Ok(id)
 }
 
-async fn publish_one(tx: &mut Tx, (data_center, organization, scope): &Key, limits: Limits, published: &mut Published) -> Result<i64, sqlx::Error> {
+async fn publish_one(
+    tx: &mut Tx,
+    (data_center, organization, scope): &Key,
+    limits: Limits,
+    published: &mut Published,
+) -> Result<i64, sqlx::Error> {
     let name = format!("{organization}/{scope}");
     let known = sqlx::query!(
         r#"select id, cap, in_flight, extract(epoch from call_window)::float8 as "window_seconds!" from sluice.budget
@@ -149,15 +158,21 @@ async fn publish_one(tx: &mut Tx, (data_center, organization, scope): &Key, limi
 
 /// A product that changes its budget leaves calls behind in the former one's window: the new one rests until they are out of it.
 async fn draw_from(tx: &mut Tx, connection: &str, product: Product, budget: i64) -> Result<(), sqlx::Error> {
-    let former = sqlx::query_scalar!("select budget_id from sluice.product where connection = $1 and product = $2", connection, product.as_str())
-        .fetch_optional(&mut *tx)
-        .await?;
+    let former =
+        sqlx::query_scalar!("select budget_id from sluice.product where connection = $1 and product = $2", connection, product.as_str())
+            .fetch_optional(&mut *tx)
+            .await?;
     match former {
         Some(former) if former == budget => return Ok(()),
         None => {
-            sqlx::query!("insert into sluice.product (connection, product, budget_id) values ($1, $2, $3)", connection, product.as_str(), budget)
-                .execute(&mut *tx)
-                .await?;
+            sqlx::query!(
+                "insert into sluice.product (connection, product, budget_id) values ($1, $2, $3)",
+                connection,
+                product.as_str(),
+                budget
+            )
+            .execute(&mut *tx)
+            .await?;
             return Ok(());
         }
         Some(former) => {

@@ -147,7 +147,8 @@ pub async fn publish(db: &Db, config: &Config, options: &Options) -> Result<Publ
 }
 
 async fn retire(tx: &mut Tx, config: &Config, options: &Options, published: &mut Published) -> Result<(), Error> {
-    let (syncs, connections): (Vec<String>, Vec<String>) = (config.syncs.keys().cloned().collect(), config.connections.keys().cloned().collect());
+    let (syncs, connections): (Vec<String>, Vec<String>) =
+        (config.syncs.keys().cloned().collect(), config.connections.keys().cloned().collect());
     let mut missing = sync::missing(tx, &syncs).await?;
     missing.extend(connection::missing(tx, &connections).await?);
     if missing.is_empty() {
@@ -156,7 +157,9 @@ async fn retire(tx: &mut Tx, config: &Config, options: &Options, published: &mut
     if !options.retire {
         return Err(Error::Retirable(missing));
     }
-    sqlx::query!("update sluice.sync set retired_at = clock_timestamp() where retired_at is null and name <> all ($1)", &syncs).execute(&mut *tx).await?;
+    sqlx::query!("update sluice.sync set retired_at = clock_timestamp() where retired_at is null and name <> all ($1)", &syncs)
+        .execute(&mut *tx)
+        .await?;
     sqlx::query!("update sluice.connection set retired_at = clock_timestamp() where retired_at is null and name <> all ($1)", &connections)
         .execute(tx)
         .await?;

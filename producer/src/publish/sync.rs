@@ -21,7 +21,12 @@ pub(super) async fn missing(tx: &mut Tx, names: &[String]) -> Result<Vec<Retirab
     Ok(rows.into_iter().map(|row| Retirable { what: "sync", name: row.name, waiting: row.waiting, linked: row.linked }).collect())
 }
 
-pub(super) async fn publish(tx: &mut Tx, definitions: &Definitions, options: &Options, published: &mut Published) -> Result<(), sqlx::Error> {
+pub(super) async fn publish(
+    tx: &mut Tx,
+    definitions: &Definitions,
+    options: &Options,
+    published: &mut Published,
+) -> Result<(), sqlx::Error> {
     for definition in definitions.by_name.values() {
         if let Some(how) = publish_one(tx, definition, options).await? {
             published.changes.push(Change { what: "sync", name: definition.name().to_owned(), how });

@@ -1,1 +1,10 @@
-//! x
+//! The producer over a real PostgreSQL. Nothing here claims: a slot or a link is put where a worker would put it.
+#![allow(clippy::unwrap_used)]
+
+mod capture;
+mod changes;
+mod measure;
+mod publish;
+mod schedules;
+mod setting;
+mod web;

@@ -71,24 +71,57 @@ pub struct Doubt {
 }
 
 #[derive(Deserialize)]
-struct Answer {
+struct Waiting {
     wait_ms: Option<u64>,
-    place: Option<i64>,
-    send_by_ms: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Granted {
+    place: i64,
+    send_by_ms: u64,
     #[serde(flatten)]
-    batch: Option<Batch>,
+    batch: Batch,
 }
 
 impl Claim {
     /// Reads what `sluice.claim` answered. `asked_at` is this process's clock from before it asked.
     pub(crate) fn read(answer: Value, asked_at: Instant) -> Result<Self, serde_json::Error> {
-        let answer: Answer = serde_json::from_value(answer)?;
-        Ok(match (answer.batch, answer.place) {
-            (Some(batch), Some(place)) => {
-                let valid = Duration::from_millis(answer.send_by_ms.unwrap_or(0));
-                Self::Batch(Box::new(batch), Grant::issued(place, asked_at, valid))
-            }
-            _ => Self::Wait(answer.wait_ms.map(Duration::from_millis)),
-        })
+        // A batch that cannot be read must not pass for "nothing to do", as it would with optional fields.
+        if answer.get("token").is_none() {
+            let Waiting { wait_ms } = serde_json::from_value(answer)?;
+            return Ok(Self::Wait(wait_ms.map(Duration::from_millis)));
+        }
+        let Granted { place, send_by_ms, batch } = serde_json::from_value(answer)?;
+        Ok(Self::Batch(Box::new(batch), Grant::issued(place, asked_at, Duration::from_millis(send_by_ms))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    proptest! {
+        #[test]
+        fn an_answer_without_a_batch_is_a_wait_of_that_long(ms in proptest::option::of(0_u64..10_000_000)) {
+            let read = Claim::read(json!({"wait_ms": ms}), Instant::now());
+            prop_assert!(matches!(read, Ok(Claim::Wait(wait)) if wait == ms.map(Duration::from_millis)));
+        }
+
+        #[test]
+        fn a_grants_deadline_counts_from_before_the_asking(ms in 0_u64..10_000, place in any::<i64>()) {
+            let asked_at = Instant::now();
+            let answer = json!({"token": 1, "place": place, "send_by_ms": ms, "connection": "main", "product": "crm", "kind": "push", "sync": "a", "lane": "normal", "slots": []});
+            let Ok(Claim::Batch(_, grant)) = Claim::read(answer, asked_at) else { return Err(TestCaseError::fail("a batch")) };
+            prop_assert_eq!(grant.place(), place);
+            prop_assert_eq!(grant.send_by(), asked_at + Duration::from_millis(ms));
+        }
+    }
+
+    #[test]
+    fn a_batch_that_cannot_be_read_is_an_error_and_never_a_wait() {
+        let answer = json!({"token": 1, "place": 2, "connection": "main", "product": "crm", "kind": "push", "lane": "normal", "slots": [{"id": "x"}]});
+        assert!(Claim::read(answer, Instant::now()).is_err());
     }
 }

@@ -149,3 +149,56 @@ impl Settlement {
 fn millis(d: Duration) -> u64 {
     u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::{Class, Letter, Retry};
+    use proptest::prelude::*;
+
+    fn any_outcome() -> impl Strategy<Value = Outcome> {
+        let pause = (0_u64..10_000_000).prop_map(Duration::from_millis);
+        prop_oneof![
+            Just(Outcome::Done { reason: Some("unchanged") }),
+            Just(Outcome::Continue { progress: Some(json!({"read": []})) }),
+            (pause.clone(), proptest::option::of(pause.clone()), any::<bool>(), any::<bool>(), proptest::option::of(1_u16..100)).prop_map(
+                |(after, hold, counts, panicked, max_batch)| Outcome::Retry(Retry {
+                    after,
+                    hold,
+                    counts,
+                    panicked,
+                    max_batch,
+                    ..Retry::default()
+                })
+            ),
+            pause.prop_map(|after| Outcome::Snooze { after, reason: "limited".into() }),
+            Just(Outcome::Wait { sync: "customers".into(), key: "1".into() }),
+            ".*".prop_map(|message| Outcome::Dead(Box::new(Letter::new(Class::Validation, message).field("email")))),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_settlement_says_its_slot_its_outcome_and_nothing_that_is_null(outcome in any_outcome(), slot in any::<i64>(), pushed in any::<bool>()) {
+            let said = Settlement { pushed, ..Settlement::new(slot, outcome.clone()) }.to_json();
+            prop_assert_eq!(&said["slot"], &json!(slot));
+            prop_assert_eq!(&said["outcome"], &json!(outcome.as_str()));
+            prop_assert_eq!(&said["pushed"], &json!(pushed));
+            prop_assert!(said.as_object().is_some_and(|o| o.values().all(|v| !v.is_null())));
+            if let Outcome::Retry(retry) = outcome {
+                prop_assert_eq!(said["delay_ms"].as_u64(), u64::try_from(retry.after.as_millis()).ok());
+                prop_assert_eq!(said["hold_ms"].as_u64(), retry.hold.and_then(|h| u64::try_from(h.as_millis()).ok()));
+                prop_assert_eq!(said["max_batch"].as_u64(), retry.max_batch.map(u64::from));
+            }
+        }
+
+        #[test]
+        fn a_report_is_answered_exactly_if_it_has_a_latency(sent in any::<bool>(), latency in proptest::option::of(0_u64..100_000)) {
+            let report = Report { sent, answered_in: latency.map(Duration::from_millis), ..Report::default() };
+            let said = report.to_json();
+            prop_assert_eq!(said["answered"].as_bool(), Some(latency.is_some()));
+            prop_assert_eq!(said["answer_ms"].as_u64(), latency);
+            prop_assert_eq!(said["sent"].as_bool(), Some(sent));
+        }
+    }
+}

@@ -22,7 +22,8 @@ pub(super) async fn rights(config: &Config, db: &Db) -> Result<Vec<Finding>, sql
     }
     if !server.may_create && !server.has_schema {
         let grant = format!("grant create on database <its name> to \"{}\";", server.role);
-        findings.push(Finding::error("database", format!("the role may not create the schema `sluice`; as the database's owner:\n{grant}")));
+        findings
+            .push(Finding::error("database", format!("the role may not create the schema `sluice`; as the database's owner:\n{grant}")));
     }
     if server.superuser && config.database.expression_role.is_none() {
         findings.push(Finding::warning(
@@ -46,7 +47,10 @@ pub(super) async fn roles(db: &Db) -> Result<Vec<Finding>, sqlx::Error> {
         return Ok(vec![Finding::ok("roles", "sluice_enqueue, sluice_read and sluice_admin are there")]);
     }
     let creates: String = missing.iter().map(|name| format!("create role {name} nologin;\n")).collect();
-    Ok(vec![Finding::warning("roles", format!("missing; as a role with CREATEROLE, and then as the schema's owner:\n{creates}{}", rights_of_roles()))])
+    Ok(vec![Finding::warning(
+        "roles",
+        format!("missing; as a role with CREATEROLE, and then as the schema's owner:\n{creates}{}", rights_of_roles()),
+    )])
 }
 
 const LAST_MIGRATION: &str = include_str!("../../../../migrations/0010_upkeep_and_rights.sql");

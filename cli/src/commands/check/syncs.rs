@@ -37,7 +37,9 @@ fn create_way(way: &Create) -> String {
         Create::Refused { by: Refusal::UpsertHeader { field } } => format!("is an upsert on {field}, so it cannot double"),
         Create::Refused { by: Refusal::Unique { field } } => format!("that was made already is refused by Zoho, since {field} is unique"),
         Create::FoundAgain { how: Lookup::Filter { field } } => format!("whose answer is lost is found again by {field}"),
-        Create::FoundAgain { how: Lookup::Payments { field } } => format!("whose answer is lost is found again by {field} among the customer's payments"),
+        Create::FoundAgain { how: Lookup::Payments { field } } => {
+            format!("whose answer is lost is found again by {field} among the customer's payments")
+        }
         Create::FoundAgain { how: Lookup::CreatedSince { values, reference } } => {
             let by: Vec<&str> = values.iter().chain(reference).map(String::as_str).collect();
             format!("whose answer is lost is found again among new records by {}", by.join(", "))
@@ -54,7 +56,10 @@ async fn writeback(definition: &Definition, db: &Db) -> Result<Vec<Finding>, sql
         .iter()
         .map(|column| {
             let table = &definition.sync.table;
-            Finding::warning(&at, format!("`{table}` has no column `{column}`: leave it out, or: alter table {table} add column {column} text;"))
+            Finding::warning(
+                &at,
+                format!("`{table}` has no column `{column}`: leave it out, or: alter table {table} add column {column} text;"),
+            )
         })
         .collect();
     for column in known {
@@ -88,7 +93,7 @@ pub(super) async fn credentials(config: &Config, db: &Db) -> Result<Vec<Finding>
             }
             Some(row) if row.stored => Finding::ok(at, "a refresh token is stored"),
             _ if connection.refresh_token.is_some() => Finding::ok(at, "the file has a refresh token; it is stored at first use"),
-            _ => Finding::error(at, "there is no refresh token: set refresh_token"),
+            _ => Finding::error(at, format!("there is no refresh token: run `sluice auth {name}`, or set refresh_token")),
         }
     });
     Ok(findings.collect())

@@ -1,90 +1,28 @@
 //! Everything again through pgbouncer in transaction mode, with fewer server connections than clients, so that each transaction
 //! meets another one.
 
-use std::os::unix::fs::{PermissionsExt, chown};
-use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use secrecy::SecretString;
 use sluice_core::db::{Db, Pooler, Settings, migrate};
-use sluice_tests::{TestDb, wait_until};
+use sluice_tests::{Bouncer, TestDb};
 use sqlx::Row;
 use sqlx::SqlSafeStr;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 
-struct Bouncer {
-    process: Child,
-    _folder: tempfile::TempDir,
-    url: String,
-}
-
-impl Drop for Bouncer {
-    fn drop(&mut self) {
-        self.process.kill().ok();
-        self.process.wait().ok();
-    }
-}
-
-fn program() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
-    folders.map(|folder| folder.join("pgbouncer")).find(|program| program.is_file())
-}
-
-impl Bouncer {
-    /// In front of the test's database, with two server connections. None: it is not installed.
-    async fn start(test: &TestDb) -> Option<Self> {
-        let Some(program) = program() else {
-            assert!(std::env::var_os("CI").is_none(), "CI must have pgbouncer");
-            eprintln!("skipped: pgbouncer is not installed");
-            return None;
-        };
-        let direct = url::Url::parse(test.url()).unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let folder = tempfile::tempdir_in("/tmp").unwrap();
-        let (user, password) = (direct.username(), direct.password().unwrap_or_default());
-        std::fs::write(folder.path().join("users"), format!("\"{user}\" \"{password}\"\n")).unwrap();
-        let settings = format!(
-            "[databases]\n* = host={} port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
-             auth_type = scram-sha-256\nauth_file = {}/users\npool_mode = transaction\ndefault_pool_size = 2\nmax_client_conn = 100\n",
-            direct.host_str().unwrap(),
-            direct.port().unwrap_or(5432),
-            folder.path().display(),
-        );
-        std::fs::write(folder.path().join("ini"), settings).unwrap();
-        let mut command = Command::new(program);
-        command.arg(folder.path().join("ini")).stdout(Stdio::null()).stderr(Stdio::null()).current_dir("/");
-        if std::fs::metadata("/proc/self").is_ok_and(|me| std::os::unix::fs::MetadataExt::uid(&me) == 0) {
-            // It refuses to run as root.
-            for file in ["", "users", "ini"] {
-                chown(folder.path().join(file), Some(65534), Some(65534)).unwrap();
-            }
-            std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
-            command.uid(65534).gid(65534);
-        }
-        let process = command.spawn().unwrap();
-        wait_until(Duration::from_secs(10), || async { tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok() }).await;
-        let mut url = direct.clone();
-        url.set_port(Some(port)).unwrap();
-        Some(Self { process, _folder: folder, url: url.to_string() })
-    }
-
-    fn settings(&self) -> Settings {
-        Settings { pooler: Pooler::Transaction, max_connections: 6, ..Settings::new(&self.url) }
-    }
+fn settings(bouncer: &Bouncer) -> Settings {
+    Settings { pooler: Pooler::Transaction, max_connections: 6, ..Settings::new(&bouncer.url) }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn statements_and_transactions_of_many_tasks_work_behind_a_transaction_pooler() {
     let test = TestDb::new().await;
-    let Some(bouncer) = Bouncer::start(&test).await else {
+    let Some(bouncer) = Bouncer::start(test.url()).await else {
         return;
     };
-    let db = Db::connect(bouncer.settings()).await.unwrap();
+    let db = Db::connect(settings(&bouncer)).await.unwrap();
     sqlx::raw_sql("create type mood as enum ('calm', 'busy'); create table t (id bigint primary key, at timestamptz, j jsonb, m mood)")
         .execute(&db)
         .await
@@ -136,14 +74,14 @@ async fn hammer(db: &Db, id: i64) -> Result<(), sqlx::Error> {
 #[tokio::test]
 async fn a_transaction_behind_the_pooler_knows_the_database_s_own_types() {
     let test = TestDb::new().await;
-    let Some(bouncer) = Bouncer::start(&test).await else {
+    let Some(bouncer) = Bouncer::start(test.url()).await else {
         return;
     };
     sqlx::raw_sql("create type mood as enum ('calm'); create domain big as bigint check (value > 9); create type pair as (a int, b mood)")
         .execute(test.db())
         .await
         .unwrap();
-    let db = Db::connect(bouncer.settings()).await.unwrap();
+    let db = Db::connect(settings(&bouncer)).await.unwrap();
     // More connections than the pooler has, at the same time: none may meet a name that another left.
     let open = (0..6).map(|_| async {
         let mut tx = db.begin().await.unwrap();
@@ -160,15 +98,15 @@ async fn a_transaction_behind_the_pooler_knows_the_database_s_own_types() {
 #[tokio::test]
 async fn migrations_run_through_the_pooler_and_beside_it() {
     let test = TestDb::new().await;
-    let Some(bouncer) = Bouncer::start(&test).await else {
+    let Some(bouncer) = Bouncer::start(test.url()).await else {
         return;
     };
     // The template has the binary's own migrations; these stand for a fresh database.
     sqlx::raw_sql("drop schema if exists sluice cascade").execute(test.db()).await.unwrap();
     let sql = "create schema if not exists sluice; create table sluice.probe (a int)".into_sql_str();
     let set = Migrator::with_migrations(vec![Migration::new(1, "probe".into(), MigrationType::Simple, sql, false)]);
-    let through = Db::connect(bouncer.settings()).await.unwrap();
-    let beside = Settings { listen_url: Some(SecretString::from(test.url())), ..bouncer.settings() };
+    let through = Db::connect(settings(&bouncer)).await.unwrap();
+    let beside = Settings { listen_url: Some(SecretString::from(test.url())), ..settings(&bouncer) };
     let beside = Db::connect(beside).await.unwrap();
     let (one, two, three) =
         tokio::join!(migrate::run_set(&through, &set), migrate::run_set(&through, &set), migrate::run_set(&beside, &set));

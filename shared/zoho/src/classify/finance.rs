@@ -53,8 +53,10 @@ fn field(at: &Value) -> Option<String> {
     } else if let Some(rest) = text.strip_prefix("Please ensure that the ") {
         rest.split_once(" has less than")?.0
     } else {
-        return None;
+        text.split_once("mandatory field ")?.1
     };
-    let name = name.trim_end_matches('.').trim_matches(|c| matches!(c, '"' | '\'' | '<' | '>')).trim();
+    // `amount_applied: more than the balance`: what follows the name explains it
+    let name = name.trim_start().split(|c: char| c.is_whitespace() || matches!(c, ':' | ',')).next()?;
+    let name = name.trim_end_matches('.').trim_matches(|c| matches!(c, '"' | '\'' | '<' | '>'));
     (!name.is_empty() && name.len() <= 100).then(|| name.to_owned())
 }

@@ -200,6 +200,16 @@ impl Run<'_> {
         }
     }
 
+    /// Zoho's sentence often names the field that its codes do not.
+    fn name_the_field(&self, verdict: &mut Verdict) {
+        if let Outcome::Dead(letter) = &mut verdict.outcome
+            && letter.class == Class::Validation
+            && letter.field.is_none()
+        {
+            letter.field = field_named_in(&letter.message, self.definition.fields().keys());
+        }
+    }
+
     /// Tells the verdicts to the queue, the links and the application's rows.
     fn report(&self, mut verdicts: BTreeMap<i64, Verdict>) -> Handled {
         let mut handled = Handled::default();
@@ -207,11 +217,7 @@ impl Run<'_> {
         for slot in &self.work.batch.slots {
             let mut verdict =
                 verdicts.remove(&slot.id).unwrap_or_else(|| Verdict::of(Outcome::Continue { progress: slot.progress.clone() }));
-            if let Outcome::Dead(letter) = &mut verdict.outcome
-                && letter.field.is_none()
-            {
-                letter.field = field_named_in(&letter.message, self.definition.fields().keys().map(String::as_str));
-            }
+            self.name_the_field(&mut verdict);
             handled.writebacks.extend(self.writeback(slot, &verdict));
             handled.settlements.push(Settlement {
                 create: verdict.create,
@@ -249,12 +255,11 @@ impl Run<'_> {
     }
 }
 
-/// The mapped field that a refusal speaks of, where Zoho names it only within a sentence: the longest whose own name stands there as a word.
-/// For people only; nothing branches on it.
-fn field_named_in<'f>(message: &str, fields: impl Iterator<Item = &'f str>) -> Option<String> {
-    let words: BTreeSet<&str> = message.split(|c: char| !(c.is_alphanumeric() || c == '_')).collect();
-    let named = fields.filter(|field| words.contains(field.rsplit('.').next().unwrap_or(field)));
-    named.max_by_key(|field| field.len()).map(str::to_owned)
+/// The longest mapped field whose name stands in the sentence as a word.
+fn field_named_in<'f>(sentence: &str, fields: impl Iterator<Item = &'f String>) -> Option<String> {
+    let words: BTreeSet<&str> =
+        sentence.split(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '.'))).map(|w| w.trim_matches('.')).collect();
+    fields.filter(|field| words.contains(field.as_str())).max_by_key(|field| field.len()).cloned()
 }
 
 #[cfg(test)]
@@ -262,11 +267,12 @@ mod tests {
     use super::field_named_in;
 
     #[test]
-    fn a_field_is_named_by_its_own_name_as_a_word_and_the_longest_wins() {
-        let named = |message| field_named_in(message, ["email", "name", "plan.plan_code", "display_name"].into_iter());
-        assert_eq!(named("The mandatory field email is missing").as_deref(), Some("email"));
-        assert_eq!(named("Enter a valid display_name.").as_deref(), Some("display_name"));
-        assert_eq!(named("\"plan_code\" does not exist").as_deref(), Some("plan.plan_code"));
-        assert_eq!(named("This e-mails nobody"), None);
+    fn a_field_is_found_in_a_sentence_as_a_whole_word_only() {
+        let fields = ["email".to_owned(), "name".to_owned(), "display_name".to_owned(), "billing_address.zip".to_owned()];
+        let find = |sentence| field_named_in(sentence, fields.iter());
+        assert_eq!(find("Enter a valid email.").as_deref(), Some("email"));
+        assert_eq!(find("The display_name is taken").as_deref(), Some("display_name"));
+        assert_eq!(find("billing_address.zip: too long").as_deref(), Some("billing_address.zip"));
+        assert_eq!(find("The emails are wrong"), None);
     }
 }

@@ -21,7 +21,9 @@ language sql stable security definer set search_path = pg_catalog, sluice as $$
     (select h.result from sluice.job_history h where h.job_id = $1 order by h.finished_at desc limit 1))
 $$;
 
--- Withdraws one job; the run behind it only if no other job asks for it. False: it is running, finished, or unknown.
+-- Withdraws one job; the run behind it only if no other job asks for it, and not while a write that was lost may still arrive. False: it is
+-- running, finished, unknown, or in somebody's hands at this moment. May stand in a transaction of any length: it never keeps hold of
+-- anything that a running batch needs.
 create function sluice.cancel(job_id bigint) returns boolean
 language plpgsql security definer set search_path = pg_catalog, sluice as $$
 declare
@@ -35,9 +37,19 @@ begin
     values (j.id, j.kind, j.args, nullif(j.sync, ''), case when j.sync <> '' then j.key end, j.lane, j.run_at, j.created_at, j.created_by, 'cancelled');
     return true;
   end if;
-  select w.* into s from sluice.slot w where w.id = (select x.slot_id from sluice.slot_job x where x.job_id = $1) for update;
+  select w.* into s from sluice.slot w join sluice.slot_job x on x.slot_id = w.id where x.job_id = $1;
   if not found then
     return false;
+  end if;
+  if s.state = 'available' then
+    begin
+      select w.* into s from sluice.slot w where w.id = s.id for update skip locked;
+      if not found or s.state <> 'available' then
+        raise exception using errcode = 'ZX001';                  -- claimed in between: lets go of the lock
+      end if;
+    exception when sqlstate 'ZX001' then
+      return false;
+    end;
   end if;
   delete from sluice.slot_job x where x.job_id = $1 and (s.state = 'available' or x.work > s.claimed_work) returning * into sj;
   if not found then
@@ -45,7 +57,7 @@ begin
   end if;
   insert into sluice.job_history (job_id, kind, args, sync, key, lane, run_at, created_at, created_by, result)
   values (sj.job_id, sj.kind, sj.args, nullif(s.sync, ''), case when s.sync <> '' then s.key end, sluice.lane_name(sj.lane), sj.run_at, sj.created_at, sj.created_by, 'cancelled');
-  if s.state = 'available' and not exists (select from sluice.slot_job x where x.slot_id = s.id) then
+  if s.state = 'available' and s.not_before <= clock_timestamp() and not exists (select from sluice.slot_job x where x.slot_id = s.id) then
     delete from sluice.slot where id = s.id;
   end if;
   return true;
@@ -105,7 +117,8 @@ begin
 end $$;
 
 -- Returns when everything that was asked for about the record before the call has ended; an error if that takes longer than the timeout,
--- or if it ended in a dead letter. Commits between looks, so it refuses to run inside a transaction.
+-- or if it ended in a dead letter. Commits between looks, the first time before anything else, so it refuses to run inside a transaction
+-- ("invalid transaction termination"): nothing that it waits for could become visible there.
 create procedure sluice.wait(sync text, key text, timeout interval default '30 s')
 language plpgsql as $$
 declare
@@ -115,10 +128,6 @@ declare
   started timestamptz := clock_timestamp();
   letter sluice.dead_letter;
 begin
-  if transaction_timestamp() <> statement_timestamp() then
-    raise exception using errcode = '25001', message = 'sluice.wait cannot run inside a transaction: nothing it waits for could become visible',
-      hint = 'call it by itself, in autocommit mode';
-  end if;
   loop
     commit;
     exit when not exists (select from sluice.change c where c.id <= newest)
@@ -155,14 +164,16 @@ create view sluice.record_status as
               when s.waiting_sync is not null then 'waiting'
               when s.tries > 0 then 'retrying'
               when s.id is not null then 'pending'
+              when j.sync is not null then 'pending'
               when d.id is not null then 'failed'
               when l.zoho_id is not null then 'synced'
               else 'pending' end as status,
          l.synced_at as last_synced_at, coalesce(s.last_error, d.message) as last_error
-  from (select sync, key from sluice.link union select sync, key from sluice.slot where sync <> ''
+  from (select sync, key from sluice.link union select sync, key from sluice.slot where sync <> '' union select sync, key from sluice.job where sync <> ''
         union select sync, key from sluice.dead_letter where resolution is null and sync is not null) r
   left join sluice.link l on l.sync = r.sync and l.key = r.key
   left join sluice.slot s on s.sync = r.sync and s.key = r.key
+  left join lateral (select x.sync from sluice.job x where x.sync = r.sync and x.key = r.key and x.sync <> '' and x.run_at <= clock_timestamp() limit 1) j on true
   left join lateral (select id, message from sluice.dead_letter x where x.sync = r.sync and x.key = r.key and x.resolution is null order by x.id desc limit 1) d on true;
 
 create view sluice.sync_status as
@@ -174,7 +185,7 @@ create view sluice.sync_status as
           where h.sync = y.name and d.due_at < 'infinity') as oldest_due_at,
          c.last_success_at, y.counted_at, y.paused_at, y.retired_at
   from sluice.sync y
-  left join sluice.sync_counter c on c.sync = y.name
+  left join sluice.sync_count c on c.sync = y.name
   -- the intake is short while workers run; while none does, the first ten thousand are enough to see it
   left join (select sync, count(*) as jobs from (select j.sync from sluice.job j where j.run_at <= clock_timestamp() limit 10000) t group by sync) i on i.sync = y.name;
 

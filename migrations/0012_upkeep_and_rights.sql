@@ -1,34 +1,55 @@
 -- Partitions by day, and who may do what.
 
--- Makes the days ahead and drops those past their keeping. Creating and attaching apart takes a weaker lock than PARTITION OF; a lock that is
--- not there within 200 ms is not waited for, since whatever waits behind it would stall inserts: the caller tries again later.
+-- Makes the days ahead and drops those past their keeping, with whatever else is kept for a time only. A lock that is not there within
+-- 200 ms is not waited for, since whatever waits behind it would stall inserts: the next call tries again. One caller at a time.
 create function sluice.keep_partitions(p_days_ahead integer, p_days_kept integer) returns void
 language plpgsql set search_path = pg_catalog, sluice set lock_timeout = '200ms' as $$
 declare
+  today constant date := (clock_timestamp() at time zone 'UTC')::date;
   parent text;
-  day date;
   child text;
+  day date;
 begin
+  if not pg_try_advisory_xact_lock(hashtext('sluice.keep_partitions')) then
+    return;
+  end if;
   foreach parent in array array['attempt', 'job_history', 'change_history'] loop
     for i in 0 .. p_days_ahead loop
-      day := (clock_timestamp() at time zone 'UTC')::date + i;
+      day := today + i;
       child := format('%s_%s', parent, to_char(day, 'YYYYMMDD'));
-      if to_regclass(format('sluice.%I', child)) is null then
+      continue when to_regclass(format('sluice.%I', child)) is not null;
+      begin
+        -- made and attached apart, which takes a weaker lock than PARTITION OF
         execute format('create table sluice.%I (like sluice.%I including defaults including constraints)', child, parent);
         execute format('alter table sluice.%I attach partition sluice.%I for values from (%L) to (%L)', parent, child,
           to_char(day, 'YYYY-MM-DD') || ' 00:00:00+00', to_char(day + 1, 'YYYY-MM-DD') || ' 00:00:00+00');
-      end if;
+      exception when lock_not_available then
+        raise warning 'sluice.% is in use: the partition of % is made later', parent, day;
+      end;
     end loop;
     for child in
       select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid
-      where i.inhparent = format('sluice.%I', parent)::regclass
-        and to_date(right(c.relname, 8), 'YYYYMMDD') < (clock_timestamp() at time zone 'UTC')::date - p_days_kept
+      where i.inhparent = format('sluice.%I', parent)::regclass and to_date(right(c.relname, 8), 'YYYYMMDD') < today - p_days_kept
     loop
-      execute format('drop table sluice.%I', child);
+      begin
+        execute format('drop table sluice.%I', child);
+      exception when lock_not_available then
+        raise warning 'sluice.% is in use: it is dropped later', child;
+      end;
     end loop;
   end loop;
+  delete from sluice.call_result where answered_at < clock_timestamp() - interval '7 days';
+  delete from sluice.dead_letter
+  where id = any (array(select id from sluice.dead_letter where resolved_at < clock_timestamp() - make_interval(days => p_days_kept) limit 10000 for update skip locked));
 end $$;
 select sluice.keep_partitions(7, 90);
+
+-- The check costs ten times what the insert does. A row that names its shape comes from a producer, which has made it whole; the roles
+-- below may not write that column.
+drop trigger check_job on sluice.job;
+create trigger check_job before insert on sluice.job for each row when (new.shape_id is null) execute function sluice.check_job();
+drop trigger check_call_right on sluice.job;
+create trigger check_call_right before insert on sluice.job for each row when (new.kind = 'call') execute function sluice.check_call_right();
 
 revoke all on all tables in schema sluice from public;
 revoke all on all functions in schema sluice from public;

@@ -1,0 +1,143 @@
+//! Commands that look into a database and act on it.
+
+use serde_json::json;
+use sluice_tests::TestDb;
+
+use crate::sluice::Folder;
+
+const CONFIG: &str = r#"
+[connections.main]
+client_id = "id"
+client_secret = "secret"
+refresh_token = "token"
+organization_id = "60000000001"
+
+[syncs.customers]
+connection = "main"
+table = "public.customers"
+key = "id"
+module = "billing/customers"
+match_on = ["email"]
+reference = "cf_sluice_key"
+
+[syncs.customers.fields]
+display_name = "name"
+email = "email"
+"#;
+
+/// A database with three customers, and a folder whose configuration is published there.
+async fn attached() -> (TestDb, Folder) {
+    let db = TestDb::new().await;
+    sqlx::raw_sql(
+        "create table public.customers (id bigint primary key, name text not null, email text);
+         insert into public.customers select n, 'Customer ' || n, n || '@example.com' from generate_series(1, 3) n",
+    )
+    .execute(db.db())
+    .await
+    .unwrap();
+    let folder = Folder::with(CONFIG).on(db.url());
+    let ended = folder.run(&["attach"]);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    (db, folder)
+}
+
+async fn dead_letters(db: &TestDb) {
+    sqlx::query(
+        "insert into sluice.dead_letter (kind, args, sync, key, lane, error_class, field, message, created_at)
+         select 'push', jsonb_build_object('sync', 'customers', 'key', n::text), 'customers', n::text, 'normal', case n when 3 then 'duplicate' else 'validation' end,
+           'email', 'Invalid value passed for email', clock_timestamp() - n * interval '1 hour' from generate_series(1, 3) n",
+    )
+    .execute(db.db())
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn attaching_publishes_and_captures_once_and_detaching_takes_the_triggers_away() {
+    let (_db, folder) = attached().await;
+    let again = folder.run(&["attach", "--json"]).json();
+    assert_eq!(again["published"]["changes"], json!([]));
+    assert_eq!(again["attached"]["installed"], json!([]));
+    assert_eq!(folder.run(&["detach", "--json"]).json()["detached"]["removed"], json!(["public.customers"]));
+    let unknown = folder.run(&["attach", "custmers"]);
+    assert!(unknown.code == 2 && unknown.err.contains("there is customers"), "{unknown:?}");
+}
+
+#[tokio::test]
+async fn trigger_enqueues_what_is_due_and_jobs_can_be_listed_shown_and_withdrawn() {
+    let (_db, folder) = attached().await;
+    assert_eq!(folder.run(&["trigger", "customers", "--json"]).json(), json!({ "enqueued": 3 }));
+    let jobs = folder.run(&["jobs", "list", "--json"]).json();
+    assert_eq!(jobs.as_array().unwrap().len(), 3);
+    assert_eq!((&jobs[0]["sync"], &jobs[0]["key"], &jobs[0]["state"]), (&json!("customers"), &json!("1"), &json!("available")));
+    let one = folder.run(&["jobs", "list", "--where", "key = '2'", "--json"]).json();
+    assert_eq!(one.as_array().unwrap().len(), 1);
+    let id = one[0]["id"].to_string();
+    assert_eq!(folder.run(&["jobs", "show", &id, "--json"]).json()["result"], "waiting");
+    assert_eq!(folder.run(&["jobs", "cancel", &id, "--json"]).json()["cancelled"], json!([one[0]["id"]]));
+    assert_eq!(folder.run(&["jobs", "show", &id, "--json"]).json()["result"], "cancelled");
+    assert_eq!(folder.run(&["jobs", "cancel", &id]).code, 1, "it is not there to be withdrawn any more");
+}
+
+#[tokio::test]
+async fn a_key_or_a_condition_that_cannot_be_is_a_mistake_of_the_caller() {
+    let (_db, folder) = attached().await;
+    for (arguments, said) in [
+        (&["trigger", "customers", "--key", "abc"][..], "bigint"),
+        (&["jobs", "list", "--where", "colour = 1"], "colour"),
+        (&["dlq", "show", "12345"], "no dead letter"),
+        (&["dlq", "requeue", "12345"], "no open dead letter"),
+        (&["dlq", "requeue"], "--all"),
+        (&["pause", "--sync", "nonsense"], "unknown sync"),
+    ] {
+        let ended = folder.run(arguments);
+        assert!(ended.code == 2 && ended.err.contains(said), "{arguments:?}: {ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn acting_on_many_dead_letters_is_planned_first_and_done_only_when_told() {
+    let (db, folder) = attached().await;
+    dead_letters(&db).await;
+    assert_eq!(folder.run(&["dlq", "list", "--class", "validation", "--since", "90m", "--json"]).json()[0]["key"], "1");
+    let planned = folder.run(&["dlq", "requeue", "--class", "validation"]);
+    assert!(
+        planned.code == 2 && planned.err.contains("2 dead letter(s) would be requeued") && planned.err.contains("--yes"),
+        "{planned:?}"
+    );
+    assert_eq!(folder.run(&["dlq", "list", "--json"]).json().as_array().unwrap().len(), 3, "a plan does nothing");
+    let done = folder.run(&["dlq", "requeue", "--class", "validation", "--yes", "--json"]).json();
+    assert_eq!(done["requeued"].as_array().unwrap().len(), 2);
+    assert_eq!(folder.run(&["jobs", "list", "--json"]).json()[0]["lane"], "interactive");
+    assert_eq!(folder.run(&["dlq", "discard", "--all", "--yes"]).code, 0);
+    assert_eq!(folder.run(&["dlq", "list", "--json"]).json(), json!([]));
+    assert_eq!(folder.run(&["dlq", "list", "--all", "--json"]).json().as_array().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn status_shows_the_columns_of_the_contract_and_what_is_paused() {
+    let (_db, folder) = attached().await;
+    assert_eq!(folder.run(&["pause", "--sync", "customers"]).code, 0);
+    let status = folder.run(&["status", "--json"]).json();
+    for column in ["sync", "total", "synced", "pending", "running", "retrying", "failed", "oldest_due_at", "last_success_at"] {
+        assert!(status["syncs"][0].get(column).is_some(), "{column}: {status}");
+    }
+    assert!(status["notices"][0].as_str().unwrap().starts_with("paused: sync customers"), "{status}");
+    assert_eq!(folder.run(&["resume", "--sync", "customers"]).code, 0);
+    assert_eq!(folder.run(&["status", "--json"]).json()["notices"], json!([]));
+    let limits = folder.run(&["budget", "--json"]).json();
+    let billing =
+        limits.as_array().unwrap().iter().find(|row| row["product"] == "billing" && row["limit_kind"] == "calls_per_window").unwrap();
+    assert_eq!((&billing["cap"], &billing["used"]), (&json!(100), &json!(0)));
+}
+
+#[tokio::test]
+async fn check_says_yes_when_all_is_well_and_no_when_a_column_is_missing() {
+    let (db, folder) = attached().await;
+    let well = folder.run(&["check", "--json"]).json();
+    let messages = well["findings"].to_string();
+    assert!(well["errors"] == 0 && messages.contains("found again among new records by display_name, email, cf_sluice_key"), "{well}");
+    sqlx::query("alter table public.customers rename column email to mail").execute(db.db()).await.unwrap();
+    let ill = folder.run(&["check", "--json"]);
+    assert!(ill.code == 1 && ill.out.contains("syncs.customers.fields.email"), "{ill:?}");
+}

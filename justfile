@@ -1,0 +1,39 @@
+# Short names for the project's own commands. just is optional (pip install rust-just): each line can be typed as it stands.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+# lists these
+default:
+    @just --list --unsorted
+
+# everything that CI runs; or some steps of it: just check format clippy
+check *STEPS:
+    bash .ci/run {{STEPS}}
+
+# the tests; what follows is passed on: just test -p sluice-queue
+test *ARGS="--workspace":
+    cargo test {{ARGS}}
+
+fmt:
+    cargo fmt --all
+
+# PostgreSQL, a simulated Zoho and the billing recipe, without any set-up
+demo *ARGS:
+    cargo run --release -- demo {{ARGS}}
+
+# four workers, one killed each second, faults on, 2,000 records: each must arrive exactly once
+chaos RECORDS="2000":
+    SLUICE_CHAOS_RECORDS={{RECORDS}} cargo test --release -p sluice-tests --test it chaos -- --nocapture
+
+# measures this machine: queue, then budget
+bench:
+    cargo run --release -- bench queue
+    cargo run --release -- bench budget
+
+# .sqlx/ anew, after a change of a query or a migration
+prepare:
+    scripts/sqlx-prepare
+
+# the address of a database for psql and for queries in the making
+dev-db:
+    @scripts/dev-db

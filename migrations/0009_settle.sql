@@ -1,0 +1,231 @@
+-- What became of a batch: settled by its worker, or taken back from a dead one.
+
+-- What became of the call in hand: not sent, the place is free at once; answered, a window from now; no answer, it stays as the grant
+-- left it. p_report: {"sent": bool, "answered": bool, "answer_ms": int, "blocked_ms": int, "blocked_reason": text}
+create function sluice.free_place(p_batch sluice.batch, p_report jsonb, p_now timestamptz) returns void
+language plpgsql set search_path = pg_catalog, sluice as $$
+begin
+  if p_batch.place_id is null then
+    null;                                                         -- refused another one: nothing in hand
+  elsif not coalesce((p_report ->> 'sent')::boolean, true) then
+    update sluice.place set free_at = '-infinity', batch = null, granted_at = null where id = p_batch.place_id and batch = p_batch.token;
+    update sluice.budget set grid_at = least(grid_at, p_now) where id = p_batch.budget_id;
+  elsif (p_report ->> 'answered')::boolean then
+    update sluice.place p set batch = null, free_at = p_now + u.call_window, answer = make_interval(secs => (p_report ->> 'answer_ms')::float8 / 1000)
+    from sluice.budget u where p.id = p_batch.place_id and p.batch = p_batch.token and u.id = p.budget_id;
+  end if;
+  if p_report ->> 'blocked_ms' is not null then
+    update sluice.budget set blocked_until = greatest(blocked_until, p_now + make_interval(secs => (p_report ->> 'blocked_ms')::float8 / 1000)),
+      blocked_reason = p_report ->> 'blocked_reason' where id = p_batch.budget_id;
+  end if;
+end $$;
+
+-- Five calls of a product in a row without an answer below 500 open its circuit: from then on one probe every five seconds.
+create function sluice.note_health(p_connection text, p_product text, p_report jsonb, p_now timestamptz) returns void
+language plpgsql set search_path = pg_catalog, sluice as $$
+begin
+  case p_report ->> 'health'
+    when 'answered' then
+      update sluice.product set unanswered = 0, opened_at = null, probe_at = null, answered_at = p_now,
+        outage_ended_at = case when opened_at is not null then p_now else outage_ended_at end
+      where connection = p_connection and product = p_product;
+    when 'unanswered' then
+      update sluice.product set unanswered = unanswered + 1,
+        opened_at = case when unanswered + 1 >= 5 then coalesce(opened_at, p_now) end,
+        probe_at = case when unanswered + 1 >= 5 then p_now + interval '5 s' end
+      where connection = p_connection and product = p_product;
+    else
+      null;
+  end case;
+end $$;
+
+-- Heartbeat. Returns the tokens that are still this worker's; the others were taken away and must be dropped.
+create function sluice.extend(p_worker text, p_tokens bigint[], p_lease interval) returns setof bigint
+language sql set search_path = pg_catalog, sluice as $$
+  update sluice.batch set lease_until = clock_timestamp() + p_lease
+  where token = any (p_tokens) and worker = p_worker and lease_until > clock_timestamp() returning token
+$$;
+
+-- Settles a batch in one transaction, each record by its own outcome. False: the lease is lost, and nothing was written.
+--
+-- p_outcomes: [{"slot": id, "outcome": done|continue|retry|snooze|wait|dead, "delay_ms", "hold_ms", "counts": bool, "unbooked": bool, "death": bool,
+--   "panic": bool, "max_batch", "progress", "waiting_sync", "waiting_key", "create": none|settled|doubt, "reason", "class", "code", "field", "message",
+--   "hint", "http_status", "request", "response", "depends_sync", "depends_key", "ms", "calls"}]
+create function sluice.settle(p_token bigint, p_worker text, p_report jsonb, p_outcomes jsonb) returns boolean
+language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+declare
+  b sluice.batch;
+  now_ timestamptz;
+begin
+  select * into b from sluice.batch where token = p_token and worker = p_worker for update;
+  if not found or b.lease_until < clock_timestamp() then
+    return false;
+  end if;
+  perform from sluice.budget where id = b.budget_id for no key update;
+  now_ := clock_timestamp();
+  perform sluice.free_place(b, p_report, now_);
+  update sluice.place set free_at = '-infinity', batch = null
+  where id = b.flight_id and batch = b.token and (not coalesce((p_report ->> 'sent')::boolean, true) or (p_report ->> 'answered')::boolean);
+  perform sluice.note_health(b.connection, b.product, p_report, now_);
+  delete from sluice.batch where token = p_token;
+  perform sluice.settle_slots(b, now_, p_outcomes);
+  return true;
+end $$;
+
+create type sluice.outcome as (
+  slot bigint, outcome text, delay_ms bigint, hold_ms bigint, counts boolean, unbooked boolean, death boolean, panic boolean, max_batch smallint,
+  progress jsonb, waiting_sync text, waiting_key text, "create" text, pushed boolean, reason text, class text, code text, field text, message text, hint text,
+  http_status integer, request jsonb, response jsonb, depends_sync text, depends_key text, ms integer, calls smallint
+);
+
+create function sluice.settle_slots(b sluice.batch, now_ timestamptz, p_outcomes jsonb) returns void
+language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+declare
+  shape_ sluice.shape;
+  rest interval;
+  outcomes sluice.outcome[];
+  letters bigint[];
+  jobs bigint[];
+begin
+  select * into shape_ from sluice.shape where id = b.shape_id;
+  select y.min_interval into rest from sluice.sync y where y.name = shape_.sync;
+  outcomes := array(select distinct on (o.slot) o from jsonb_populate_recordset(null::sluice.outcome, p_outcomes) o order by o.slot);
+  if exists (select from unnest(outcomes) o where (o.outcome in ('done', 'continue', 'retry', 'snooze', 'wait', 'dead')) is not true) then
+    raise exception using errcode = '22023', message = 'an outcome must be done, continue, retry, snooze, wait or dead';
+  end if;
+  perform from sluice.slot where batch = b.token order by sync, key for update;
+  -- a record that the worker forgot is due again: its batch is gone, and nobody else would free it
+  outcomes := outcomes || array(
+    select o from sluice.slot s cross join lateral jsonb_populate_record(null::sluice.outcome, jsonb_build_object('slot', s.id, 'outcome', 'continue', 'reason', 'not settled', 'progress', s.progress)) o
+    where s.batch = b.token and s.id <> all (array(select u.slot from unnest(outcomes) u)));
+
+  -- Missing partitions cost history, never a settle.
+  begin
+    insert into sluice.attempt (at, batch, worker, connection, product, kind, sync, key, attempt, outcome, reason, error_class, http_status, calls, ms, request, response)
+    select now_, b.token, b.worker, b.connection, b.product, s.kind, s.sync, s.key, s.tries + 1, o.outcome, coalesce(o.reason, o.message), o.class, o.http_status,
+           coalesce(o.calls, 0), o.ms, o.request, o.response
+    from unnest(outcomes) o join sluice.slot s on s.id = o.slot and s.batch = b.token;
+  exception when check_violation then
+    raise warning 'sluice.attempt has no partition for today';
+  end;
+
+  -- The newest letter of a record is the one to look at; a success closes whatever was open. One that somebody is resolving is his.
+  letters := array(
+    select d.id from unnest(outcomes) o join sluice.slot s on s.id = o.slot and s.batch = b.token
+    join sluice.dead_letter d on d.sync = s.sync and d.key = s.key and d.resolution is null
+    where o.outcome in ('done', 'dead') and s.sync <> '' for update of d skip locked);
+  update sluice.dead_letter set resolution = 'superseded', resolved_by = 'sluice', resolved_at = now_ where id = any (letters);
+
+  insert into sluice.dead_letter (job_id, job_ids, kind, args, sync, key, lane, error_class, error_code, field, message, hint, http_status, response, history, depends_sync, depends_key)
+  select j.ids[1], coalesce(j.ids, '{}'), s.kind, coalesce(s.args, jsonb_build_object('sync', s.sync, 'key', s.key)), nullif(s.sync, ''), case when s.sync <> '' then s.key end,
+         sluice.lane_name(s.lane), o.class, o.code, o.field, coalesce(o.message, ''), o.hint, o.http_status, o.response, coalesce(h.history, '[]'), o.depends_sync, o.depends_key
+  from unnest(outcomes) o join sluice.slot s on s.id = o.slot and s.batch = b.token
+  cross join lateral (select array_agg(sj.job_id order by sj.job_id) as ids from sluice.slot_job sj where sj.slot_id = s.id and sj.work <= s.claimed_work) j
+  cross join lateral (
+    select jsonb_agg(to_jsonb(a) order by a.at) as history from (
+      select t.at, t.worker, t.outcome, t.reason, t.error_class, t.http_status, t.calls, t.ms from sluice.attempt t
+      where t.sync = s.sync and t.key = s.key and t.at >= s.created_at order by t.at desc limit 50) a) h
+  where o.outcome = 'dead'
+  order by s.sync, s.key;
+
+  -- A job that somebody is cancelling in an open transaction is left to him; its slot then stays too, in case he rolls back.
+  jobs := array(
+    select sj.job_id from unnest(outcomes) o join sluice.slot s on s.id = o.slot and s.batch = b.token
+    join sluice.slot_job sj on sj.slot_id = s.id and sj.work <= s.claimed_work where o.outcome in ('done', 'dead') for update of sj skip locked);
+  begin
+    with ended as (
+      delete from sluice.slot_job sj using unnest(outcomes) o, sluice.slot s
+      where sj.job_id = any (jobs) and s.id = sj.slot_id and o.slot = s.id
+      returning sj.*, s.sync as record_sync, s.key as record_key, o.outcome as result
+    ), noted as (
+      insert into sluice.job_history (job_id, kind, args, sync, key, lane, run_at, created_at, created_by, result, finished_at)
+      select e.job_id, e.kind, e.args, nullif(e.record_sync, ''), case when e.record_sync <> '' then e.record_key end, sluice.lane_name(e.lane), e.run_at, e.created_at, e.created_by, e.result, now_
+      from ended e
+    )
+    insert into sluice.avoided as v (sync, reason, calls)
+    select record_sync, 'coalesced', count(*) - count(distinct slot_id) from ended where record_sync <> '' group by 1 having count(*) > count(distinct slot_id) order by 1
+    on conflict (sync, reason) do update set calls = v.calls + excluded.calls;
+  exception when check_violation then
+    raise warning 'sluice.job_history has no partition for today';
+    delete from sluice.slot_job where job_id = any (jobs);
+  end;
+
+  -- What settle knows of the link: whether a create is still in doubt, and when the record was last written to.
+  update sluice.link l set
+    create_sent_at = case when o."create" = 'doubt' then coalesce(l.create_sent_at, b.claimed_at) when o."create" = 'settled' or s.create_intent then null else l.create_sent_at end,
+    creates = case when o."create" = 'doubt' then l.creates + 1 when o."create" = 'settled' then 0 else l.creates end,
+    pushed_at = case when o.pushed then now_ else l.pushed_at end,
+    hold_until = case when o.hold_ms > 0 then now_ + make_interval(secs => o.hold_ms::float8 / 1000) else l.hold_until end
+  from unnest(outcomes) o join sluice.slot s on s.id = o.slot and s.batch = b.token
+  where shape_.kind = 'push' and l.sync = s.sync and l.key = s.key and (s.create_intent or o."create" in ('doubt', 'settled') or o.pushed or o.hold_ms > 0);
+  delete from sluice.link l using unnest(outcomes) o, sluice.slot s
+  where shape_.kind = 'push' and s.id = o.slot and s.batch = b.token and s.create_intent and l.sync = s.sync and l.key = s.key
+    and l.zoho_id is null and l.create_sent_at is null and l.pushed_at is null and l.creates = 0 and (l.hold_until <= now_) is not false;
+
+  -- every rise of `work` came with a job: what is left is asked for anew, or it was cancelled meanwhile
+  delete from sluice.slot s using unnest(outcomes) o
+  where s.id = o.slot and s.batch = b.token and o.outcome in ('done', 'dead')
+    and not exists (select from sluice.slot_job sj where sj.slot_id = s.id);
+
+  update sluice.slot s set
+    state = 'available', batch = null, claimed_work = null, create_intent = false,
+    lane = least(case when o.outcome in ('done', 'dead') then coalesce(s.next_lane, s.lane) else s.lane end, s.next_lane),
+    due_at = greatest(
+      case when o.outcome in ('done', 'dead') then greatest(coalesce(s.next_due_at, now_), case when o.pushed then now_ + rest end)
+           when o.outcome = 'wait' and s.work = s.claimed_work then 'infinity'
+           when o.outcome = 'wait' then now_
+           when o.outcome = 'retry' and s.next_lane = 0 then now_      -- a person asked for it meanwhile
+           else now_ + make_interval(secs => coalesce(o.delay_ms, 0)::float8 / 1000) end,
+      now_ + make_interval(secs => o.hold_ms::float8 / 1000)),
+    not_before = case when o.hold_ms > 0 then now_ + make_interval(secs => o.hold_ms::float8 / 1000) else '-infinity' end,
+    failures = case when o.outcome in ('done', 'dead') then 0 when o.counts then s.failures + 1 else s.failures end,
+    tries = case when o.outcome in ('done', 'dead') then 0 when o.outcome = 'retry' then s.tries + 1 else s.tries end,
+    -- in a row: a run that ended otherwise starts anew, one that was only given back or not alone says nothing
+    deaths = case when o.death then s.deaths + 1 when o.death is false or o.outcome = 'continue' then s.deaths else 0 end,
+    panics = case when o.panic then s.panics + 1 when o.death is false or o.outcome = 'continue' then s.panics else 0 end,
+    max_batch = case when o.outcome in ('done', 'dead') then null else coalesce(o.max_batch, s.max_batch) end,
+    unbooked_at = case when o.outcome in ('done', 'dead') then null when o.unbooked then now_ else s.unbooked_at end,
+    waiting_sync = case when o.outcome = 'wait' and s.work = s.claimed_work then o.waiting_sync end,
+    waiting_key = case when o.outcome = 'wait' and s.work = s.claimed_work then o.waiting_key end,
+    progress = case when o.outcome = 'continue' then o.progress when o.outcome in ('snooze', 'retry') then coalesce(o.progress, s.progress) end,
+    last_error = case when o.outcome in ('done', 'continue') then null else coalesce(o.message, o.reason, s.last_error) end,
+    next_lane = null, next_due_at = null
+  from unnest(outcomes) o
+  where s.id = o.slot and s.batch = b.token;
+
+  if shape_.sync <> '' and exists (select from unnest(outcomes) o where o.outcome = 'done') then
+    insert into sluice.sync_difference (sync, success_at) values (shape_.sync, now_);
+  end if;
+end $$;
+
+-- One batch whose worker stopped beating; false: there is none. What it held in the ledger frees itself. The records: a lost write may still arrive until the
+-- request's time-out, so none is touched before that. A worker's death counts only for a record that was alone in its batch.
+create function sluice.rescue() returns boolean
+language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+declare
+  b sluice.batch;
+  now_ timestamptz;
+  outcomes jsonb;
+begin
+  select * into b from sluice.batch where lease_until < clock_timestamp() order by lease_until limit 1 for update skip locked;
+  if not found then
+    return false;
+  end if;
+  perform from sluice.budget where id = b.budget_id for no key update;
+  now_ := clock_timestamp();
+  select jsonb_agg(jsonb_build_object('slot', s.id, 'calls', 1) || case
+    when s.kind = 'call' and s.args ->> 'method' <> 'GET' then jsonb_build_object('outcome', 'dead', 'class', 'unknown',
+      'message', 'the worker died while the request was under way; whether Zoho carried it out is not known',
+      'hint', 'look in Zoho, then requeue or discard')
+    when b.records = 1 and s.deaths + 1 >= 8 then jsonb_build_object('outcome', 'dead', 'class', 'panic', 'create', 'doubt',
+      'message', 'eight workers in a row died while they worked on this record alone', 'hint', 'see the workers'' logs; requeue after the cause is mended')
+    else jsonb_build_object('outcome', 'retry', 'reason', 'the worker died', 'death', b.records = 1,
+      'create', case when s.kind = 'push' and (s.create_intent or exists (select from sluice.link l where l.sync = s.sync and l.key = s.key and l.create_sent_at is not null)) then 'doubt' end,
+      'max_batch', case when b.records > 1 then (b.records + 1) / 2 end,
+      'delay_ms', case when b.records = 1 and s.deaths > 0 then least(300000, 1000 * power(2, s.deaths)) else 0 end::bigint,
+      'hold_ms', case when s.kind = 'push' then greatest(0, extract(epoch from b.send_by + b.timeout + interval '5 s' - now_) * 1000)::bigint end) end)
+  into outcomes from sluice.slot s where s.batch = b.token;
+  delete from sluice.batch where token = b.token;
+  perform sluice.settle_slots(b, now_, coalesce(outcomes, '[]'));
+  return true;
+end $$;

@@ -1,0 +1,19 @@
+//! The queue's SQL over a real PostgreSQL, called as a worker calls it.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod budget;
+mod callers;
+mod circuit;
+mod coalesce;
+mod counters;
+mod fence;
+mod insert;
+mod lanes;
+mod letters;
+mod rescue;
+mod rights;
+mod scale;
+mod upkeep;
+mod wait;
+mod waiting;
+mod world;
