@@ -216,8 +216,8 @@ create table sluice.sync_difference (
   constraint sync_difference_pkey primary key (id)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 5000);
 
--- What gather_counts has added up. The count is this and the differences that are still there: the view sync_count.
-create table sluice.sync_counter (
+-- What gather_counts has added up. The count is this and the differences that are still there: the view sync_counter.
+create table sluice.sync_tally (
   sync     text   not null,
   pending  bigint not null default 0,
   running  bigint not null default 0,
@@ -226,13 +226,13 @@ create table sluice.sync_counter (
   failed   bigint not null default 0,
   linked   bigint not null default 0,
   last_success_at timestamptz,
-  constraint sync_counter_pkey primary key (sync)
+  constraint sync_tally_pkey primary key (sync)
 ) with (fillfactor = 20);
 
-create view sluice.sync_count as
+create view sluice.sync_counter as
   select sync, sum(pending)::bigint as pending, sum(running)::bigint as running, sum(retrying)::bigint as retrying, sum(waiting)::bigint as waiting,
          sum(failed)::bigint as failed, sum(linked)::bigint as linked, max(last_success_at) as last_success_at
-  from (select sync, pending, running, retrying, waiting, failed, linked, last_success_at from sluice.sync_counter
+  from (select sync, pending, running, retrying, waiting, failed, linked, last_success_at from sluice.sync_tally
         union all select sync, pending, running, retrying, waiting, failed, linked, success_at from sluice.sync_difference) t
   group by sync;
 

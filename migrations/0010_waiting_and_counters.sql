@@ -135,7 +135,7 @@ create trigger count_inserted after insert on sluice.link referencing new table 
 create trigger count_updated after update on sluice.link referencing old table as old_rows new table as new_rows for each statement execute function sluice.count_linked();
 create trigger count_deleted after delete on sluice.link referencing old table as old_rows for each statement execute function sluice.count_linked();
 
--- Adds up what the triggers appended: the rows that it sees, 10,000 at most. Two at once cannot meet on a row of sync_counter for long: both
+-- Adds up what the triggers appended: the rows that it sees, 10,000 at most. Two at once cannot meet on a row of sync_tally for long: both
 -- take the syncs in order.
 create function sluice.gather_counts() returns void
 language sql set search_path = pg_catalog, sluice set enable_seqscan = off set jit = off as $$
@@ -143,7 +143,7 @@ language sql set search_path = pg_catalog, sluice set enable_seqscan = off set j
     delete from sluice.sync_difference
     where id = any (array(select id from sluice.sync_difference order by id limit 10000 for update skip locked)) returning *
   )
-  insert into sluice.sync_counter as c (sync, pending, running, retrying, waiting, failed, linked, last_success_at)
+  insert into sluice.sync_tally as c (sync, pending, running, retrying, waiting, failed, linked, last_success_at)
   select sync, sum(pending), sum(running), sum(retrying), sum(waiting), sum(failed), sum(linked), max(success_at) from taken group by sync order by sync
   on conflict (sync) do update set pending = c.pending + excluded.pending, running = c.running + excluded.running, retrying = c.retrying + excluded.retrying,
     waiting = c.waiting + excluded.waiting, failed = c.failed + excluded.failed, linked = c.linked + excluded.linked,

@@ -185,7 +185,7 @@ create view sluice.sync_status as
           where h.sync = y.name and d.due_at < 'infinity') as oldest_due_at,
          c.last_success_at, y.counted_at, y.paused_at, y.retired_at
   from sluice.sync y
-  left join sluice.sync_count c on c.sync = y.name
+  left join sluice.sync_counter c on c.sync = y.name
   -- the intake is short while workers run; while none does, the first ten thousand are enough to see it
   left join (select sync, count(*) as jobs from (select j.sync from sluice.job j where j.run_at <= clock_timestamp() limit 10000) t group by sync) i on i.sync = y.name;
 

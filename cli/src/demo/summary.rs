@@ -142,6 +142,7 @@ async fn letters(db: &Db) -> Result<Vec<Letter>, sqlx::Error> {
 async fn calls(world: &World) -> anyhow::Result<Calls> {
     let avoided =
         sqlx::query!(r#"select reason, sum(calls)::bigint as "calls!" from sluice.avoided group by reason"#).fetch_all(&world.db).await?;
+    sluice_zoho::install_tls();
     let stats = reqwest::get(format!("{}/admin/stats", world.zoho)).await.context("the simulator does not answer")?.error_for_status()?;
     let stats: Value = stats.json().await?;
     let products = || stats["scopes"].as_object().into_iter().flatten().filter(|(scope, _)| *scope != "oauth").map(|(_, figures)| figures);

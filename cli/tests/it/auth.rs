@@ -16,6 +16,7 @@ async fn a_grant_code_becomes_a_stored_refresh_token_that_is_not_readable_in_the
     let stop = CancellationToken::new();
     let _stop = stop.clone().drop_guard();
     tokio::spawn(simulator.serve(stop));
+    sluice_zoho::install_tls();
     let code: Value = reqwest::Client::new()
         .post(format!("{url}/admin/oauth/codes"))
         .json(&serde_json::json!({}))

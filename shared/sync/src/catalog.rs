@@ -90,10 +90,7 @@ impl Table {
 
     /// All columns' names, in the table's order.
     pub fn column_names(&self) -> Vec<String> {
-        self.columns
-            .iter()
-            .map(|column| column.name.clone())
-            .collect()
+        self.columns.iter().map(|column| column.name.clone()).collect()
     }
 }
 
@@ -147,23 +144,13 @@ async fn load_table(tx: &mut Tx, name: &str) -> Result<Option<Table>, sqlx::Erro
         "f" => Kind::Foreign,
         _ => Kind::Table,
     };
-    Ok(Some(Table {
-        schema: table.schema,
-        name: table.name,
-        kind,
-        columns,
-        unique,
-    }))
+    Ok(Some(Table { schema: table.schema, name: table.name, kind, columns, unique }))
 }
 
 /// `to_regclass` answers null for what does not exist, but raises for what cannot be a name, such as an empty one.
 fn absent_if_no_name<T>(found: Result<Option<T>, sqlx::Error>) -> Result<Option<T>, sqlx::Error> {
     match found {
-        Err(sqlx::Error::Database(error))
-            if matches!(error.code().as_deref(), Some("42602" | "42601" | "0A000")) =>
-        {
-            Ok(None)
-        }
+        Err(sqlx::Error::Database(error)) if matches!(error.code().as_deref(), Some("42602" | "42601" | "0A000")) => Ok(None),
         other => other,
     }
 }

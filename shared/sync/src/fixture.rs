@@ -38,17 +38,9 @@ pub(crate) fn syncs(file: &str) -> BTreeMap<String, Sync> {
 }
 
 /// Compiles one sync of a file.
-pub(crate) fn compile(
-    file: &str,
-    name: &str,
-    tables: &[Table],
-) -> Result<(Definition, Vec<Finding>), Vec<Finding>> {
+pub(crate) fn compile(file: &str, name: &str, tables: &[Table]) -> Result<(Definition, Vec<Finding>), Vec<Finding>> {
     let syncs = syncs(file);
-    let catalog = Catalog::of(
-        tables
-            .iter()
-            .map(|table| (table.name.clone(), table.clone())),
-    );
+    let catalog = Catalog::of(tables.iter().map(|table| (table.name.clone(), table.clone())));
     Definition::compile(&syncs[name], &syncs, &catalog)
 }
 

@@ -91,11 +91,7 @@ impl Module {
             .iter()
             .find(|facts| facts.product == name.product && facts.name == name.name)
             .unwrap_or_else(|| facts::default_for(name.product));
-        Self {
-            product: name.product,
-            name: name.name.clone(),
-            facts,
-        }
+        Self { product: name.product, name: name.name.clone(), facts }
     }
 
     /// Whether the table knows this module by name.
@@ -110,11 +106,7 @@ impl Module {
 
     /// What clears a field on update: CRM and FSM take null (crm §2.4), finance reads and prints `""` (fin §2.4).
     pub fn cleared(&self) -> Value {
-        if self.product.is_finance() {
-            Value::String(String::new())
-        } else {
-            Value::Null
-        }
+        if self.product.is_finance() { Value::String(String::new()) } else { Value::Null }
     }
 
     /// Whether lookups are objects `{"id": …}` (crm §8: always send the id).
@@ -135,54 +127,23 @@ impl Module {
 
     /// The UTC offset as the product writes it: finance without colon (fin §2.5), the others with (crm §8, fin §8.3).
     pub fn utc_offset(&self) -> &'static str {
-        if self.product.is_finance() {
-            "+0000"
-        } else {
-            "+00:00"
-        }
+        if self.product.is_finance() { "+0000" } else { "+00:00" }
     }
 
     /// How a create is kept from doubling, given the fields that a sync sends, its `reference` and its `match_on`.
-    pub fn create(
-        &self,
-        sends: impl Fn(&str) -> bool,
-        reference: Option<&str>,
-        match_on: &[String],
-    ) -> Create {
+    pub fn create(&self, sends: impl Fn(&str) -> bool, reference: Option<&str>, match_on: &[String]) -> Create {
         let own = |field: &str| reference == Some(field) || sends(field);
         if self.product == Product::Crm {
-            let fields: Vec<String> = reference
-                .map(str::to_owned)
-                .into_iter()
-                .chain(match_on.iter().cloned())
-                .collect();
-            return if fields.is_empty() {
-                Create::Parked
-            } else {
-                Create::Refused {
-                    by: Refusal::Upsert { fields },
-                }
-            };
+            let fields: Vec<String> = reference.map(str::to_owned).into_iter().chain(match_on.iter().cloned()).collect();
+            return if fields.is_empty() { Create::Parked } else { Create::Refused { by: Refusal::Upsert { fields } } };
         }
-        if let Some(field) =
-            reference.filter(|field| self.facts.upserts_by_header && field.starts_with("cf_"))
-        {
-            return Create::Refused {
-                by: Refusal::UpsertHeader {
-                    field: field.to_owned(),
-                },
-            };
+        if let Some(field) = reference.filter(|field| self.facts.upserts_by_header && field.starts_with("cf_")) {
+            return Create::Refused { by: Refusal::UpsertHeader { field: field.to_owned() } };
         }
         if let Some(field) = self.facts.unique.filter(|field| own(field)) {
-            return Create::Refused {
-                by: Refusal::Unique {
-                    field: field.to_owned(),
-                },
-            };
+            return Create::Refused { by: Refusal::Unique { field: field.to_owned() } };
         }
-        self.facts
-            .lookup(reference)
-            .map_or(Create::Parked, |how| Create::FoundAgain { how })
+        self.facts.lookup(reference).map_or(Create::Parked, |how| Create::FoundAgain { how })
     }
 
     /// The record inside an answer's envelope: `{"customer": {…}}`, `{"data": [{…}]}`.
@@ -218,9 +179,7 @@ impl fmt::Display for Module {
 
 /// Zoho's times: `2026-06-09T13:16:45-0400` in finance, `…-04:00` elsewhere (fin §2.5, crm §8).
 pub fn parse_time(text: &str) -> Option<chrono::DateTime<chrono::Utc>> {
-    chrono::DateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f%z")
-        .ok()
-        .map(|time| time.to_utc())
+    chrono::DateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f%z").ok().map(|time| time.to_utc())
 }
 
 #[cfg(test)]
@@ -241,93 +200,31 @@ mod tests {
 
     #[test]
     fn every_module_has_one_way_to_keep_a_create_from_doubling() {
-        let upsert = |fields: &[&str]| Create::Refused {
-            by: Refusal::Upsert {
-                fields: fields.iter().map(|f| (*f).to_owned()).collect(),
-            },
-        };
-        let unique = |field: &str| Create::Refused {
-            by: Refusal::Unique {
-                field: field.to_owned(),
-            },
-        };
+        let upsert = |fields: &[&str]| Create::Refused { by: Refusal::Upsert { fields: fields.iter().map(|f| (*f).to_owned()).collect() } };
+        let unique = |field: &str| Create::Refused { by: Refusal::Unique { field: field.to_owned() } };
         for (name, sends, reference, match_on, expected) in [
-            (
-                "crm/Deals",
-                &["Deal_Name"][..],
-                Some("Contract_Number"),
-                &[][..],
-                upsert(&["Contract_Number"]),
-            ),
+            ("crm/Deals", &["Deal_Name"][..], Some("Contract_Number"), &[][..], upsert(&["Contract_Number"])),
             ("crm/Contacts", &[], None, &["Email"], upsert(&["Email"])),
-            (
-                "crm/Contacts",
-                &[],
-                Some("Key"),
-                &["Email"],
-                upsert(&["Key", "Email"]),
-            ),
+            ("crm/Contacts", &[], Some("Key"), &["Email"], upsert(&["Key", "Email"])),
             ("crm/Deals", &["Deal_Name"], None, &[], Create::Parked),
-            (
-                "billing/plans",
-                &["plan_code"],
-                None,
-                &[],
-                unique("plan_code"),
-            ),
-            (
-                "billing/invoices",
-                &["invoice_number"],
-                None,
-                &[],
-                unique("invoice_number"),
-            ),
-            (
-                "billing/invoices",
-                &[],
-                Some("invoice_number"),
-                &[],
-                unique("invoice_number"),
-            ),
-            (
-                "books/invoices",
-                &[],
-                Some("cf_key"),
-                &[],
-                Create::Refused {
-                    by: Refusal::UpsertHeader {
-                        field: "cf_key".to_owned(),
-                    },
-                },
-            ),
-            (
-                "books/contacts",
-                &["contact_name"],
-                None,
-                &[],
-                unique("contact_name"),
-            ),
+            ("billing/plans", &["plan_code"], None, &[], unique("plan_code")),
+            ("billing/invoices", &["invoice_number"], None, &[], unique("invoice_number")),
+            ("billing/invoices", &[], Some("invoice_number"), &[], unique("invoice_number")),
+            ("books/invoices", &[], Some("cf_key"), &[], Create::Refused { by: Refusal::UpsertHeader { field: "cf_key".to_owned() } }),
+            ("books/contacts", &["contact_name"], None, &[], unique("contact_name")),
             (
                 "billing/subscriptions",
                 &[],
                 Some("reference_id"),
                 &[],
-                Create::FoundAgain {
-                    how: Lookup::Filter {
-                        field: "reference_id".to_owned(),
-                    },
-                },
+                Create::FoundAgain { how: Lookup::Filter { field: "reference_id".to_owned() } },
             ),
             (
                 "billing/payments",
                 &[],
                 Some("reference_number"),
                 &[],
-                Create::FoundAgain {
-                    how: Lookup::Payments {
-                        field: "reference_number".to_owned(),
-                    },
-                },
+                Create::FoundAgain { how: Lookup::Payments { field: "reference_number".to_owned() } },
             ),
             (
                 "billing/customers",
@@ -335,67 +232,38 @@ mod tests {
                 Some("cf_key"),
                 &["email"],
                 Create::FoundAgain {
-                    how: Lookup::CreatedSince {
-                        values: vec!["display_name".into(), "email".into()],
-                        reference: Some("cf_key".into()),
-                    },
+                    how: Lookup::CreatedSince { values: vec!["display_name".into(), "email".into()], reference: Some("cf_key".into()) },
                 },
             ),
             ("billing/payments", &[], None, &[], Create::Parked),
             ("fsm/Work_Orders", &[], None, &[], Create::Parked),
-            (
-                "inventory/inventoryadjustments",
-                &[],
-                None,
-                &[],
-                Create::Parked,
-            ),
+            ("inventory/inventoryadjustments", &[], None, &[], Create::Parked),
         ] {
-            assert_eq!(
-                create(name, sends, reference, match_on),
-                expected,
-                "{name} {reference:?}"
-            );
+            assert_eq!(create(name, sends, reference, match_on), expected, "{name} {reference:?}");
         }
     }
 
     #[test]
     fn records_and_ids_are_found_in_every_envelope() {
         let customers = module("billing/customers");
-        let answer = json!({"code": 0, "message": "ok", "customer": {"customer_id": 90300000001_i64, "updated_time": "2026-06-09T13:16:45-0400"}});
+        let answer =
+            json!({"code": 0, "message": "ok", "customer": {"customer_id": 90300000001_i64, "updated_time": "2026-06-09T13:16:45-0400"}});
         let record = customers.record_in(&answer).unwrap();
         assert_eq!(customers.id_of(record).as_deref(), Some("90300000001"));
-        assert_eq!(
-            customers.modified_at(record).unwrap().to_rfc3339(),
-            "2026-06-09T17:16:45+00:00"
-        );
+        assert_eq!(customers.modified_at(record).unwrap().to_rfc3339(), "2026-06-09T17:16:45+00:00");
         let deals = module("crm/Deals");
         let answer = json!({"data": [{"id": "7", "Modified_Time": "2026-06-09T13:16:45+05:30"}]});
         let record = deals.record_in(&answer).unwrap();
         assert_eq!(deals.id_of(record).as_deref(), Some("7"));
-        assert_eq!(
-            deals.modified_at(record).unwrap().to_rfc3339(),
-            "2026-06-09T07:46:45+00:00"
-        );
-        assert_eq!(
-            module("billing/plans")
-                .id_of(&json!({"plan_id": "", "plan_code": "basic"}))
-                .as_deref(),
-            Some("basic")
-        );
+        assert_eq!(deals.modified_at(record).unwrap().to_rfc3339(), "2026-06-09T07:46:45+00:00");
+        assert_eq!(module("billing/plans").id_of(&json!({"plan_id": "", "plan_code": "basic"})).as_deref(), Some("basic"));
         assert_eq!(customers.id_of(&json!({"customer_id": ""})), None);
     }
 
     #[test]
     fn no_module_stands_twice_in_the_table() {
         for (index, facts) in KNOWN.iter().enumerate() {
-            assert!(
-                !KNOWN[..index]
-                    .iter()
-                    .any(|other| other.product == facts.product && other.name == facts.name),
-                "{}",
-                facts.name
-            );
+            assert!(!KNOWN[..index].iter().any(|other| other.product == facts.product && other.name == facts.name), "{}", facts.name);
         }
     }
 }

@@ -16,25 +16,15 @@ pub fn is_empty(value: &Value) -> bool {
 
 /// Zoho's `""` as the null it means; everything else as it is.
 pub fn null_if_empty(value: &Value) -> Value {
-    if is_empty(value) {
-        Value::Null
-    } else {
-        value.clone()
-    }
+    if is_empty(value) { Value::Null } else { value.clone() }
 }
 
 /// Equal as local values: same type and content, numbers by value, objects whatever the order of their keys.
 pub fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => same_number(&a.to_string(), &b.to_string()),
-        (Value::Array(a), Value::Array(b)) => {
-            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
-        }
-        (Value::Object(a), Value::Object(b)) => {
-            a.len() == b.len()
-                && a.iter()
-                    .all(|(key, a)| b.get(key).is_some_and(|b| same(a, b)))
-        }
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (Value::Object(a), Value::Object(b)) => a.len() == b.len() && a.iter().all(|(key, a)| b.get(key).is_some_and(|b| same(a, b))),
         _ => a == b,
     }
 }
@@ -48,12 +38,8 @@ pub fn alike(sent: &Value, answered: &Value) -> bool {
             let (sent, answered) = (scalar_text(sent), scalar_text(answered));
             sent.trim() == answered.trim() || same_number(sent.trim(), answered.trim())
         }
-        (Value::Array(a), Value::Array(b)) => {
-            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| alike(a, b))
-        }
-        (Value::Object(a), Value::Object(b)) => a
-            .iter()
-            .all(|(key, a)| alike(a, b.get(key).unwrap_or(&Value::Null))),
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| alike(a, b)),
+        (Value::Object(a), Value::Object(b)) => a.iter().all(|(key, a)| alike(a, b.get(key).unwrap_or(&Value::Null))),
         _ => sent == answered,
     }
 }
@@ -68,8 +54,7 @@ pub fn scalar_text(value: &Value) -> String {
 
 /// Looks a dotted path up; `None` when any part of it is absent, which means unknown, never empty.
 pub fn at<'a>(record: &'a Value, path: &str) -> Option<&'a Value> {
-    path.split('.')
-        .try_fold(record, |value, segment| value.as_object()?.get(segment))
+    path.split('.').try_fold(record, |value, segment| value.as_object()?.get(segment))
 }
 
 /// Puts a value at a dotted path, making the objects on the way. A scalar in the way is replaced.
@@ -79,9 +64,7 @@ pub fn put(object: &mut Map<String, Value>, path: &str, value: Value) {
             object.insert(path.to_owned(), value);
         }
         Some((head, rest)) => {
-            let inner = object
-                .entry(head)
-                .or_insert_with(|| Value::Object(Map::new()));
+            let inner = object.entry(head).or_insert_with(|| Value::Object(Map::new()));
             if !inner.is_object() {
                 *inner = Value::Object(Map::new());
             }
@@ -119,32 +102,17 @@ impl Decimal {
             None => (text, 0),
         };
         let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-        if whole.is_empty()
-            || !whole
-                .bytes()
-                .chain(fraction.bytes())
-                .all(|byte| byte.is_ascii_digit())
-        {
+        if whole.is_empty() || !whole.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit()) {
             return None;
         }
         let all = format!("{whole}{fraction}");
         let digits = all.trim_start_matches('0').trim_end_matches('0').to_owned();
         if digits.is_empty() {
-            return Some(Self {
-                negative: false,
-                digits,
-                exponent: 0,
-            });
+            return Some(Self { negative: false, digits, exponent: 0 });
         }
         let trailing = all.len() - all.trim_end_matches('0').len();
-        let exponent = exponent
-            .checked_sub(i64::try_from(fraction.len()).ok()?)?
-            .checked_add(i64::try_from(trailing).ok()?)?;
-        Some(Self {
-            negative,
-            digits,
-            exponent,
-        })
+        let exponent = exponent.checked_sub(i64::try_from(fraction.len()).ok()?)?.checked_add(i64::try_from(trailing).ok()?)?;
+        Some(Self { negative, digits, exponent })
     }
 }
 
@@ -171,11 +139,7 @@ mod tests {
             ("9007199254740993", "9007199254740992", false),
             ("-1", "1", false),
             ("10", "1", false),
-            (
-                "123456789012345678901234567890.12",
-                "123456789012345678901234567890.120",
-                true,
-            ),
+            ("123456789012345678901234567890.12", "123456789012345678901234567890.120", true),
         ] {
             assert_eq!(same(&parse(a), &parse(b)), equal, "{a} and {b}");
         }
@@ -187,10 +151,7 @@ mod tests {
         assert!(!same(&json!(null), &json!("")));
         assert!(!same(&json!([1, 2]), &json!([2, 1])));
         assert!(!same(&json!({"a": 1}), &json!({"a": 1, "b": null})));
-        assert!(same(
-            &parse(r#"{"a": [1.0, {"b": 2}], "c": 3}"#),
-            &parse(r#"{"c": 3.00, "a": [1, {"b": 2.0}]}"#)
-        ));
+        assert!(same(&parse(r#"{"a": [1.0, {"b": 2}], "c": 3}"#), &parse(r#"{"c": 3.00, "a": [1, {"b": 2.0}]}"#)));
     }
 
     #[test]
@@ -199,17 +160,9 @@ mod tests {
             (json!(null), json!(""), true),
             (json!("12.50"), json!(12.5), true),
             (json!("Acme "), json!("Acme"), true),
-            (
-                json!({"street": "Main 1"}),
-                json!({"street": "Main 1", "zip": ""}),
-                true,
-            ),
+            (json!({"street": "Main 1"}), json!({"street": "Main 1", "zip": ""}), true),
             (json!({"street": "Main 1"}), json!({"zip": "1"}), false),
-            (
-                json!([{"a": 1}]),
-                json!([{"a": "1", "line_item_id": "9"}]),
-                true,
-            ),
+            (json!([{"a": 1}]), json!([{"a": "1", "line_item_id": "9"}]), true),
             (json!(true), json!("true"), false),
             (json!("a"), json!("b"), false),
             (json!(0), json!(""), false),
@@ -225,10 +178,7 @@ mod tests {
         put(&mut body, "billing_address.city", json!("Rome"));
         put(&mut body, "name", json!("Acme"));
         let body = Value::Object(body);
-        assert_eq!(
-            body,
-            json!({"billing_address": {"street": "Main 1", "city": "Rome"}, "name": "Acme"})
-        );
+        assert_eq!(body, json!({"billing_address": {"street": "Main 1", "city": "Rome"}, "name": "Acme"}));
         assert_eq!(at(&body, "billing_address.city"), Some(&json!("Rome")));
         assert_eq!(at(&body, "billing_address.zip"), None);
         assert_eq!(at(&body, "name.first"), None);

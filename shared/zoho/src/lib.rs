@@ -32,7 +32,7 @@ pub use client::Client;
 pub use error::{AuthKind, Error, Failed, LimitScope, NotSent, Rejection, RejectionKind, UnknownReason};
 pub use evidence::{Answer, Evidence, Limits, Sent};
 pub use hosts::{DataCenter, UntrustedHost, trusted_api_domain};
-pub use network::MAX_ANSWER_BYTES;
+pub use network::{MAX_ANSWER_BYTES, install_tls};
 pub use product::{LedgerScope, Method, Product};
 pub use settings::{AccessToken, BuildError, Settings};
 

@@ -17,7 +17,15 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Idle connections are dropped before the other side is likely to: a write into a closed connection has an unknown outcome.
 const POOL_IDLE: Duration = Duration::from_secs(20);
 
+/// Makes ring this process's TLS implementation, unless it has one. Called by [`Client::new`](crate::Client::new); programs that use the HTTP
+/// library before, or without, a client call it themselves.
+pub fn install_tls() {
+    // An error says that there is one already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
 pub(crate) fn http_client(settings: &Settings) -> Result<reqwest::Client, reqwest::Error> {
+    install_tls();
     let overrides = [settings.accounts_url.as_ref(), settings.api_url.as_ref()];
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("sluice/", env!("CARGO_PKG_VERSION")))

@@ -36,6 +36,7 @@ impl World {
         let (url, credentials) = (simulator.url(), simulator.credentials());
         let stop = CancellationToken::new();
         tokio::spawn(simulator.serve(stop.clone()));
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         Self { url, credentials, http, token: String::new(), _stop: stop.drop_guard() }
     }

@@ -16,7 +16,7 @@ with slots as (select sync, sluice.slot_standing(s) as standing from sluice.slot
     (select count(*) from slots s where s.sync = y.name and standing = 'retrying') as retrying, (select count(*) from slots s where s.sync = y.name and standing = 'waiting') as waiting,
     (select count(*) from sluice.dead_letter d where d.sync = y.name and d.resolution is null) as failed, (select count(*) from sluice.link l where l.sync = y.name and l.zoho_id is not null) as linked
   from sluice.sync y)
-select coalesce(string_agg(r::text || ' but ' || coalesce(c::text, 'nothing'), '; '), '') from recount r left join sluice.sync_count c using (sync)
+select coalesce(string_agg(r::text || ' but ' || coalesce(c::text, 'nothing'), '; '), '') from recount r left join sluice.sync_counter c using (sync)
 where (r.pending, r.running, r.retrying, r.waiting, r.failed, r.linked)
    is distinct from (coalesce(c.pending, 0), coalesce(c.running, 0), coalesce(c.retrying, 0), coalesce(c.waiting, 0), coalesce(c.failed, 0), coalesce(c.linked, 0))";
 

@@ -43,10 +43,7 @@ pub(super) struct Findings {
 
 impl Findings {
     pub(super) fn of(sync: &str) -> Self {
-        Self {
-            sync: sync.to_owned(),
-            found: Vec::new(),
-        }
+        Self { sync: sync.to_owned(), found: Vec::new() }
     }
 
     pub(super) fn error(&mut self, at: &str, message: String) {
@@ -58,9 +55,7 @@ impl Findings {
     }
 
     pub(super) fn any_error(&self) -> bool {
-        self.found
-            .iter()
-            .any(|finding| finding.level == Level::Error)
+        self.found.iter().any(|finding| finding.level == Level::Error)
     }
 
     pub(super) fn into_vec(self) -> Vec<Finding> {
@@ -68,11 +63,7 @@ impl Findings {
     }
 
     fn push(&mut self, level: Level, at: &str, message: String) {
-        let finding = Finding {
-            level,
-            at: format!("syncs.{}.{at}", self.sync),
-            message,
-        };
+        let finding = Finding { level, at: format!("syncs.{}.{at}", self.sync), message };
         if !self.found.contains(&finding) {
             self.found.push(finding);
         }
@@ -85,48 +76,23 @@ pub(super) fn settings(sync: &Sync, module: &Module, findings: &mut Findings) {
         return;
     }
     if sync.fields.is_empty() {
-        findings.error(
-            "fields",
-            "nothing is mapped, so there is nothing to push".to_owned(),
-        );
+        findings.error("fields", "nothing is mapped, so there is nothing to push".to_owned());
     }
     paths_do_not_collide(&sync.fields, module, findings);
-    if let Some(reference) = sync
-        .reference
-        .as_ref()
-        .filter(|reference| sync.fields.contains_key(*reference))
-    {
-        findings.error(
-            "reference",
-            format!("`{reference}` is mapped as well; our reference needs a field of its own"),
-        );
+    if let Some(reference) = sync.reference.as_ref().filter(|reference| sync.fields.contains_key(*reference)) {
+        findings.error("reference", format!("`{reference}` is mapped as well; our reference needs a field of its own"));
     }
-    for field in sync
-        .match_on
-        .iter()
-        .filter(|field| !sync.fields.contains_key(*field))
-    {
-        findings.error(
-            "match_on",
-            format!("`{field}` is not among `fields`, so there is no local value to match by"),
-        );
+    for field in sync.match_on.iter().filter(|field| !sync.fields.contains_key(*field)) {
+        findings.error("match_on", format!("`{field}` is not among `fields`, so there is no local value to match by"));
     }
     create_way(sync, module, findings);
     delete_policy(sync, module, findings);
 }
 
 fn create_way(sync: &Sync, module: &Module, findings: &mut Findings) {
-    let usual = module
-        .facts
-        .reference
-        .filter(|field| !sync.fields.contains_key(*field));
+    let usual = module.facts.reference.filter(|field| !sync.fields.contains_key(*field));
     let reference = sync.reference.as_deref().or(usual);
-    if module.create(
-        |field| sync.fields.contains_key(field),
-        reference,
-        &sync.match_on,
-    ) != Create::Parked
-    {
+    if module.create(|field| sync.fields.contains_key(field), reference, &sync.match_on) != Create::Parked {
         return;
     }
     match module.facts.duplicate_check {
@@ -146,17 +112,9 @@ fn create_way(sync: &Sync, module: &Module, findings: &mut Findings) {
 
 fn delete_policy(sync: &Sync, module: &Module, findings: &mut Findings) {
     match sync.on_delete {
-        OnDelete::Mark if sync.mark.is_empty() => findings.error(
-            "mark",
-            "on_delete = \"mark\" needs the fields to set".to_owned(),
-        ),
-        OnDelete::Void if !module.facts.void => findings.error(
-            "on_delete",
-            format!("{module} cannot be voided; use mark or delete"),
-        ),
-        OnDelete::Delete if !module.facts.delete => {
-            findings.error("on_delete", format!("{module} cannot be deleted; use mark"))
-        }
+        OnDelete::Mark if sync.mark.is_empty() => findings.error("mark", "on_delete = \"mark\" needs the fields to set".to_owned()),
+        OnDelete::Void if !module.facts.void => findings.error("on_delete", format!("{module} cannot be voided; use mark or delete")),
+        OnDelete::Delete if !module.facts.delete => findings.error("on_delete", format!("{module} cannot be deleted; use mark")),
         OnDelete::Ignore | OnDelete::Mark | OnDelete::Void | OnDelete::Delete => {}
     }
 }
@@ -166,24 +124,15 @@ fn paths_do_not_collide(fields: &Fields, module: &Module, findings: &mut Finding
     for path in fields.keys() {
         let parents = path.match_indices('.').map(|(end, _)| &path[..end]);
         for parent in parents.filter(|parent| fields.contains_key(*parent)) {
-            findings.error(
-                &format!("fields.{path}"),
-                format!("`{parent}` is mapped as a whole already"),
-            );
+            findings.error(&format!("fields.{path}"), format!("`{parent}` is mapped as a whole already"));
         }
         if path.split('.').any(str::is_empty) {
-            findings.error(
-                &format!("fields.{path}"),
-                "a dot needs a name on both sides".to_owned(),
-            );
+            findings.error(&format!("fields.{path}"), "a dot needs a name on both sides".to_owned());
         }
     }
     let nested = module.nests_custom_fields() && fields.keys().any(|path| path.starts_with("cf_"));
     if nested && fields.contains_key("custom_fields") {
-        findings.error(
-            "fields.custom_fields",
-            "map either `custom_fields` or single `cf_…` fields".to_owned(),
-        );
+        findings.error("fields.custom_fields", "map either `custom_fields` or single `cf_…` fields".to_owned());
     }
 }
 
@@ -192,33 +141,22 @@ pub(super) fn columns(sync: &Sync, table: &Table, findings: &mut Findings) {
     for (path, field) in &sync.fields {
         let at = format!("fields.{path}");
         if let Field::List(list) = field
-            && list
-                .item
-                .values()
-                .chain(list.or_else.values())
-                .any(|inner| matches!(inner, Field::List(_)))
+            && list.item.values().chain(list.or_else.values()).any(|inner| matches!(inner, Field::List(_)))
         {
-            findings.error(
-                &at,
-                "a list cannot hold a list; make it json in `each`".to_owned(),
-            );
+            findings.error(&at, "a list cannot hold a list; make it json in `each`".to_owned());
         }
         let own: BTreeMap<&str, &Field> = match field {
-            Field::List(list) => list
-                .or_else
-                .iter()
-                .map(|(name, field)| (name.as_str(), field))
-                .collect(),
+            Field::List(list) => list.or_else.iter().map(|(name, field)| (name.as_str(), field)).collect(),
             other => [("", other)].into(),
         };
         for column in own.values().filter_map(|field| column_of(field)) {
             match table.column(column) {
-                None => findings.error(
-                    &at,
-                    unknown_column(column, &table.name, &table.column_names()),
-                ),
+                None => findings.error(&at, unknown_column(column, &table.name, &table.column_names())),
                 Some(found) if found.base_type == "bytea" => {
-                    findings.error(&at, format!("`{column}` is bytea, which has no text to send; use sql = \"encode(this.{column}, 'base64')\""));
+                    findings.error(
+                        &at,
+                        format!("`{column}` is bytea, which has no text to send; use sql = \"encode(this.{column}, 'base64')\""),
+                    );
                 }
                 Some(_) => {}
             }
@@ -238,36 +176,24 @@ pub(super) fn unknown_column(column: &str, table: &str, columns: &[String]) -> S
     const SHOWN: usize = 12;
     let shown: Vec<&str> = columns.iter().take(SHOWN).map(String::as_str).collect();
     let rest = if columns.len() > SHOWN { ", …" } else { "" };
-    format!(
-        "`{table}` has no column `{column}`; it has {}{rest}",
-        shown.join(", ")
-    )
+    format!("`{table}` has no column `{column}`; it has {}{rest}", shown.join(", "))
 }
 
 /// A key that is not unique would make two rows one record.
 pub(super) fn key_is_unique(sync: &Sync, table: &Table, findings: &mut Findings) {
     let key = sync.key.columns();
-    let covered = table
-        .unique
-        .iter()
-        .any(|unique| unique.iter().all(|column| key.contains(column)));
+    let covered = table.unique.iter().any(|unique| unique.iter().all(|column| key.contains(column)));
     if !covered && matches!(table.kind, Kind::Table | Kind::Partitioned) {
-        findings.warning(
-            "key",
-            format!(
-                "no unique index covers {}; rows that share a key are refused when they are read",
-                key.join(", ")
-            ),
-        );
+        findings.warning("key", format!("no unique index covers {}; rows that share a key are refused when they are read", key.join(", ")));
     }
 }
 
 /// A view has no capture trigger.
 pub(super) fn changes_are_seen(sync: &Sync, table: &Table, findings: &mut Findings) {
-    if sync.direction.pushes()
-        && sync.watch.is_empty()
-        && matches!(table.kind, Kind::View | Kind::Foreign)
-    {
-        findings.warning("watch", format!("changes of `{}` are not captured: add a `watch` on its tables, else only schedules and triggers push it", table.name));
+    if sync.direction.pushes() && sync.watch.is_empty() && matches!(table.kind, Kind::View | Kind::Foreign) {
+        findings.warning(
+            "watch",
+            format!("changes of `{}` are not captured: add a `watch` on its tables, else only schedules and triggers push it", table.name),
+        );
     }
 }

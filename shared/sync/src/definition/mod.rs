@@ -75,22 +75,12 @@ impl Definition {
     ///
     /// # Errors
     /// All findings, of which at least one is an error.
-    pub fn compile(
-        sync: &Sync,
-        syncs: &BTreeMap<String, Sync>,
-        catalog: &Catalog,
-    ) -> Result<(Self, Vec<Finding>), Vec<Finding>> {
+    pub fn compile(sync: &Sync, syncs: &BTreeMap<String, Sync>, catalog: &Catalog) -> Result<(Self, Vec<Finding>), Vec<Finding>> {
         let mut findings = check::Findings::of(&sync.name);
         let module = Module::of(&sync.module);
         check::settings(sync, &module, &mut findings);
         let Some(table) = catalog.table(&sync.table) else {
-            findings.error(
-                "table",
-                format!(
-                    "there is no table or view `{}`, or the role may not see it",
-                    sync.table
-                ),
-            );
+            findings.error("table", format!("there is no table or view `{}`, or the role may not see it", sync.table));
             return Err(findings.into_vec());
         };
         let key = key_columns(sync, table, &mut findings);
@@ -104,28 +94,14 @@ impl Definition {
         }
         let relevant = relevant_columns(sync, table);
         let hash = sync.definition_hash();
-        Ok((
-            Self {
-                sync: sync.clone(),
-                module,
-                table: table.clone(),
-                key,
-                parents,
-                watches,
-                hash,
-                relevant,
-            },
-            findings.into_vec(),
-        ))
+        Ok((Self { sync: sync.clone(), module, table: table.clone(), key, parents, watches, hash, relevant }, findings.into_vec()))
     }
 
     /// The names of all tables that compiling these syncs needs to know, for [`Catalog::load`].
     pub fn tables<'a>(syncs: impl IntoIterator<Item = &'a Sync>) -> Vec<String> {
         let mut names: Vec<String> = syncs
             .into_iter()
-            .flat_map(|sync| {
-                std::iter::once(&sync.table).chain(sync.watch.iter().map(|watch| &watch.table))
-            })
+            .flat_map(|sync| std::iter::once(&sync.table).chain(sync.watch.iter().map(|watch| &watch.table)))
             .cloned()
             .collect();
         names.sort();
@@ -155,12 +131,7 @@ impl Definition {
 
     /// The Zoho field that carries `<sync>:<key>` on create: the configured one, else the module's usual one unless it is mapped.
     pub fn reference(&self) -> Option<&str> {
-        self.sync.reference.as_deref().or_else(|| {
-            self.module
-                .facts
-                .reference
-                .filter(|field| !self.sync.fields.contains_key(*field))
-        })
+        self.sync.reference.as_deref().or_else(|| self.module.facts.reference.filter(|field| !self.sync.fields.contains_key(*field)))
     }
 
     /// Our reference for a record.
@@ -170,11 +141,7 @@ impl Definition {
 
     /// How a create of this sync is kept from doubling.
     pub fn create_way(&self) -> Create {
-        self.module.create(
-            |field| self.sync.fields.contains_key(field),
-            self.reference(),
-            &self.sync.match_on,
-        )
+        self.module.create(|field| self.sync.fields.contains_key(field), self.reference(), &self.sync.match_on)
     }
 
     /// The names of the syncs whose Zoho ids this one's records carry.
@@ -188,56 +155,33 @@ fn key_columns(sync: &Sync, table: &Table, findings: &mut check::Findings) -> Ve
     for name in sync.key.columns() {
         match table.column(name) {
             Some(column) => key.push(KeyColumn::of(column)),
-            None => findings.error(
-                "key",
-                check::unknown_column(name, &table.name, &table.column_names()),
-            ),
+            None => findings.error("key", check::unknown_column(name, &table.name, &table.column_names())),
         }
     }
     if key.is_empty() {
-        findings.error(
-            "key",
-            "name the column, or columns, that identify a row".to_owned(),
-        );
+        findings.error("key", "name the column, or columns, that identify a row".to_owned());
     }
     key
 }
 
-fn parents(
-    sync: &Sync,
-    syncs: &BTreeMap<String, Sync>,
-    catalog: &Catalog,
-    findings: &mut check::Findings,
-) -> BTreeMap<String, KeyColumn> {
+fn parents(sync: &Sync, syncs: &BTreeMap<String, Sync>, catalog: &Catalog, findings: &mut check::Findings) -> BTreeMap<String, KeyColumn> {
     let mut parents = BTreeMap::new();
     for (name, field) in &sync.fields {
         for parent in field.refs() {
             let at = format!("fields.{name}");
             let Some(other) = syncs.get(parent) else {
-                findings.error(
-                    &at,
-                    format!("`ref` names the sync `{parent}`, which there is not"),
-                );
+                findings.error(&at, format!("`ref` names the sync `{parent}`, which there is not"));
                 continue;
             };
             let [column] = other.key.columns() else {
                 findings.error(&at, format!("`{parent}` is identified by several columns; `ref` can follow only a single one"));
                 continue;
             };
-            match catalog
-                .table(&other.table)
-                .and_then(|table| table.column(column))
-            {
+            match catalog.table(&other.table).and_then(|table| table.column(column)) {
                 Some(found) => {
                     parents.insert(parent.to_owned(), KeyColumn::of(found));
                 }
-                None => findings.error(
-                    &at,
-                    format!(
-                        "the key `{column}` of `{parent}` is not a column of `{}`",
-                        other.table
-                    ),
-                ),
+                None => findings.error(&at, format!("the key `{column}` of `{parent}` is not a column of `{}`", other.table)),
             }
         }
     }
@@ -246,11 +190,7 @@ fn parents(
 
 fn watches(sync: &Sync, catalog: &Catalog, findings: &mut check::Findings) -> Vec<Watch> {
     let mut watches = Vec::new();
-    for WatchConfig {
-        table: relation,
-        key,
-    } in &sync.watch
-    {
+    for WatchConfig { table: relation, key } in &sync.watch {
         match catalog.table(relation) {
             Some(table) => watches.push(Watch {
                 relation: relation.clone(),
@@ -258,10 +198,7 @@ fn watches(sync: &Sync, catalog: &Catalog, findings: &mut check::Findings) -> Ve
                 key: key.clone(),
                 columns: words::named_columns(key, &table.column_names()),
             }),
-            None => findings.error(
-                "watch",
-                format!("there is no table or view `{relation}`, or the role may not see it"),
-            ),
+            None => findings.error("watch", format!("there is no table or view `{relation}`, or the role may not see it")),
         }
     }
     watches
@@ -286,12 +223,9 @@ fn field_columns(field: &Field, all: &[String]) -> Columns {
         Field::Value(_) => Columns::Named([].into()),
         Field::Sql(sql) => words::named_columns(sql, all),
         // The items' columns are the query's own.
-        Field::List(list) => list
-            .or_else
-            .values()
-            .fold(words::named_columns(&list.each, all), |columns, field| {
-                columns.and(field_columns(field, all))
-            }),
+        Field::List(list) => {
+            list.or_else.values().fold(words::named_columns(&list.each, all), |columns, field| columns.and(field_columns(field, all)))
+        }
     }
 }
 

@@ -50,20 +50,8 @@ fn tables() -> Vec<crate::catalog::Table> {
                 ("note", "text"),
             ],
         ),
-        table(
-            "invoices",
-            &[
-                ("id", "int8"),
-                ("customer", "text"),
-                ("lines", "jsonb"),
-                ("description", "text"),
-                ("note", "text"),
-            ],
-        ),
-        table(
-            "addresses",
-            &[("id", "int8"), ("customer_id", "int8"), ("town", "text")],
-        ),
+        table("invoices", &[("id", "int8"), ("customer", "text"), ("lines", "jsonb"), ("description", "text"), ("note", "text")]),
+        table("addresses", &[("id", "int8"), ("customer_id", "int8"), ("town", "text")]),
     ]
 }
 
@@ -85,10 +73,7 @@ fn only_columns_that_the_mapping_looks_at_are_relevant() {
     assert!(!customers.relevant_columns().touched_by(&["note"]));
     assert!(customers.relevant_columns().touched_by(&["note", "status"]));
     let (invoices, _) = compile(FILE, "invoices", &tables()).unwrap();
-    assert_eq!(
-        invoices.relevant_columns().names(&[]),
-        ["customer", "description", "id", "lines"]
-    );
+    assert_eq!(invoices.relevant_columns().names(&[]), ["customer", "description", "id", "lines"]);
     assert_eq!(invoices.parents["customers"].type_name, "int8");
     assert_eq!(customers.watches[0].columns.names(&[]), ["customer_id"]);
 }
@@ -103,78 +88,18 @@ fn an_expression_over_the_whole_row_makes_every_column_relevant() {
 #[test]
 fn everything_that_is_wrong_is_said_at_once_and_with_a_way_out() {
     for (sync, from, to, expected) in [
-        (
-            "customers",
-            "table = \"customers\"",
-            "table = \"clients\"",
-            "syncs.customers.table: there is no table or view `clients`",
-        ),
-        (
-            "customers",
-            "key = \"id\"",
-            "key = \"uid\"",
-            "syncs.customers.key: `customers` has no column `uid`; it has id, name",
-        ),
-        (
-            "customers",
-            "display_name = \"name\"",
-            "display_name = \"nam\"",
-            "fields.display_name: `customers` has no column `nam`",
-        ),
-        (
-            "customers",
-            "match_on = [\"email\"]",
-            "match_on = [\"phone\"]",
-            "match_on: `phone` is not among `fields`",
-        ),
-        (
-            "customers",
-            "reference = \"cf_sluice_key\"",
-            "reference = \"email\"",
-            "reference: `email` is mapped as well",
-        ),
-        (
-            "customers",
-            "table = \"addresses\"",
-            "table = \"adresses\"",
-            "watch: there is no table or view `adresses`",
-        ),
-        (
-            "customers",
-            "source = {",
-            "billing_address = {",
-            "fields.billing_address.street: `billing_address` is mapped as a whole",
-        ),
-        (
-            "customers",
-            "reference = \"cf_sluice_key\"",
-            "on_delete = \"void\"",
-            "on_delete: billing/customers cannot be voided",
-        ),
-        (
-            "customers",
-            "reference = \"cf_sluice_key\"",
-            "on_delete = \"mark\"",
-            "mark: on_delete = \"mark\" needs the fields",
-        ),
-        (
-            "customers",
-            "module = \"billing/customers\"\nwhen",
-            "module = \"fsm/Contacts\"\nwhen",
-            "a create whose answer is lost waits",
-        ),
-        (
-            "invoices",
-            "ref = \"customers\"",
-            "ref = \"people\"",
-            "fields.customer_id: `ref` names the sync `people`",
-        ),
-        (
-            "invoices",
-            "column = \"customer\"",
-            "column = \"client\"",
-            "fields.customer_id: `invoices` has no column `client`",
-        ),
+        ("customers", "table = \"customers\"", "table = \"clients\"", "syncs.customers.table: there is no table or view `clients`"),
+        ("customers", "key = \"id\"", "key = \"uid\"", "syncs.customers.key: `customers` has no column `uid`; it has id, name"),
+        ("customers", "display_name = \"name\"", "display_name = \"nam\"", "fields.display_name: `customers` has no column `nam`"),
+        ("customers", "match_on = [\"email\"]", "match_on = [\"phone\"]", "match_on: `phone` is not among `fields`"),
+        ("customers", "reference = \"cf_sluice_key\"", "reference = \"email\"", "reference: `email` is mapped as well"),
+        ("customers", "table = \"addresses\"", "table = \"adresses\"", "watch: there is no table or view `adresses`"),
+        ("customers", "source = {", "billing_address = {", "fields.billing_address.street: `billing_address` is mapped as a whole"),
+        ("customers", "reference = \"cf_sluice_key\"", "on_delete = \"void\"", "on_delete: billing/customers cannot be voided"),
+        ("customers", "reference = \"cf_sluice_key\"", "on_delete = \"mark\"", "mark: on_delete = \"mark\" needs the fields"),
+        ("customers", "module = \"billing/customers\"\nwhen", "module = \"fsm/Contacts\"\nwhen", "a create whose answer is lost waits"),
+        ("invoices", "ref = \"customers\"", "ref = \"people\"", "fields.customer_id: `ref` names the sync `people`"),
+        ("invoices", "column = \"customer\"", "column = \"client\"", "fields.customer_id: `invoices` has no column `client`"),
         (
             "invoices",
             "or_else = { name = \"description\" }",
@@ -189,10 +114,7 @@ fn everything_that_is_wrong_is_said_at_once_and_with_a_way_out() {
         ),
     ] {
         let found = findings(sync, from, to);
-        assert!(
-            found.iter().any(|finding| finding.contains(expected)),
-            "{to}: {found:?}"
-        );
+        assert!(found.iter().any(|finding| finding.contains(expected)), "{to}: {found:?}");
     }
     let several = findings(
         "customers",
@@ -211,10 +133,7 @@ fn a_crm_sync_that_could_double_is_refused_and_one_with_a_unique_field_is_not() 
         compile(&file, "people", &tables())
     };
     let findings = crm("").unwrap_err();
-    assert!(
-        findings[0].message.contains("could double") && findings[0].message.contains("Email"),
-        "{findings:?}"
-    );
+    assert!(findings[0].message.contains("could double") && findings[0].message.contains("Email"), "{findings:?}");
     assert!(crm("reference = \"Sluice_Key\"").is_ok());
     assert!(crm("match_on = [\"Email\"]").is_ok());
 }
@@ -225,19 +144,9 @@ fn a_table_whose_key_is_not_unique_and_a_view_that_nobody_watches_are_warned_abo
     tables[0].unique.clear();
     tables[1].kind = Kind::View;
     let (_, warnings) = compile(FILE, "customers", &tables).unwrap();
-    assert!(
-        warnings
-            .iter()
-            .any(|warning| warning.message.contains("no unique index covers id")),
-        "{warnings:?}"
-    );
+    assert!(warnings.iter().any(|warning| warning.message.contains("no unique index covers id")), "{warnings:?}");
     let (_, warnings) = compile(FILE, "invoices", &tables).unwrap();
-    assert!(
-        warnings
-            .iter()
-            .any(|warning| warning.message.contains("are not captured")),
-        "{warnings:?}"
-    );
+    assert!(warnings.iter().any(|warning| warning.message.contains("are not captured")), "{warnings:?}");
 }
 
 #[test]
@@ -251,25 +160,13 @@ fn our_reference_goes_into_the_named_field_else_into_the_modules_usual_one() {
         );
         compile(&file, "payments", &tables()).unwrap().0
     };
-    assert_eq!(
-        payments("description").reference(),
-        Some("reference_number")
-    );
+    assert_eq!(payments("description").reference(), Some("reference_number"));
     assert_eq!(payments("reference_number").reference(), None);
 }
 
 #[test]
 fn the_hash_follows_the_meaning_of_the_configuration() {
-    let hash = |file: &str| {
-        compile(file, "customers", &tables())
-            .unwrap()
-            .0
-            .hash()
-            .to_owned()
-    };
-    assert_eq!(
-        hash(FILE),
-        hash(&FILE.replace("email = { column", "email = {   column"))
-    );
+    let hash = |file: &str| compile(file, "customers", &tables()).unwrap().0.hash().to_owned();
+    assert_eq!(hash(FILE), hash(&FILE.replace("email = { column", "email = {   column")));
     assert_ne!(hash(FILE), hash(&FILE.replace("'draft'", "'new'")));
 }

@@ -49,13 +49,7 @@ pub(crate) fn named_columns(expression: &str, columns: &[String]) -> Columns {
         return Columns::All;
     }
     let lower = expression.to_lowercase();
-    Columns::Named(
-        columns
-            .iter()
-            .filter(|column| occurs_as_word(&lower, &column.to_lowercase()))
-            .cloned()
-            .collect(),
-    )
+    Columns::Named(columns.iter().filter(|column| occurs_as_word(&lower, &column.to_lowercase())).cloned().collect())
 }
 
 /// `this` otherwise than as `this.<column>`: `to_jsonb(this)`, `this.*`, `(this).x`, and `this.f` where `f` is no column, which is
@@ -66,17 +60,12 @@ fn uses_whole_row(expression: &str, columns: &[String]) -> bool {
         return true;
     }
     words(&lower, "this").any(|end| {
-        let rest = lower[end..]
-            .trim_start()
-            .trim_start_matches('"')
-            .trim_start();
+        let rest = lower[end..].trim_start().trim_start_matches('"').trim_start();
         let Some(member) = rest.strip_prefix('.') else {
             return true;
         };
         let member = member.trim_start();
-        !columns
-            .iter()
-            .any(|column| starts_with_name(member, &column.to_lowercase()))
+        !columns.iter().any(|column| starts_with_name(member, &column.to_lowercase()))
     })
 }
 
@@ -84,14 +73,11 @@ fn starts_with_name(text: &str, name: &str) -> bool {
     let text = text.strip_prefix('"').unwrap_or(text);
     // A quote inside a quoted identifier is doubled.
     let name = name.replace('"', "\"\"");
-    text.strip_prefix(name.as_str())
-        .is_some_and(|rest| !rest.starts_with(is_word))
+    text.strip_prefix(name.as_str()).is_some_and(|rest| !rest.starts_with(is_word))
 }
 
 fn occurs_as_word(lower: &str, name: &str) -> bool {
-    !name.is_empty()
-        && (words(lower, name).next().is_some()
-            || (name.contains('"') && lower.contains(&name.replace('"', "\"\""))))
+    !name.is_empty() && (words(lower, name).next().is_some() || (name.contains('"') && lower.contains(&name.replace('"', "\"\""))))
 }
 
 /// The end of every place where `word` stands in `text` by itself.
@@ -114,18 +100,7 @@ mod tests {
     use super::*;
 
     fn columns() -> Vec<String> {
-        [
-            "id",
-            "name",
-            "street",
-            "city",
-            "lines",
-            "Odd Name",
-            "say \"hi\"",
-            "straße",
-        ]
-        .map(str::to_owned)
-        .to_vec()
+        ["id", "name", "street", "city", "lines", "Odd Name", "say \"hi\"", "straße"].map(str::to_owned).to_vec()
     }
 
     fn named(expected: &[&str]) -> Columns {
@@ -135,10 +110,7 @@ mod tests {
     #[test]
     fn an_expression_names_the_columns_that_stand_in_it_as_words() {
         for (expression, expected) in [
-            (
-                "concat_ws(', ', this.street, this.city)",
-                named(&["street", "city"]),
-            ),
+            ("concat_ws(', ', this.street, this.city)", named(&["street", "city"])),
             ("status <> 'draft'", named(&[])),
             ("NAME is not null", named(&["name"])),
             ("rename || surname", named(&[])),
@@ -147,18 +119,11 @@ mod tests {
             ("this . city", named(&["city"])),
             ("\"this\".\"city\"", named(&["city"])),
             ("this.straße", named(&["straße"])),
-            (
-                "select * from jsonb_to_recordset(this.lines) as l(name text)",
-                named(&["lines", "name"]),
-            ),
+            ("select * from jsonb_to_recordset(this.lines) as l(name text)", named(&["lines", "name"])),
             ("'the city of rome'", named(&["city"])),
             ("this_id + 1", named(&[])),
         ] {
-            assert_eq!(
-                named_columns(expression, &columns()),
-                expected,
-                "{expression}"
-            );
+            assert_eq!(named_columns(expression, &columns()), expected, "{expression}");
         }
     }
 
@@ -174,11 +139,7 @@ mod tests {
             "this.nam",
             "this.U&\"ci\\0074y\"",
         ] {
-            assert_eq!(
-                named_columns(expression, &columns()),
-                Columns::All,
-                "{expression}"
-            );
+            assert_eq!(named_columns(expression, &columns()), Columns::All, "{expression}");
         }
     }
 

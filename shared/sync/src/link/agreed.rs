@@ -16,13 +16,7 @@ use crate::value;
 /// The pairs after a write that Zoho confirmed. `record` is the record in its answer, where it carries one (finance).
 ///
 /// Fields that were not sent keep their pair, whatever the answer says of them: another's edit must stay visible as a change.
-pub fn after_write(
-    definition: &Definition,
-    row: &Row,
-    link: Option<&Link>,
-    write: &Write,
-    record: Option<&Value>,
-) -> Pairs {
+pub fn after_write(definition: &Definition, row: &Row, link: Option<&Link>, write: &Write, record: Option<&Value>) -> Pairs {
     let mut pairs = link.map(|link| link.fields.clone()).unwrap_or_default();
     pairs.remove(WITHDRAWN);
     pairs.retain(|field, _| definition.fields().contains_key(field));
@@ -35,21 +29,11 @@ pub fn after_write(
         if !sent && !left_empty {
             continue;
         }
-        let answered = record
-            .and_then(|record| field_in(&definition.module, record, path))
-            .map(|value| known_part(definition, path, value));
-        let zoho = answered
-            .clone()
-            .or_else(|| field_in(&definition.module, &write.body, path).cloned());
+        let answered =
+            record.and_then(|record| field_in(&definition.module, record, path)).map(|value| known_part(definition, path, value));
+        let zoho = answered.clone().or_else(|| field_in(&definition.module, &write.body, path).cloned());
         let zoho = zoho.as_ref().map_or(Value::Null, value::null_if_empty);
-        pairs.insert(
-            path.clone(),
-            Pair {
-                local,
-                zoho,
-                confirmed: answered.is_some(),
-            },
-        );
+        pairs.insert(path.clone(), Pair { local, zoho, confirmed: answered.is_some() });
     }
     pairs
 }
@@ -59,27 +43,14 @@ pub fn after_write(
 /// pair and is therefore sent next.
 pub fn after_match(definition: &Definition, row: &Row, parents: &Parents, record: &Value) -> Pairs {
     let mut pairs = Pairs::new();
-    for (path, field) in row
-        .fields
-        .iter()
-        .filter(|(path, _)| is_pushed(definition, path))
-    {
+    for (path, field) in row.fields.iter().filter(|(path, _)| is_pushed(definition, path)) {
         let Some(answered) = field_in(&definition.module, record, path) else {
             continue;
         };
-        let equal = field
-            .sent(path, parents, definition.module.wraps_lookups())
-            .is_some_and(|sent| value::alike(&sent, answered));
+        let equal = field.sent(path, parents, definition.module.wraps_lookups()).is_some_and(|sent| value::alike(&sent, answered));
         if field.is_null() || equal {
             let zoho = value::null_if_empty(&known_part(definition, path, answered));
-            pairs.insert(
-                path.clone(),
-                Pair {
-                    local: field.local(),
-                    zoho,
-                    confirmed: true,
-                },
-            );
+            pairs.insert(path.clone(), Pair { local: field.local(), zoho, confirmed: true });
         }
     }
     pairs
@@ -92,14 +63,7 @@ pub fn after_withdrawal(definition: &Definition, link: &Link, how: Withdrawal) -
     if how == Withdrawal::Mark {
         pairs.retain(|field, _| !definition.sync.mark.contains_key(field));
     }
-    pairs.insert(
-        WITHDRAWN.to_owned(),
-        Pair {
-            local: Value::Null,
-            zoho: Value::from(how.as_str()),
-            confirmed: true,
-        },
-    );
+    pairs.insert(WITHDRAWN.to_owned(), Pair { local: Value::Null, zoho: Value::from(how.as_str()), confirmed: true });
     pairs
 }
 
@@ -109,18 +73,9 @@ pub fn carries(module: &Module, body: &Value, record: &Value) -> bool {
     let Some(sent) = body.as_object() else {
         return false;
     };
-    let custom = sent
-        .get("custom_fields")
-        .filter(|_| module.nests_custom_fields())
-        .and_then(Value::as_array);
-    let custom = custom
-        .into_iter()
-        .flatten()
-        .filter_map(|field| Some((field.get("api_name")?.as_str()?, field.get("value")?)));
-    let plain = sent
-        .iter()
-        .map(|(name, value)| (name.as_str(), value))
-        .filter(|(name, _)| *name != "custom_fields");
+    let custom = sent.get("custom_fields").filter(|_| module.nests_custom_fields()).and_then(Value::as_array);
+    let custom = custom.into_iter().flatten().filter_map(|field| Some((field.get("api_name")?.as_str()?, field.get("value")?)));
+    let plain = sent.iter().map(|(name, value)| (name.as_str(), value)).filter(|(name, _)| *name != "custom_fields");
     let mut shown = 0;
     for (name, value) in plain.chain(custom) {
         match field_in(module, record, name) {
@@ -137,43 +92,23 @@ pub fn field_in<'a>(module: &Module, record: &'a Value, path: &str) -> Option<&'
     if module.nests_custom_fields() && path.starts_with("cf_") {
         let listed = || {
             let fields = record.get("custom_fields")?.as_array()?;
-            fields
-                .iter()
-                .find(|field| field.get("api_name").and_then(Value::as_str) == Some(path))?
-                .get("value")
+            fields.iter().find(|field| field.get("api_name").and_then(Value::as_str) == Some(path))?.get("value")
         };
-        return record
-            .get("custom_field_hash")
-            .and_then(|hash| hash.get(path))
-            .or_else(listed)
-            .or_else(|| record.get(path));
+        return record.get("custom_field_hash").and_then(|hash| hash.get(path)).or_else(listed).or_else(|| record.get(path));
     }
     value::at(record, path)
 }
 
 /// Of a list only what we map, and the line's own id by which a later update keeps it: Zoho's elements carry dozens of computed keys.
 fn known_part(definition: &Definition, path: &str, answered: &Value) -> Value {
-    let (Some(Field::List(list)), Value::Array(elements)) =
-        (definition.fields().get(path), answered)
-    else {
+    let (Some(Field::List(list)), Value::Array(elements)) = (definition.fields().get(path), answered) else {
         return answered.clone();
     };
-    let names: Vec<&str> = list
-        .item
-        .keys()
-        .chain(list.or_else.keys())
-        .filter_map(|name| name.split('.').next())
-        .chain([LINE_ID])
-        .collect();
+    let names: Vec<&str> = list.item.keys().chain(list.or_else.keys()).filter_map(|name| name.split('.').next()).chain([LINE_ID]).collect();
     let known = |element: &Value| match element {
         Value::Object(members) => {
-            let kept = members
-                .iter()
-                .filter(|(name, _)| names.contains(&name.as_str()));
-            Value::Object(
-                kept.map(|(name, value)| (name.clone(), value.clone()))
-                    .collect::<Map<_, _>>(),
-            )
+            let kept = members.iter().filter(|(name, _)| names.contains(&name.as_str()));
+            Value::Object(kept.map(|(name, value)| (name.clone(), value.clone())).collect::<Map<_, _>>())
         }
         other => other.clone(),
     };

@@ -47,11 +47,7 @@ pub struct Agreed {
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn load(
-    tx: &mut Tx,
-    sync: &str,
-    keys: &[String],
-) -> Result<BTreeMap<String, Link>, sqlx::Error> {
+pub async fn load(tx: &mut Tx, sync: &str, keys: &[String]) -> Result<BTreeMap<String, Link>, sqlx::Error> {
     let rows = sqlx::query!(
         r#"select key, zoho_id, fields as "fields: Json<Pairs>", zoho_modified_at, create_sent_at, creates, look_again_at, pushed_at, synced_at
            from sluice.link where sync = $1 and key = any($2)"#,
@@ -110,13 +106,8 @@ pub async fn save(tx: &mut Tx, sync: &str, agreed: &[Agreed]) -> Result<(), Erro
     match written {
         Ok(_) => Ok(()),
         Err(sqlx::Error::Database(error)) if error.constraint() == Some("link_zoho_id_key") => {
-            let detail = error
-                .try_downcast_ref::<sqlx::postgres::PgDatabaseError>()
-                .and_then(|error| error.detail())
-                .unwrap_or_default();
-            Err(Error::Taken {
-                detail: detail.to_owned(),
-            })
+            let detail = error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().and_then(|error| error.detail()).unwrap_or_default();
+            Err(Error::Taken { detail: detail.to_owned() })
         }
         Err(error) => Err(error.into()),
     }
@@ -127,10 +118,7 @@ pub async fn save(tx: &mut Tx, sync: &str, agreed: &[Agreed]) -> Result<(), Erro
 /// # Errors
 /// When the database does not answer.
 pub async fn parents(tx: &mut Tx, refs: &[Ref]) -> Result<Parents, sqlx::Error> {
-    let (syncs, keys): (Vec<String>, Vec<String>) = refs
-        .iter()
-        .map(|one| (one.sync.clone(), one.key.clone()))
-        .unzip();
+    let (syncs, keys): (Vec<String>, Vec<String>) = refs.iter().map(|one| (one.sync.clone(), one.key.clone())).unzip();
     let rows = sqlx::query!(
         r#"select l.sync, l.key, l.zoho_id as "zoho_id!"
            from (select distinct sync, key from unnest($1::text[], $2::text[]) as r(sync, key)) r
@@ -141,10 +129,7 @@ pub async fn parents(tx: &mut Tx, refs: &[Ref]) -> Result<Parents, sqlx::Error> 
     )
     .fetch_all(tx)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| ((row.sync, row.key), row.zoho_id))
-        .collect())
+    Ok(rows.into_iter().map(|row| ((row.sync, row.key), row.zoho_id)).collect())
 }
 
 /// The Zoho id of one record.
@@ -152,13 +137,7 @@ pub async fn parents(tx: &mut Tx, refs: &[Ref]) -> Result<Parents, sqlx::Error> 
 /// # Errors
 /// When the database does not answer.
 pub async fn zoho_id(tx: &mut Tx, sync: &str, key: &str) -> Result<Option<String>, sqlx::Error> {
-    let found = sqlx::query_scalar!(
-        "select zoho_id from sluice.link where sync = $1 and key = $2",
-        sync,
-        key
-    )
-    .fetch_optional(tx)
-    .await?;
+    let found = sqlx::query_scalar!("select zoho_id from sluice.link where sync = $1 and key = $2", sync, key).fetch_optional(tx).await?;
     Ok(found.flatten())
 }
 
@@ -166,18 +145,10 @@ pub async fn zoho_id(tx: &mut Tx, sync: &str, key: &str) -> Result<Option<String
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn keys_of(
-    tx: &mut Tx,
-    sync: &str,
-    zoho_ids: &[String],
-) -> Result<BTreeMap<String, String>, sqlx::Error> {
-    let rows = sqlx::query!(
-        r#"select zoho_id as "zoho_id!", key from sluice.link where sync = $1 and zoho_id = any($2)"#,
-        sync,
-        zoho_ids
-    )
-    .fetch_all(tx)
-    .await?;
+pub async fn keys_of(tx: &mut Tx, sync: &str, zoho_ids: &[String]) -> Result<BTreeMap<String, String>, sqlx::Error> {
+    let rows = sqlx::query!(r#"select zoho_id as "zoho_id!", key from sluice.link where sync = $1 and zoho_id = any($2)"#, sync, zoho_ids)
+        .fetch_all(tx)
+        .await?;
     Ok(rows.into_iter().map(|row| (row.zoho_id, row.key)).collect())
 }
 
@@ -186,11 +157,7 @@ pub async fn keys_of(
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn clear_create_intents(
-    tx: &mut Tx,
-    sync: &str,
-    keys: &[String],
-) -> Result<(), sqlx::Error> {
+pub async fn clear_create_intents(tx: &mut Tx, sync: &str, keys: &[String]) -> Result<(), sqlx::Error> {
     let ordered = lock(tx, sync, keys).await?;
     sqlx::query!("delete from sluice.link where sync = $1 and key = any($2) and zoho_id is null and creates = 0", sync, &ordered)
         .execute(&mut *tx)
@@ -211,13 +178,7 @@ pub async fn clear_create_intents(
 /// When the database does not answer.
 pub async fn remove(tx: &mut Tx, sync: &str, keys: &[String]) -> Result<(), sqlx::Error> {
     let ordered = lock(tx, sync, keys).await?;
-    sqlx::query!(
-        "delete from sluice.link where sync = $1 and key = any($2)",
-        sync,
-        &ordered
-    )
-    .execute(tx)
-    .await?;
+    sqlx::query!("delete from sluice.link where sync = $1 and key = any($2)", sync, &ordered).execute(tx).await?;
     Ok(())
 }
 
@@ -244,23 +205,13 @@ pub async fn move_key(tx: &mut Tx, sync: &str, from: &str, to: &str) -> Result<b
 /// # Errors
 /// When the database does not answer.
 pub async fn looked_again(tx: &mut Tx, sync: &str, key: &str) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "update sluice.link set look_again_at = null where sync = $1 and key = $2",
-        sync,
-        key
-    )
-    .execute(tx)
-    .await?;
+    sqlx::query!("update sluice.link set look_again_at = null where sync = $1 and key = $2", sync, key).execute(tx).await?;
     Ok(())
 }
 
 /// Locks rows in their one order; a delete or update over many keys would lock in the order of its plan.
 async fn lock(tx: &mut Tx, sync: &str, keys: &[String]) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query_scalar!(
-        "select key from sluice.link where sync = $1 and key = any($2) order by key for update",
-        sync,
-        keys
-    )
-    .fetch_all(tx)
-    .await
+    sqlx::query_scalar!("select key from sluice.link where sync = $1 and key = any($2) order by key for update", sync, keys)
+        .fetch_all(tx)
+        .await
 }

@@ -49,9 +49,7 @@ pub enum Found {
 impl Facts {
     pub(super) fn lookup(&self, reference: Option<&str>) -> Option<Lookup> {
         // Only the field that the request filters by will do, not any field that someone calls a reference.
-        let usual = reference
-            .filter(|field| self.reference == Some(*field))
-            .map(str::to_owned);
+        let usual = reference.filter(|field| self.reference == Some(*field)).map(str::to_owned);
         match self.found_by {
             Found::Never => None,
             Found::Reference => usual.map(|field| Lookup::Filter { field }),
@@ -78,63 +76,20 @@ const FINANCE: Facts = Facts {
     found_by: Found::Never,
     source: "fin §5",
 };
-const BILLING: Facts = Facts {
-    product: Product::Billing,
-    source: "fin §4.2, §5.11",
-    ..FINANCE
-};
-const BOOKS: Facts = Facts {
-    product: Product::Books,
-    upserts_by_header: true,
-    source: "fin §4.1, §4.2, §5",
-    ..FINANCE
-};
-const INVENTORY: Facts = Facts {
-    product: Product::Inventory,
-    source: "fin §4.2, §5",
-    ..FINANCE
-};
-const CRM: Facts = Facts {
-    product: Product::Crm,
-    record_key: "data",
-    id_key: "id",
-    duplicate_check: Some("Name"),
-    source: "crm §2.5, §2.8",
-    ..FINANCE
-};
-const FSM: Facts = Facts {
-    product: Product::Fsm,
-    record_key: "data",
-    id_key: "id",
-    source: "fin §8",
-    ..FINANCE
-};
+const BILLING: Facts = Facts { product: Product::Billing, source: "fin §4.2, §5.11", ..FINANCE };
+const BOOKS: Facts = Facts { product: Product::Books, upserts_by_header: true, source: "fin §4.1, §4.2, §5", ..FINANCE };
+const INVENTORY: Facts = Facts { product: Product::Inventory, source: "fin §4.2, §5", ..FINANCE };
+const CRM: Facts =
+    Facts { product: Product::Crm, record_key: "data", id_key: "id", duplicate_check: Some("Name"), source: "crm §2.5, §2.8", ..FINANCE };
+const FSM: Facts = Facts { product: Product::Fsm, record_key: "data", id_key: "id", source: "fin §8", ..FINANCE };
 
 const fn crm(name: &'static str, duplicate_check: &'static str) -> Facts {
-    Facts {
-        name,
-        duplicate_check: Some(duplicate_check),
-        ..CRM
-    }
+    Facts { name, duplicate_check: Some(duplicate_check), ..CRM }
 }
 
 /// A finance document that carries our reference in `reference_number`, by which its list filters exactly (fin §4.2).
-const fn document(
-    base: Facts,
-    name: &'static str,
-    record_key: &'static str,
-    id_key: &'static str,
-    void: bool,
-) -> Facts {
-    Facts {
-        name,
-        record_key,
-        id_key,
-        reference: Some("reference_number"),
-        found_by: Found::Reference,
-        void,
-        ..base
-    }
+const fn document(base: Facts, name: &'static str, record_key: &'static str, id_key: &'static str, void: bool) -> Facts {
+    Facts { name, record_key, id_key, reference: Some("reference_number"), found_by: Found::Reference, void, ..base }
 }
 
 /// Every module we know something particular about.
@@ -147,34 +102,10 @@ pub const KNOWN: &[Facts] = &[
         found_by: Found::Values(&["display_name", "email"]),
         ..BILLING
     },
-    Facts {
-        name: "products",
-        record_key: "product",
-        id_key: "product_id",
-        found_by: Found::Values(&["name"]),
-        ..BILLING
-    },
-    Facts {
-        name: "plans",
-        record_key: "plan",
-        id_key: "plan_code",
-        unique: Some("plan_code"),
-        ..BILLING
-    },
-    Facts {
-        name: "addons",
-        record_key: "addon",
-        id_key: "addon_code",
-        unique: Some("addon_code"),
-        ..BILLING
-    },
-    Facts {
-        name: "coupons",
-        record_key: "coupon",
-        id_key: "coupon_code",
-        unique: Some("coupon_code"),
-        ..BILLING
-    },
+    Facts { name: "products", record_key: "product", id_key: "product_id", found_by: Found::Values(&["name"]), ..BILLING },
+    Facts { name: "plans", record_key: "plan", id_key: "plan_code", unique: Some("plan_code"), ..BILLING },
+    Facts { name: "addons", record_key: "addon", id_key: "addon_code", unique: Some("addon_code"), ..BILLING },
+    Facts { name: "coupons", record_key: "coupon", id_key: "coupon_code", unique: Some("coupon_code"), ..BILLING },
     // The list takes `reference_contains` and shows `reference_id`.
     Facts {
         name: "subscriptions",
@@ -203,78 +134,24 @@ pub const KNOWN: &[Facts] = &[
         ..BILLING
     },
     // The name is unique across customers and vendors together (fin §4.3, code 3062).
-    Facts {
-        name: "contacts",
-        record_key: "contact",
-        id_key: "contact_id",
-        unique: Some("contact_name"),
-        ..BOOKS
-    },
-    Facts {
-        name: "items",
-        record_key: "item",
-        id_key: "item_id",
-        unique: Some("name"),
-        ..BOOKS
-    },
+    Facts { name: "contacts", record_key: "contact", id_key: "contact_id", unique: Some("contact_name"), ..BOOKS },
+    Facts { name: "items", record_key: "item", id_key: "item_id", unique: Some("name"), ..BOOKS },
     document(BOOKS, "invoices", "invoice", "invoice_id", true),
     document(BOOKS, "estimates", "estimate", "estimate_id", false),
     document(BOOKS, "salesorders", "salesorder", "salesorder_id", true),
-    document(
-        BOOKS,
-        "purchaseorders",
-        "purchaseorder",
-        "purchaseorder_id",
-        false,
-    ),
+    document(BOOKS, "purchaseorders", "purchaseorder", "purchaseorder_id", false),
     document(BOOKS, "bills", "bill", "bill_id", true),
     document(BOOKS, "customerpayments", "payment", "payment_id", false),
-    document(
-        BOOKS,
-        "vendorpayments",
-        "vendorpayment",
-        "payment_id",
-        false,
-    ),
+    document(BOOKS, "vendorpayments", "vendorpayment", "payment_id", false),
     document(BOOKS, "creditnotes", "creditnote", "creditnote_id", true),
     document(BOOKS, "expenses", "expense", "expense_id", false),
-    Facts {
-        name: "contacts",
-        record_key: "contact",
-        id_key: "contact_id",
-        unique: Some("contact_name"),
-        ..INVENTORY
-    },
-    Facts {
-        name: "items",
-        record_key: "item",
-        id_key: "item_id",
-        unique: Some("name"),
-        ..INVENTORY
-    },
+    Facts { name: "contacts", record_key: "contact", id_key: "contact_id", unique: Some("contact_name"), ..INVENTORY },
+    Facts { name: "items", record_key: "item", id_key: "item_id", unique: Some("name"), ..INVENTORY },
     document(INVENTORY, "invoices", "invoice", "invoice_id", true),
-    document(
-        INVENTORY,
-        "salesorders",
-        "salesorder",
-        "salesorder_id",
-        true,
-    ),
-    document(
-        INVENTORY,
-        "purchaseorders",
-        "purchaseorder",
-        "purchaseorder_id",
-        false,
-    ),
+    document(INVENTORY, "salesorders", "salesorder", "salesorder_id", true),
+    document(INVENTORY, "purchaseorders", "purchaseorder", "purchaseorder_id", false),
     document(INVENTORY, "bills", "bill", "bill_id", true),
-    document(
-        INVENTORY,
-        "customerpayments",
-        "payment",
-        "payment_id",
-        false,
-    ),
+    document(INVENTORY, "customerpayments", "payment", "payment_id", false),
     // A delta: repeated, it would count twice, and the list takes no filter (fin §5.8).
     Facts {
         name: "inventoryadjustments",
@@ -302,10 +179,7 @@ pub const KNOWN: &[Facts] = &[
 pub(super) fn default_for(product: Product) -> &'static Facts {
     match product {
         Product::Crm => &CRM,
-        Product::Books => &Facts {
-            upserts_by_header: false,
-            ..BOOKS
-        },
+        Product::Books => &Facts { upserts_by_header: false, ..BOOKS },
         Product::Inventory => &INVENTORY,
         Product::Billing => &BILLING,
         Product::Fsm => &FSM,

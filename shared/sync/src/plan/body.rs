@@ -21,10 +21,7 @@ pub(super) fn write(
     sent: Vec<String>,
     parents: &Parents,
 ) -> Result<Write, Vec<Ref>> {
-    let fields = || {
-        sent.iter()
-            .filter_map(|path| Some((path, row.fields.get(path)?)))
-    };
+    let fields = || sent.iter().filter_map(|path| Some((path, row.fields.get(path)?)));
     let missing: Vec<Ref> = fields()
         .flat_map(|(path, field)| field.refs(path))
         .filter(|one| !parents.contains_key(&(one.sync.clone(), one.key.clone())))
@@ -32,11 +29,7 @@ pub(super) fn write(
     if !missing.is_empty() {
         return Err(missing);
     }
-    let mut body = Body {
-        object: Map::new(),
-        custom: Vec::new(),
-        nests: definition.module.nests_custom_fields(),
-    };
+    let mut body = Body { object: Map::new(), custom: Vec::new(), nests: definition.module.nests_custom_fields() };
     for (path, field) in fields() {
         let Some(mut value) = field.sent(path, parents, definition.module.wraps_lookups()) else {
             continue;
@@ -49,25 +42,16 @@ pub(super) fn write(
         }
         body.put(path, value);
     }
-    let reference = definition
-        .reference()
-        .filter(|field| link.is_none() || (field.starts_with("cf_") && !body.custom.is_empty()));
+    let reference = definition.reference().filter(|field| link.is_none() || (field.starts_with("cf_") && !body.custom.is_empty()));
     if let Some(field) = reference {
         body.put(field, Value::String(definition.reference_of(&row.key)));
     }
-    Ok(Write {
-        body: body.finish(),
-        sent,
-    })
+    Ok(Write { body: body.finish(), sent })
 }
 
 /// The fields that must travel with the changed ones: an update is partial only at the top level (finance sheet §5), so an object is
 /// sent whole, and so is `custom_fields`. Neighbours that are null are left out.
-pub(super) fn with_neighbours(
-    definition: &Definition,
-    row: &Row,
-    changed: &BTreeSet<String>,
-) -> Vec<String> {
+pub(super) fn with_neighbours(definition: &Definition, row: &Row, changed: &BTreeSet<String>) -> Vec<String> {
     let nests = definition.module.nests_custom_fields();
     let top = |path: &str| match path.split('.').next() {
         Some(field) if nests && field.starts_with("cf_") => "custom_fields".to_owned(),
@@ -75,19 +59,14 @@ pub(super) fn with_neighbours(
     };
     let touched: BTreeSet<String> = changed.iter().map(|path| top(path)).collect();
     let together = row.fields.iter().filter(|(path, field)| {
-        changed.contains(*path)
-            || (touched.contains(&top(path)) && is_pushed(definition, path) && !field.is_null())
+        changed.contains(*path) || (touched.contains(&top(path)) && is_pushed(definition, path) && !field.is_null())
     });
     together.map(|(path, _)| path.clone()).collect()
 }
 
 /// The body of `on_delete = "mark"`.
 pub(super) fn mark(definition: &Definition) -> Value {
-    let mut body = Body {
-        object: Map::new(),
-        custom: Vec::new(),
-        nests: definition.module.nests_custom_fields(),
-    };
+    let mut body = Body { object: Map::new(), custom: Vec::new(), nests: definition.module.nests_custom_fields() };
     for (path, value) in &definition.sync.mark {
         body.put(path, value.clone());
     }
@@ -105,19 +84,13 @@ pub fn replace_rows(body: &mut Value, subform: &str, record: &Value) {
         .collect();
     let Value::Object(object) = body else { return };
     if let Some(Value::Array(rows)) = value::at(&Value::Object(object.clone()), subform).cloned() {
-        value::put(
-            object,
-            subform,
-            Value::Array(rows.into_iter().chain(old).collect()),
-        );
+        value::put(object, subform, Value::Array(rows.into_iter().chain(old).collect()));
     }
 }
 
 /// A kept line must carry its id, or Zoho deletes it and makes another (finance sheet §5): lines are kept by position.
 fn keep_lines(value: &mut Value, link: &Link, path: &str) {
-    let (Value::Array(lines), Some(Value::Array(known))) =
-        (value, link.fields.get(path).map(|pair| &pair.zoho))
-    else {
+    let (Value::Array(lines), Some(Value::Array(known))) = (value, link.fields.get(path).map(|pair| &pair.zoho)) else {
         return;
     };
     for (line, known) in lines.iter_mut().zip(known) {
@@ -136,8 +109,7 @@ struct Body {
 impl Body {
     fn put(&mut self, path: &str, value: Value) {
         if self.nests && path.starts_with("cf_") {
-            self.custom
-                .push(json!({ "api_name": path, "value": value }));
+            self.custom.push(json!({ "api_name": path, "value": value }));
         } else {
             value::put(&mut self.object, path, value);
         }
@@ -145,8 +117,7 @@ impl Body {
 
     fn finish(mut self) -> Value {
         if !self.custom.is_empty() {
-            self.object
-                .insert("custom_fields".to_owned(), Value::Array(self.custom));
+            self.object.insert("custom_fields".to_owned(), Value::Array(self.custom));
         }
         Value::Object(self.object)
     }

@@ -150,16 +150,13 @@ pub fn decide(definition: &Definition, facts: Facts<'_>) -> Step {
         return match (definition.sync.when_false, zoho_id) {
             (_, None) => Step::Nothing(Reason::WhenFalse),
             (WhenFalse::Delete, Some(_)) => withdraw(definition, facts.link),
-            (WhenFalse::Keep, Some(_)) => Step::Held {
-                reason: "the row no longer matches `when`; its Zoho record is left as it is"
-                    .to_owned(),
-            },
+            (WhenFalse::Keep, Some(_)) => {
+                Step::Held { reason: "the row no longer matches `when`; its Zoho record is left as it is".to_owned() }
+            }
         };
     }
     if !row.problems.is_empty() {
-        return Step::Unsendable {
-            problems: row.problems.clone(),
-        };
+        return Step::Unsendable { problems: row.problems.clone() };
     }
     match (zoho_id, facts.link) {
         (Some(zoho_id), Some(link)) => update(definition, row, link, zoho_id, facts),
@@ -170,23 +167,14 @@ pub fn decide(definition: &Definition, facts: Facts<'_>) -> Step {
 /// Whether a change of this row is worth no job: nothing would be sent for it. Parents need not be known, since only changed
 /// fields need them.
 pub fn is_unchanged(definition: &Definition, row: Option<&Row>, link: Option<&Link>) -> bool {
-    let facts = Facts {
-        row,
-        link,
-        parents: &Parents::new(),
-        leave_out: &BTreeSet::new(),
-        force: false,
-    };
+    let facts = Facts { row, link, parents: &Parents::new(), leave_out: &BTreeSet::new(), force: false };
     matches!(decide(definition, facts), Step::Nothing(_))
 }
 
 /// The mapped fields whose value differs from the agreed local half. A field that was never agreed on counts as null there.
 pub fn changed_fields(definition: &Definition, row: &Row, link: &Link) -> Vec<String> {
     let changed = row.fields.iter().filter(|(path, field)| {
-        let agreed = link
-            .fields
-            .get(*path)
-            .map_or(&Value::Null, |pair| &pair.local);
+        let agreed = link.fields.get(*path).map_or(&Value::Null, |pair| &pair.local);
         is_pushed(definition, path) && !value::same(&field.local(), agreed)
     });
     changed.map(|(path, _)| path.clone()).collect()
@@ -204,16 +192,12 @@ pub(crate) fn is_pushed(definition: &Definition, path: &str) -> bool {
 }
 
 fn create(definition: &Definition, row: &Row, facts: Facts<'_>) -> Step {
-    let fields = row.fields.iter().filter(|(path, field)| {
-        is_pushed(definition, path) && !field.is_null() && !facts.leave_out.contains(*path)
-    });
+    let fields =
+        row.fields.iter().filter(|(path, field)| is_pushed(definition, path) && !field.is_null() && !facts.leave_out.contains(*path));
     let sent: Vec<String> = fields.map(|(path, _)| path.clone()).collect();
     if sent.is_empty() {
         return Step::Unsendable {
-            problems: vec![Problem::validation(
-                "fields",
-                "every mapped field is null, so there is nothing to create",
-            )],
+            problems: vec![Problem::validation("fields", "every mapped field is null, so there is nothing to create")],
         };
     }
     match body::write(definition, row, None, sent, facts.parents) {
@@ -222,48 +206,22 @@ fn create(definition: &Definition, row: &Row, facts: Facts<'_>) -> Step {
     }
 }
 
-fn update(
-    definition: &Definition,
-    row: &Row,
-    link: &Link,
-    zoho_id: &str,
-    facts: Facts<'_>,
-) -> Step {
+fn update(definition: &Definition, row: &Row, link: &Link, zoho_id: &str, facts: Facts<'_>) -> Step {
     let allowed = |path: &String| !facts.leave_out.contains(path);
-    let changed: Vec<String> = changed_fields(definition, row, link)
-        .into_iter()
-        .filter(allowed)
-        .collect();
-    let forced = row
-        .fields
-        .iter()
-        .filter(|(path, field)| facts.force && is_pushed(definition, path) && !field.is_null());
-    let wanted: BTreeSet<String> = changed
-        .iter()
-        .cloned()
-        .chain(forced.map(|(path, _)| path.clone()).filter(allowed))
-        .collect();
+    let changed: Vec<String> = changed_fields(definition, row, link).into_iter().filter(allowed).collect();
+    let forced = row.fields.iter().filter(|(path, field)| facts.force && is_pushed(definition, path) && !field.is_null());
+    let wanted: BTreeSet<String> = changed.iter().cloned().chain(forced.map(|(path, _)| path.clone()).filter(allowed)).collect();
     if wanted.is_empty() {
         return Step::Nothing(Reason::NoChange);
     }
-    let sent = body::with_neighbours(definition, row, &wanted)
-        .into_iter()
-        .filter(allowed)
-        .collect();
+    let sent = body::with_neighbours(definition, row, &wanted).into_iter().filter(allowed).collect();
     match body::write(definition, row, Some(link), sent, facts.parents) {
         Err(missing) => Step::WaitFor(missing),
         Ok(write) => {
-            let subform = |path: &&String| {
-                definition.module.appends_rows()
-                    && matches!(definition.fields().get(*path), Some(Field::List(_)))
-            };
+            let subform =
+                |path: &&String| definition.module.appends_rows() && matches!(definition.fields().get(*path), Some(Field::List(_)));
             let subforms = write.sent.iter().filter(subform).cloned().collect();
-            Step::Update {
-                zoho_id: zoho_id.to_owned(),
-                write,
-                changed,
-                subforms,
-            }
+            Step::Update { zoho_id: zoho_id.to_owned(), write, changed, subforms }
         }
     }
 }
@@ -285,10 +243,7 @@ fn withdraw(definition: &Definition, link: Option<&Link>) -> Step {
         OnDelete::Delete => Step::Delete { zoho_id },
         OnDelete::Mark | OnDelete::Void if done => Step::Nothing(Reason::AlreadyWithdrawn),
         OnDelete::Void => Step::Void { zoho_id },
-        OnDelete::Mark => Step::Mark {
-            zoho_id,
-            body: body::mark(definition),
-        },
+        OnDelete::Mark => Step::Mark { zoho_id, body: body::mark(definition) },
     }
 }
 

@@ -12,8 +12,7 @@ use crate::value::scalar_text;
 pub(super) fn field(path: &str, field: &Field, text: Option<&str>) -> Result<FieldValue, Problem> {
     let value = match text {
         None => Value::Null,
-        Some(text) => serde_json::from_str(text)
-            .map_err(|error| Problem::payload(path, format!("its JSON cannot be read: {error}")))?,
+        Some(text) => serde_json::from_str(text).map_err(|error| Problem::payload(path, format!("its JSON cannot be read: {error}")))?,
     };
     match field {
         Field::List(list) => decode_list(path, &list.item, &list.or_else, &value),
@@ -26,20 +25,13 @@ fn scalar(field: &Field, value: &Value) -> Result<FieldValue, String> {
         Field::Value(constant) => FieldValue::Plain(constant.clone()),
         Field::Sql(_) => FieldValue::Plain(value.clone()),
         _ if value.is_null() => FieldValue::Plain(Value::Null),
-        Field::Ref(field) => FieldValue::Ref {
-            sync: field.sync.clone(),
-            key: scalar_text(value),
-        },
+        Field::Ref(field) => FieldValue::Ref { sync: field.sync.clone(), key: scalar_text(value) },
         Field::Column(field) if field.values.is_empty() => FieldValue::Plain(value.clone()),
         Field::Column(field) => {
             let local = scalar_text(value);
             let Some(meanings) = field.values.get(&local) else {
                 let known: Vec<&str> = field.values.keys().map(String::as_str).collect();
-                return Err(format!(
-                    "the value `{local}` of `{}` is not in `values` ({})",
-                    field.column,
-                    known.join(", ")
-                ));
+                return Err(format!("the value `{local}` of `{}` is not in `values` ({})", field.column, known.join(", ")));
             };
             FieldValue::Plain(meanings.sent().clone())
         }
@@ -48,17 +40,11 @@ fn scalar(field: &Field, value: &Value) -> Result<FieldValue, String> {
 }
 
 /// `{"item": [[…], …]}`, or `{"else": […]}` where `each` had no row; null there means that there is no fallback.
-fn decode_list(
-    path: &str,
-    item: &Fields,
-    or_else: &Fields,
-    value: &Value,
-) -> Result<FieldValue, Problem> {
+fn decode_list(path: &str, item: &Fields, or_else: &Fields, value: &Value) -> Result<FieldValue, Problem> {
     let elements = match (value.get("item"), value.get("else")) {
         (Some(Value::Array(rows)), _) => {
             let rows = rows.iter().enumerate();
-            rows.map(|(index, row)| element(&format!("{path}[{index}]"), item, row))
-                .collect::<Result<Vec<_>, _>>()?
+            rows.map(|(index, row)| element(&format!("{path}[{index}]"), item, row)).collect::<Result<Vec<_>, _>>()?
         }
         (_, Some(row @ Value::Array(_))) => vec![element(&format!("{path}[0]"), or_else, row)?],
         _ => Vec::new(),
@@ -66,16 +52,11 @@ fn decode_list(
     Ok(FieldValue::List(elements))
 }
 
-fn element(
-    path: &str,
-    fields: &Fields,
-    row: &Value,
-) -> Result<BTreeMap<String, FieldValue>, Problem> {
+fn element(path: &str, fields: &Fields, row: &Value) -> Result<BTreeMap<String, FieldValue>, Problem> {
     let mut decoded = BTreeMap::new();
     for (index, (name, field)) in fields.iter().enumerate() {
         let value = row.get(index).unwrap_or(&Value::Null);
-        let value = scalar(field, value)
-            .map_err(|message| Problem::validation(format!("{path}.{name}"), message))?;
+        let value = scalar(field, value).map_err(|message| Problem::validation(format!("{path}.{name}"), message))?;
         decoded.insert(name.clone(), value);
     }
     Ok(decoded)

@@ -62,21 +62,12 @@ pub struct Reader {
 impl Reader {
     /// Expressions run under `role` (`[database] expression_role`); none: the connection's own.
     pub fn new(db: Db, role: Option<String>) -> Self {
-        Self {
-            db,
-            role,
-            statement_limit: STATEMENT_LIMIT,
-            isolation_limit: ISOLATION_LIMIT,
-        }
+        Self { db, role, statement_limit: STATEMENT_LIMIT, isolation_limit: ISOLATION_LIMIT }
     }
 
     /// With other limits than [`STATEMENT_LIMIT`] and [`ISOLATION_LIMIT`].
     pub fn with_limits(self, statement_limit: Duration, isolation_limit: Duration) -> Self {
-        Self {
-            statement_limit,
-            isolation_limit,
-            ..self
-        }
+        Self { statement_limit, isolation_limit, ..self }
     }
 
     /// Reads the rows of these canonical keys. Every key is in the answer.
@@ -84,13 +75,8 @@ impl Reader {
     /// # Errors
     /// [`Error::Broken`] when the mapping no longer fits the table, [`Error::Unavailable`] when the database does not answer. A bad
     /// row is no error: it carries its [`Problem`]s.
-    pub async fn rows(
-        &self,
-        definition: &Definition,
-        keys: &[String],
-    ) -> Result<BTreeMap<String, Found>, Error> {
-        let mut found: BTreeMap<String, Found> =
-            keys.iter().map(|key| (key.clone(), Found::Gone)).collect();
+    pub async fn rows(&self, definition: &Definition, keys: &[String]) -> Result<BTreeMap<String, Found>, Error> {
+        let mut found: BTreeMap<String, Found> = keys.iter().map(|key| (key.clone(), Found::Gone)).collect();
         let mut parts: Vec<Vec<String>> = vec![found.keys().cloned().collect()];
         let started = Instant::now();
         while let Some(keys) = parts.pop().filter(|keys| !keys.is_empty()) {
@@ -109,10 +95,7 @@ impl Reader {
                             found.insert(key, row);
                         }
                     }
-                    Fault::Row => found.extend(
-                        keys.into_iter()
-                            .map(|key| (key.clone(), failed(key, message(&error)))),
-                    ),
+                    Fault::Row => found.extend(keys.into_iter().map(|key| (key.clone(), failed(key, message(&error))))),
                 },
             }
         }
@@ -146,28 +129,15 @@ impl Reader {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn canonical_key(
-        &self,
-        key: &[KeyColumn],
-        text: &str,
-    ) -> Result<Result<String, String>, sqlx::Error> {
+    pub async fn canonical_key(&self, key: &[KeyColumn], text: &str) -> Result<Result<String, String>, sqlx::Error> {
         let parts: Option<Vec<serde_json::Value>> = serde_json::from_str(text).ok();
-        let fits = parts.is_some_and(|parts| {
-            parts.len() == key.len() && !parts.iter().any(serde_json::Value::is_null)
-        });
+        let fits = parts.is_some_and(|parts| parts.len() == key.len() && !parts.iter().any(serde_json::Value::is_null));
         if key.len() > 1 && !fits {
             let columns: Vec<&str> = key.iter().map(|column| column.name.as_str()).collect();
-            return Ok(Err(format!(
-                "the key must be a JSON array of {} values: {}",
-                columns.len(),
-                columns.join(", ")
-            )));
+            return Ok(Err(format!("the key must be a JSON array of {} values: {}", columns.len(), columns.join(", "))));
         }
         let mut tx = self.begin().await?;
-        let answer = dynamic::query_scalar::<String>(statement::canonical_key(key))
-            .bind(text)
-            .fetch_one(&mut tx)
-            .await;
+        let answer = dynamic::query_scalar::<String>(statement::canonical_key(key)).bind(text).fetch_one(&mut tx).await;
         tx.rollback().await?;
         match answer {
             Ok(key) => Ok(Ok(key)),
@@ -181,20 +151,13 @@ impl Reader {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn watched_keys(
-        &self,
-        watch: &Watch,
-        row: &serde_json::Value,
-    ) -> Result<Result<Vec<String>, String>, sqlx::Error> {
+    pub async fn watched_keys(&self, watch: &Watch, row: &serde_json::Value) -> Result<Result<Vec<String>, String>, sqlx::Error> {
         let table = Ident::qualified(&watch.table.schema, &watch.table.name);
         let mut tx = self.begin().await?;
-        let answer = dynamic::query_scalar::<String>(statement::watched_keys(
-            &Expression::from_configuration(&watch.key),
-            &table,
-        ))
-        .bind(sqlx::types::Json(row))
-        .fetch_all(&mut tx)
-        .await;
+        let answer = dynamic::query_scalar::<String>(statement::watched_keys(&Expression::from_configuration(&watch.key), &table))
+            .bind(sqlx::types::Json(row))
+            .fetch_all(&mut tx)
+            .await;
         tx.rollback().await?;
         match answer {
             Ok(keys) => Ok(Ok(keys)),
@@ -209,15 +172,12 @@ impl Reader {
     /// When the database does not answer.
     pub async fn probe(&self, definition: &Definition) -> Result<Vec<Problem>, sqlx::Error> {
         let mut problems = Vec::new();
-        let parts = std::iter::once(Part::When)
-            .chain(definition.fields().keys().map(|path| Part::Field(path)));
+        let parts = std::iter::once(Part::When).chain(definition.fields().keys().map(|path| Part::Field(path)));
         for part in parts {
             if let Err(error) = self.part(definition, part, &[]).await {
                 match Fault::of(&error) {
                     Fault::Passing => return Err(error),
-                    Fault::Row | Fault::Definition => {
-                        problems.push(Problem::payload(named(part), message(&error)))
-                    }
+                    Fault::Row | Fault::Definition => problems.push(Problem::payload(named(part), message(&error))),
                 }
             }
         }
@@ -225,10 +185,7 @@ impl Reader {
     }
 
     async fn begin(&self) -> Result<Tx, sqlx::Error> {
-        let mut tx = self
-            .db
-            .begin_read_only(self.role.as_deref(), self.statement_limit)
-            .await?;
+        let mut tx = self.db.begin_read_only(self.role.as_deref(), self.statement_limit).await?;
         // Texts must not depend on the session: a time is UTC, a date is ISO, whatever the role's defaults are.
         sqlx::query("select set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO, YMD', true), set_config('IntervalStyle', 'iso_8601', true)")
             .execute(&mut tx)
@@ -236,42 +193,20 @@ impl Reader {
         Ok(tx)
     }
 
-    async fn part(
-        &self,
-        definition: &Definition,
-        part: Part<'_>,
-        keys: &[String],
-    ) -> Result<Vec<PgRow>, sqlx::Error> {
+    async fn part(&self, definition: &Definition, part: Part<'_>, keys: &[String]) -> Result<Vec<PgRow>, sqlx::Error> {
         let mut tx = self.begin().await?;
-        let rows = dynamic::query(statement::rows(definition, part))
-            .bind(keys)
-            .fetch_all(&mut tx)
-            .await;
+        let rows = dynamic::query(statement::rows(definition, part)).bind(keys).fetch_all(&mut tx).await;
         tx.rollback().await?;
         rows
     }
 
     /// Reads a row on which something fails, part by part, to name what does.
-    async fn alone(
-        &self,
-        definition: &Definition,
-        key: &str,
-        whole: &sqlx::Error,
-        started: Instant,
-    ) -> Result<Found, sqlx::Error> {
+    async fn alone(&self, definition: &Definition, key: &str, whole: &sqlx::Error, started: Instant) -> Result<Found, sqlx::Error> {
         let keys = [key.to_owned()];
-        let mut row = Row {
-            key: key.to_owned(),
-            when: false,
-            fields: BTreeMap::new(),
-            problems: Vec::new(),
-        };
-        for part in std::iter::once(Part::When)
-            .chain(definition.fields().keys().map(|path| Part::Field(path)))
-        {
+        let mut row = Row { key: key.to_owned(), when: false, fields: BTreeMap::new(), problems: Vec::new() };
+        for part in std::iter::once(Part::When).chain(definition.fields().keys().map(|path| Part::Field(path))) {
             if started.elapsed() >= self.isolation_limit {
-                row.problems
-                    .push(Problem::payload(named(part), message(whole)));
+                row.problems.push(Problem::payload(named(part), message(whole)));
                 break;
             }
             match self.part(definition, part, &keys).await {
@@ -281,9 +216,7 @@ impl Reader {
                     _ => return Ok(failed(keys[0].clone(), NOT_UNIQUE.to_owned())),
                 },
                 Err(error) if matches!(Fault::of(&error), Fault::Passing) => return Err(error),
-                Err(error) => row
-                    .problems
-                    .push(Problem::payload(named(part), message(&error))),
+                Err(error) => row.problems.push(Problem::payload(named(part), message(&error))),
             }
         }
         // Nothing fails any more: the row was edited meanwhile, or only all parts together took too long. The parts may then be of
@@ -293,11 +226,7 @@ impl Reader {
         Ok(Found::Row(row))
     }
 
-    async fn explain(
-        &self,
-        definition: &Definition,
-        error: sqlx::Error,
-    ) -> Result<Error, sqlx::Error> {
+    async fn explain(&self, definition: &Definition, error: sqlx::Error) -> Result<Error, sqlx::Error> {
         let mut problems = self.probe(definition).await?;
         if problems.is_empty() {
             problems.push(Problem::payload("table", message(&error)));
@@ -316,33 +245,16 @@ fn named(part: Part<'_>) -> String {
 }
 
 fn failed(key: String, message: String) -> Found {
-    Found::Row(Row {
-        key,
-        when: true,
-        fields: BTreeMap::new(),
-        problems: vec![Problem::payload("key", message)],
-    })
+    Found::Row(Row { key, when: true, fields: BTreeMap::new(), problems: vec![Problem::payload("key", message)] })
 }
 
 fn assemble(definition: &Definition, rows: Vec<PgRow>, found: &mut BTreeMap<String, Found>) {
     for read in rows {
         let key: String = read.get(0);
-        let mut row = Row {
-            key: key.clone(),
-            when: false,
-            fields: BTreeMap::new(),
-            problems: Vec::new(),
-        };
+        let mut row = Row { key: key.clone(), when: false, fields: BTreeMap::new(), problems: Vec::new() };
         fill(definition, Part::Whole, &read, &mut row);
         let twice = matches!(found.get(&key), Some(Found::Row(_)));
-        found.insert(
-            key.clone(),
-            if twice {
-                failed(key, NOT_UNIQUE.to_owned())
-            } else {
-                Found::Row(row)
-            },
-        );
+        found.insert(key.clone(), if twice { failed(key, NOT_UNIQUE.to_owned()) } else { Found::Row(row) });
     }
 }
 
@@ -359,12 +271,8 @@ fn fill(definition: &Definition, part: Part<'_>, read: &PgRow, row: &mut Row) {
         decoded.push((path, decode::field(path, field, text.as_deref())));
         column += 1;
     }
-    let constants = definition
-        .fields()
-        .iter()
-        .filter(|(_, field)| matches!(field, sluice_core::config::field::Field::Value(_)));
-    decoded
-        .extend(constants.map(|(path, field)| (path.as_str(), decode::field(path, field, None))));
+    let constants = definition.fields().iter().filter(|(_, field)| matches!(field, sluice_core::config::field::Field::Value(_)));
+    decoded.extend(constants.map(|(path, field)| (path.as_str(), decode::field(path, field, None))));
     for (path, value) in decoded {
         match value {
             Ok(value) => drop(row.fields.insert(path.to_owned(), value)),

@@ -68,19 +68,11 @@ pub enum Class {
 
 impl Problem {
     pub(crate) fn payload(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            class: Class::Payload,
-            field: field.into(),
-            message: message.into(),
-        }
+        Self { class: Class::Payload, field: field.into(), message: message.into() }
     }
 
     pub(crate) fn validation(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            class: Class::Validation,
-            field: field.into(),
-            message: message.into(),
-        }
+        Self { class: Class::Validation, field: field.into(), message: message.into() }
     }
 }
 
@@ -90,10 +82,7 @@ pub type Parents = BTreeMap<(String, String), String>;
 impl Row {
     /// All references that the row makes, by field.
     pub fn refs(&self) -> Vec<Ref> {
-        self.fields
-            .iter()
-            .flat_map(|(field, value)| value.refs(field))
-            .collect()
+        self.fields.iter().flat_map(|(field, value)| value.refs(field)).collect()
     }
 }
 
@@ -103,12 +92,7 @@ impl FieldValue {
         match self {
             Self::Plain(value) => value.clone(),
             Self::Ref { key, .. } => Value::String(key.clone()),
-            Self::List(elements) => Value::Array(
-                elements
-                    .iter()
-                    .map(|element| nest(element, |_, value| Some(value.local())))
-                    .collect(),
-            ),
+            Self::List(elements) => Value::Array(elements.iter().map(|element| nest(element, |_, value| Some(value.local()))).collect()),
         }
     }
 
@@ -116,19 +100,11 @@ impl FieldValue {
     pub fn refs(&self, field: &str) -> Vec<Ref> {
         match self {
             Self::Plain(_) => Vec::new(),
-            Self::Ref { sync, key } => vec![Ref {
-                field: field.to_owned(),
-                sync: sync.clone(),
-                key: key.clone(),
-            }],
+            Self::Ref { sync, key } => vec![Ref { field: field.to_owned(), sync: sync.clone(), key: key.clone() }],
             Self::List(elements) => elements
                 .iter()
                 .enumerate()
-                .flat_map(|(index, element)| {
-                    element.iter().flat_map(move |(name, value)| {
-                        value.refs(&format!("{field}[{index}].{name}"))
-                    })
-                })
+                .flat_map(|(index, element)| element.iter().flat_map(move |(name, value)| value.refs(&format!("{field}[{index}].{name}"))))
                 .collect(),
         }
     }
@@ -141,24 +117,13 @@ impl FieldValue {
             Self::Ref { sync, key } => {
                 let id = Value::String(parents.get(&(sync.clone(), key.clone()))?.clone());
                 let already_id = field == "id" || field.ends_with(".id");
-                Some(if wrap && !already_id {
-                    Value::Object(Map::from_iter([("id".to_owned(), id)]))
-                } else {
-                    id
-                })
+                Some(if wrap && !already_id { Value::Object(Map::from_iter([("id".to_owned(), id)])) } else { id })
             }
             Self::List(elements) => {
-                let missing = elements
+                let missing = elements.iter().flatten().any(|(name, value)| value.sent(name, parents, wrap).is_none());
+                let objects = elements
                     .iter()
-                    .flatten()
-                    .any(|(name, value)| value.sent(name, parents, wrap).is_none());
-                let objects = elements.iter().map(|element| {
-                    nest(element, |name, value| {
-                        value
-                            .sent(name, parents, wrap)
-                            .filter(|value| !value.is_null())
-                    })
-                });
+                    .map(|element| nest(element, |name, value| value.sent(name, parents, wrap).filter(|value| !value.is_null())));
                 (!missing).then(|| Value::Array(objects.collect()))
             }
         }
@@ -170,10 +135,7 @@ impl FieldValue {
     }
 }
 
-fn nest(
-    element: &BTreeMap<String, FieldValue>,
-    of: impl Fn(&str, &FieldValue) -> Option<Value>,
-) -> Value {
+fn nest(element: &BTreeMap<String, FieldValue>, of: impl Fn(&str, &FieldValue) -> Option<Value>) -> Value {
     let mut object = Map::new();
     for (name, field) in element {
         if let Some(found) = of(name, field) {

@@ -26,10 +26,7 @@ impl<'a> Part<'a> {
     }
 
     /// The fields that have a column in the statement, in its order. Constants need none.
-    pub(super) fn fields(
-        self,
-        definition: &'a Definition,
-    ) -> impl Iterator<Item = (&'a str, &'a Field)> {
+    pub(super) fn fields(self, definition: &'a Definition) -> impl Iterator<Item = (&'a str, &'a Field)> {
         let included = move |path: &str| match self {
             Self::Whole => true,
             Self::When => false,
@@ -58,60 +55,37 @@ pub(super) fn rows(definition: &Definition, part: Part<'_>) -> Sql {
         sql = value(sql, definition, field, &From::This(definition)).text("::pg_catalog.text");
         first = false;
     }
-    sql = sql
-        .text(if first { "true" } else { "" })
-        .text(" from ")
-        .ident(&table(definition))
-        .text(" as this where ");
+    sql = sql.text(if first { "true" } else { "" }).text(" from ").ident(&table(definition)).text(" as this where ");
     for (index, column) in definition.key.iter().enumerate() {
-        sql = sql
-            .text(if index > 0 { " and " } else { "" })
-            .text("this.")
-            .ident(&Ident::name(&column.name))
-            .text(" = ");
-        sql = wanted(sql, definition.key.len(), index, "sluice_wanted.sluice_key")
-            .text("::")
-            .ident(&column.type_ident);
+        sql = sql.text(if index > 0 { " and " } else { "" }).text("this.").ident(&Ident::name(&column.name)).text(" = ");
+        sql = wanted(sql, definition.key.len(), index, "sluice_wanted.sluice_key").text("::").ident(&column.type_ident);
     }
     sql.text(") as sluice_row")
 }
 
 /// The canonical keys of the rows after `$1` (a key; null: from the start), at most `$2`, in key order.
 pub(super) fn keys(definition: &Definition, filter: Option<&Expression>) -> Sql {
-    let mut sql = key_text(Sql::new("select "), &definition.key)
-        .text(" from ")
-        .ident(&table(definition))
-        .text(" as this where (");
+    let mut sql = key_text(Sql::new("select "), &definition.key).text(" from ").ident(&table(definition)).text(" as this where (");
     sql = sql.numbered(1).text("::pg_catalog.text is null or (");
     sql = key_list(sql, definition).text(") > (");
     for (index, column) in definition.key.iter().enumerate() {
         sql = sql.text(if index > 0 { ", " } else { "" });
-        sql = wanted(sql, definition.key.len(), index, "$1::pg_catalog.text")
-            .text("::")
-            .ident(&column.type_ident);
+        sql = wanted(sql, definition.key.len(), index, "$1::pg_catalog.text").text("::").ident(&column.type_ident);
     }
     sql = sql.text("))");
     for column in &definition.key {
-        sql = sql
-            .text(" and this.")
-            .ident(&Ident::name(&column.name))
-            .text(" is not null");
+        sql = sql.text(" and this.").ident(&Ident::name(&column.name)).text(" is not null");
     }
     if let Some(filter) = filter {
         sql = sql.text(" and ").expression(filter);
     }
-    key_list(sql.text(" order by "), definition)
-        .text(" limit ")
-        .numbered(2)
+    key_list(sql.text(" order by "), definition).text(" limit ").numbered(2)
 }
 
 /// The canonical form of the key in `$1`.
 pub(super) fn canonical_key(key: &[KeyColumn]) -> Sql {
     let piece = |sql: Sql, index: usize, column: &KeyColumn| {
-        wanted(sql, key.len(), index, "$1::pg_catalog.text")
-            .text("::")
-            .ident(&column.type_ident)
-            .text("::pg_catalog.text")
+        wanted(sql, key.len(), index, "$1::pg_catalog.text").text("::").ident(&column.type_ident).text("::pg_catalog.text")
     };
     let sql = Sql::new("select ");
     match key {
@@ -144,29 +118,19 @@ fn wanted(sql: Sql, parts: usize, index: usize, text: &'static str) -> Sql {
     if parts == 1 {
         sql.text("(").text(text).text(")")
     } else {
-        sql.text("((")
-            .text(text)
-            .text(")::pg_catalog.jsonb ->> ")
-            .literal(&index.to_string())
-            .text("::pg_catalog.int4)")
+        sql.text("((").text(text).text(")::pg_catalog.jsonb ->> ").literal(&index.to_string()).text("::pg_catalog.int4)")
     }
 }
 
 /// The canonical key of the row `this`.
 fn key_text(sql: Sql, key: &[KeyColumn]) -> Sql {
     match key {
-        [only] => sql
-            .text("this.")
-            .ident(&Ident::name(&only.name))
-            .text("::pg_catalog.text"),
+        [only] => sql.text("this.").ident(&Ident::name(&only.name)).text("::pg_catalog.text"),
         several => {
             let mut sql = sql.text("pg_catalog.jsonb_build_array(");
             for (index, column) in several.iter().enumerate() {
                 sql = sql.text(if index > 0 { ", " } else { "" });
-                sql = sql
-                    .text("this.")
-                    .ident(&Ident::name(&column.name))
-                    .text("::pg_catalog.text");
+                sql = sql.text("this.").ident(&Ident::name(&column.name)).text("::pg_catalog.text");
             }
             sql.text(")::pg_catalog.text")
         }
@@ -175,19 +139,14 @@ fn key_text(sql: Sql, key: &[KeyColumn]) -> Sql {
 
 fn key_list(mut sql: Sql, definition: &Definition) -> Sql {
     for (index, column) in definition.key.iter().enumerate() {
-        sql = sql
-            .text(if index > 0 { ", this." } else { "this." })
-            .ident(&Ident::name(&column.name));
+        sql = sql.text(if index > 0 { ", this." } else { "this." }).ident(&Ident::name(&column.name));
     }
     sql
 }
 
 fn when(sql: Sql, definition: &Definition) -> Sql {
     match &definition.sync.when {
-        Some(when) => sql
-            .text("coalesce(")
-            .expression(&Expression::from_configuration(when))
-            .text(", false)"),
+        Some(when) => sql.text("coalesce(").expression(&Expression::from_configuration(when)).text(", false)"),
         None => sql.text("true"),
     }
 }
@@ -213,36 +172,23 @@ impl From<'_> {
 /// A field's value as jsonb (or, for refs and mapped values, as jsonb text).
 fn value(sql: Sql, definition: &Definition, field: &Field, from: &From<'_>) -> Sql {
     match field {
-        Field::Column(field) if !field.values.is_empty() => from
-            .column(sql.text("pg_catalog.to_jsonb("), &field.column)
-            .text("::pg_catalog.text)"),
+        Field::Column(field) if !field.values.is_empty() => {
+            from.column(sql.text("pg_catalog.to_jsonb("), &field.column).text("::pg_catalog.text)")
+        }
         Field::Column(field) => match from {
             From::This(definition) if is_time(definition, &field.column) => {
-                let column = from
-                    .column(Sql::new("("), &field.column)
-                    .text(")::pg_catalog.timestamptz");
-                sql.text("pg_catalog.to_jsonb(")
-                    .append(&time(&column, definition))
-                    .text(")")
+                let column = from.column(Sql::new("("), &field.column).text(")::pg_catalog.timestamptz");
+                sql.text("pg_catalog.to_jsonb(").append(&time(&column, definition)).text(")")
             }
-            From::This(_) => from
-                .column(sql.text("pg_catalog.to_jsonb("), &field.column)
-                .text(")"),
+            From::This(_) => from.column(sql.text("pg_catalog.to_jsonb("), &field.column).text(")"),
             From::Item => of_any_type(sql, definition, &from.column(Sql::new(""), &field.column)),
         },
-        Field::Sql(expression) => of_any_type(
-            sql,
-            definition,
-            &Sql::new("").expression(&Expression::from_configuration(expression)),
-        ),
+        Field::Sql(expression) => of_any_type(sql, definition, &Sql::new("").expression(&Expression::from_configuration(expression))),
         Field::Value(_) => sql.text("null::pg_catalog.jsonb"),
         Field::Ref(field) => {
             let sql = from.column(sql.text("pg_catalog.to_jsonb("), &field.column);
             match definition.parents.get(&field.sync) {
-                Some(parent) => sql
-                    .text("::")
-                    .ident(&parent.type_ident)
-                    .text("::pg_catalog.text)"),
+                Some(parent) => sql.text("::").ident(&parent.type_ident).text("::pg_catalog.text)"),
                 None => sql.text("::pg_catalog.text)"),
             }
         }
@@ -252,16 +198,11 @@ fn value(sql: Sql, definition: &Definition, field: &Field, from: &From<'_>) -> S
                 "(select case when pg_catalog.jsonb_array_length(sluice_list.sluice_items) > 0 \
                  then pg_catalog.jsonb_build_object('item', sluice_list.sluice_items) else pg_catalog.jsonb_build_object('else', ",
             );
-            let sql = if list.or_else.is_empty() {
-                sql.text("null")
-            } else {
-                object(sql, definition, &list.or_else, &From::This(definition))
-            };
+            let sql =
+                if list.or_else.is_empty() { sql.text("null") } else { object(sql, definition, &list.or_else, &From::This(definition)) };
             let sql = sql.text(") end from (select pg_catalog.to_jsonb(array(select ");
             let sql = object(sql, definition, &list.item, &From::Item);
-            sql.text(" from ")
-                .expression(&each)
-                .text(" as sluice_item)) as sluice_items) as sluice_list)")
+            sql.text(" from ").expression(&each).text(" as sluice_item)) as sluice_items) as sluice_list)")
         }
     }
 }
@@ -270,35 +211,20 @@ fn value(sql: Sql, definition: &Definition, field: &Field, from: &From<'_>) -> S
 fn object(sql: Sql, definition: &Definition, fields: &Fields, from: &From<'_>) -> Sql {
     let mut sql = sql.text("pg_catalog.to_jsonb(array[");
     for (index, field) in fields.values().enumerate() {
-        sql = value(
-            sql.text(if index > 0 { ", " } else { "" }),
-            definition,
-            field,
-            from,
-        );
+        sql = value(sql.text(if index > 0 { ", " } else { "" }), definition, field, from);
     }
     sql.text("]::pg_catalog.jsonb[])")
 }
 
 /// A time as Zoho reads it: UTC, to the second, which is as finely as Zoho keeps time.
 fn time(timestamptz: &Sql, definition: &Definition) -> Sql {
-    let format = format!(
-        "YYYY-MM-DD\"T\"HH24:MI:SS\"{}\"",
-        definition.module.utc_offset()
-    );
-    Sql::new("pg_catalog.to_char(")
-        .append(timestamptz)
-        .text(" at time zone 'UTC', ")
-        .literal(&format)
-        .text(")")
+    let format = format!("YYYY-MM-DD\"T\"HH24:MI:SS\"{}\"", definition.module.utc_offset());
+    Sql::new("pg_catalog.to_char(").append(timestamptz).text(" at time zone 'UTC', ").literal(&format).text(")")
 }
 
 /// A value whose type only the database knows: times are told apart while it runs.
 fn of_any_type(sql: Sql, definition: &Definition, value: &Sql) -> Sql {
-    let as_time = time(
-        &Sql::new("sluice_value.sluice_value::pg_catalog.text::pg_catalog.timestamptz"),
-        definition,
-    );
+    let as_time = time(&Sql::new("sluice_value.sluice_value::pg_catalog.text::pg_catalog.timestamptz"), definition);
     sql.text("(select case when pg_catalog.pg_typeof(sluice_value.sluice_value) in ")
         .text("('pg_catalog.timestamptz'::pg_catalog.regtype, 'pg_catalog.timestamp'::pg_catalog.regtype) then pg_catalog.to_jsonb(")
         .append(&as_time)
@@ -308,8 +234,5 @@ fn of_any_type(sql: Sql, definition: &Definition, value: &Sql) -> Sql {
 }
 
 fn is_time(definition: &Definition, column: &str) -> bool {
-    definition
-        .table
-        .column(column)
-        .is_some_and(|column| matches!(column.base_type.as_str(), "timestamptz" | "timestamp"))
+    definition.table.column(column).is_some_and(|column| matches!(column.base_type.as_str(), "timestamptz" | "timestamp"))
 }

@@ -9,11 +9,7 @@ use crate::support::{database, definition, printed, read, run, things};
 
 fn problems(found: &Found) -> Vec<(&str, &str)> {
     match found {
-        Found::Row(row) => row
-            .problems
-            .iter()
-            .map(|problem| (problem.field.as_str(), problem.message.as_str()))
-            .collect(),
+        Found::Row(row) => row.problems.iter().map(|problem| (problem.field.as_str(), problem.message.as_str())).collect(),
         Found::Gone => panic!("the row is gone"),
     }
 }
@@ -33,17 +29,12 @@ async fn rows_on_which_an_expression_fails_are_told_apart_with_the_fields_name()
     assert_eq!(found["101"], Found::Gone);
     for key in ["13", "77"] {
         assert_eq!(problems(&found[key]), [("share", "division by zero")]);
-        let Found::Row(row) = &found[key] else {
-            panic!("no row")
-        };
+        let Found::Row(row) = &found[key] else { panic!("no row") };
         assert_eq!(row.problems[0].class, Class::Payload);
-        assert_eq!(
-            printed(row),
-            format!(r#"{{"name":"n{key}"}}"#),
-            "the other fields are read"
-        );
+        assert_eq!(printed(row), format!(r#"{{"name":"n{key}"}}"#), "the other fields are read");
     }
-    let good = found.iter().filter(|(_, found)| matches!(found, Found::Row(row) if row.problems.is_empty() && row.fields.len() == 2)).count();
+    let good =
+        found.iter().filter(|(_, found)| matches!(found, Found::Row(row) if row.problems.is_empty() && row.fields.len() == 2)).count();
     assert_eq!(good, 98);
 }
 
@@ -55,18 +46,9 @@ async fn a_key_that_is_no_key_and_a_condition_that_fails_concern_their_row_only(
     let found = read(&test, &definition, &["1", "2", "x"]).await;
     assert_eq!(problems(&found["1"]), []);
     assert_eq!(problems(&found["2"]), [("when", "division by zero")]);
-    let Found::Row(failed) = &found["2"] else {
-        panic!("no row")
-    };
-    assert!(
-        failed.when,
-        "a condition that fails must not pass for one that is false"
-    );
-    assert!(
-        problems(&found["x"])[0].1.contains("invalid input syntax"),
-        "{:?}",
-        found["x"]
-    );
+    let Found::Row(failed) = &found["2"] else { panic!("no row") };
+    assert!(failed.when, "a condition that fails must not pass for one that is false");
+    assert!(problems(&found["x"])[0].1.contains("invalid input syntax"), "{:?}", found["x"]);
 }
 
 #[tokio::test]
@@ -78,37 +60,23 @@ async fn two_rows_of_a_view_with_one_key_are_refused() {
     .await;
     let definition = things(&test, "name = \"name\"").await;
     let found = read(&test, &definition, &["1", "2"]).await;
-    assert_eq!(
-        problems(&found["1"]),
-        [("key", "more than one row has this key")]
-    );
+    assert_eq!(problems(&found["1"]), [("key", "more than one row has this key")]);
     assert_eq!(problems(&found["2"]), []);
 }
 
 #[tokio::test]
 async fn a_mapping_that_no_longer_fits_the_table_names_every_broken_field() {
-    let test = database("create table things (id bigint primary key, name text, old text, n int); insert into things values (1, 'a', 'b', 1)").await;
-    let definition = things(
-        &test,
-        "name = \"name\"\nold = \"old\"\nwrong = { sql = \"this.n + nowhere\" }",
-    )
-    .await;
+    let test =
+        database("create table things (id bigint primary key, name text, old text, n int); insert into things values (1, 'a', 'b', 1)")
+            .await;
+    let definition = things(&test, "name = \"name\"\nold = \"old\"\nwrong = { sql = \"this.n + nowhere\" }").await;
     run(&test, "alter table things drop column old").await;
     let reader = Reader::new(test.db().clone(), None);
     let broken = reader.rows(&definition, &["1".to_owned()]).await;
-    let Err(Error::Broken { problems }) = broken else {
-        panic!("{broken:?}")
-    };
-    let fields: Vec<&str> = problems
-        .iter()
-        .map(|problem| problem.field.as_str())
-        .collect();
+    let Err(Error::Broken { problems }) = broken else { panic!("{broken:?}") };
+    let fields: Vec<&str> = problems.iter().map(|problem| problem.field.as_str()).collect();
     assert_eq!(fields, ["old", "wrong"]);
-    assert_eq!(
-        reader.probe(&definition).await.unwrap(),
-        problems,
-        "check finds the same without any row"
-    );
+    assert_eq!(reader.probe(&definition).await.unwrap(), problems, "check finds the same without any row");
 }
 
 #[tokio::test]
@@ -123,20 +91,11 @@ async fn an_expression_cannot_write_and_runs_under_its_own_role() {
     .await;
     let writing = things(&test, "n = { sql = \"sneaky()\" }").await;
     let found = read(&test, &writing, &["1"]).await;
-    assert!(
-        problems(&found["1"])[0].1.contains("read-only transaction"),
-        "{found:?}"
-    );
-    let reader = Reader::new(
-        test.db().clone(),
-        Some("sluice_sync_expressions".to_owned()),
-    );
+    assert!(problems(&found["1"])[0].1.contains("read-only transaction"), "{found:?}");
+    let reader = Reader::new(test.db().clone(), Some("sluice_sync_expressions".to_owned()));
     let spying = things(&test, "n = { sql = \"(select n from secret)\" }").await;
     let refused = reader.rows(&spying, &["1".to_owned()]).await;
-    assert!(
-        matches!(&refused, Err(Error::Broken { problems }) if problems[0].message.contains("permission denied")),
-        "{refused:?}"
-    );
+    assert!(matches!(&refused, Err(Error::Broken { problems }) if problems[0].message.contains("permission denied")), "{refused:?}");
     let plain: Definition = things(&test, "n = \"n\"").await;
     let found = reader.rows(&plain, &["1".to_owned()]).await.unwrap();
     assert_eq!(problems(&found["1"]), []);
@@ -145,11 +104,7 @@ async fn an_expression_cannot_write_and_runs_under_its_own_role() {
 #[tokio::test]
 async fn an_expression_that_takes_too_long_is_cut_off_and_bounded_over_the_batch() {
     let test = database("create table things (id bigint primary key); insert into things select generate_series(1, 20)").await;
-    let definition = things(
-        &test,
-        "id = { sql = \"this.id + length(pg_sleep(30)::text)\" }",
-    )
-    .await;
+    let definition = things(&test, "id = { sql = \"this.id + length(pg_sleep(30)::text)\" }").await;
     let keys: Vec<String> = (1..=20).map(|key| key.to_string()).collect();
     let started = Instant::now();
     let found = Reader::new(test.db().clone(), None)
@@ -158,10 +113,5 @@ async fn an_expression_that_takes_too_long_is_cut_off_and_bounded_over_the_batch
         .await
         .unwrap();
     assert!(started.elapsed().as_secs() < 10, "{:?}", started.elapsed());
-    assert!(
-        found
-            .values()
-            .all(|found| problems(found)[0].1.contains("statement timeout")),
-        "{found:?}"
-    );
+    assert!(found.values().all(|found| problems(found)[0].1.contains("statement timeout")), "{found:?}");
 }

@@ -16,14 +16,8 @@ async fn values_cross_exactly_as_the_column_has_them() {
            '{a,\"b,c\"}', '{\"z\": 1.10, \"a\": [1e400]}', '{\"n\": 12345678901234567890.50}', 'A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11', 'happy', null, 'ab', '1 day 2 hours')",
     )
     .await;
-    let fields = [
-        "amount", "huge", "tiny", "flag", "day", "at", "plain", "tags", "doc", "docb", "uid",
-        "mood", "nothing", "span",
-    ];
-    let mapped: String = fields
-        .iter()
-        .map(|name| format!("{name} = \"{name}\"\n"))
-        .collect();
+    let fields = ["amount", "huge", "tiny", "flag", "day", "at", "plain", "tags", "doc", "docb", "uid", "mood", "nothing", "span"];
+    let mapped: String = fields.iter().map(|name| format!("{name} = \"{name}\"\n")).collect();
     let definition = things(&test, &mapped).await;
     let row = row(&test, &definition, "1").await;
     assert_eq!(row.problems, []);
@@ -45,10 +39,7 @@ async fn values_cross_exactly_as_the_column_has_them() {
     ] {
         assert!(printed.contains(expected), "{expected} is not in {printed}");
     }
-    assert!(
-        printed.contains("1.10"),
-        "json keeps the scale of its numbers: {printed}"
-    );
+    assert!(printed.contains("1.10"), "json keeps the scale of its numbers: {printed}");
 }
 
 #[tokio::test]
@@ -59,25 +50,11 @@ async fn the_mapping_does_not_depend_on_the_sessions_settings() {
            execute format('alter database %I set datestyle to ''German''', current_database()); end $$",
     )
     .await;
-    let fresh = sluice_core::db::Db::connect(sluice_core::db::Settings::new(test.url()))
-        .await
-        .unwrap();
-    let definition = things(
-        &test,
-        "at = \"at\"\nsql = { sql = \"this.at\" }\nday = { sql = \"this.day::text\" }",
-    )
-    .await;
-    let found = Reader::new(fresh, None)
-        .rows(&definition, &["1".to_owned()])
-        .await
-        .unwrap();
-    let Found::Row(row) = &found["1"] else {
-        panic!("no row")
-    };
-    assert_eq!(
-        printed(row),
-        r#"{"at":"2026-03-01T00:00:00+0000","day":"2026-03-01","sql":"2026-03-01T00:00:00+0000"}"#
-    );
+    let fresh = sluice_core::db::Db::connect(sluice_core::db::Settings::new(test.url())).await.unwrap();
+    let definition = things(&test, "at = \"at\"\nsql = { sql = \"this.at\" }\nday = { sql = \"this.day::text\" }").await;
+    let found = Reader::new(fresh, None).rows(&definition, &["1".to_owned()]).await.unwrap();
+    let Found::Row(row) = &found["1"] else { panic!("no row") };
+    assert_eq!(printed(row), r#"{"at":"2026-03-01T00:00:00+0000","day":"2026-03-01","sql":"2026-03-01T00:00:00+0000"}"#);
 }
 
 const BILLING: &str = r#"
@@ -143,36 +120,17 @@ async fn a_customer_is_mapped_by_columns_sql_values_constants_and_references() {
     let expected = r#"{"billing_address.street":"Main 1","display_name":"Acme","full_address":"Main 1, Rome","parent_id":"7","source":"sluice","status":"Active"}"#;
     assert_eq!(printed(&acme), expected);
     let refs = acme.refs();
-    assert_eq!(
-        (refs[0].sync.as_str(), refs[0].key.as_str()),
-        ("customers", "7"),
-        "the parent's key is canonical"
-    );
+    assert_eq!((refs[0].sync.as_str(), refs[0].key.as_str()), ("customers", "7"), "the parent's key is canonical");
 
     let read = read(&test, &customers, &["1", "2", "3", "4"]).await;
     assert_eq!(read["4"], Found::Gone);
-    let Found::Row(draft) = &read["2"] else {
-        panic!("no row 2")
-    };
+    let Found::Row(draft) = &read["2"] else { panic!("no row 2") };
     assert!(!draft.when);
-    assert_eq!(
-        draft.fields["parent_id"],
-        FieldValue::Plain(json!(null)),
-        "no parent is no reference"
-    );
-    let Found::Row(odd) = &read["3"] else {
-        panic!("no row 3")
-    };
+    assert_eq!(draft.fields["parent_id"], FieldValue::Plain(json!(null)), "no parent is no reference");
+    let Found::Row(odd) = &read["3"] else { panic!("no row 3") };
     let problem = &odd.problems[0];
-    assert_eq!(
-        (problem.class, problem.field.as_str()),
-        (Class::Validation, "status")
-    );
-    assert!(
-        problem.message.contains("`paused`") && problem.message.contains("active, closed"),
-        "{}",
-        problem.message
-    );
+    assert_eq!((problem.class, problem.field.as_str()), (Class::Validation, "status"));
+    assert!(problem.message.contains("`paused`") && problem.message.contains("active, closed"), "{}", problem.message);
 }
 
 #[tokio::test]
@@ -184,21 +142,10 @@ async fn an_invoices_lines_come_from_json_and_from_the_row_where_there_are_none(
             "a0",
             r#"{"customer_id":"1","invoice_items":[{"name":"Router","price":99.90,"quantity":2},{"name":"Visit","price":0,"quantity":1}]}"#,
         ),
-        (
-            "b0",
-            r#"{"customer_id":"1","invoice_items":[{"name":"Installation","price":450.00,"quantity":1}]}"#,
-        ),
-        (
-            "c0",
-            r#"{"customer_id":null,"invoice_items":[{"name":"Pro rata","price":10.50,"quantity":1}]}"#,
-        ),
+        ("b0", r#"{"customer_id":"1","invoice_items":[{"name":"Installation","price":450.00,"quantity":1}]}"#),
+        ("c0", r#"{"customer_id":null,"invoice_items":[{"name":"Pro rata","price":10.50,"quantity":1}]}"#),
     ] {
-        let row = row(
-            &test,
-            &invoices,
-            &format!("{key}eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"),
-        )
-        .await;
+        let row = row(&test, &invoices, &format!("{key}eebc99-9c0b-4ef8-bb6d-6bb9bd380a11")).await;
         assert_eq!((printed(&row), row.problems), (expected.to_owned(), vec![]));
     }
 }
@@ -212,10 +159,7 @@ async fn a_payments_invoices_are_references_in_the_querys_order() {
     assert_eq!(printed(&first), expected);
     let fields: Vec<String> = first.refs().into_iter().map(|one| one.field).collect();
     assert_eq!(fields, ["invoices[0].invoice_id", "invoices[1].invoice_id"]);
-    assert_eq!(
-        printed(&row(&test, &payments, "2").await),
-        r#"{"amount":5.00,"invoices":[],"payment_mode":"creditcard"}"#
-    );
+    assert_eq!(printed(&row(&test, &payments, "2").await), r#"{"amount":5.00,"invoices":[],"payment_mode":"creditcard"}"#);
 }
 
 #[tokio::test]
@@ -243,10 +187,7 @@ d = { sql = "this.key || '-' || sluice_key || ')' -- trailing" }
     let definition = definition(&test, file, "odd").await;
     let row = row(&test, &definition, "it's").await;
     assert!(row.when, "{:?}", row.problems);
-    assert_eq!(
-        printed(&row),
-        r#"{"a":"hello","b":5,"c":"s","d":"k-s)","e'; drop":"t"}"#
-    );
+    assert_eq!(printed(&row), r#"{"a":"hello","b":5,"c":"s","d":"k-s)","e'; drop":"t"}"#);
 }
 
 #[tokio::test]
@@ -259,59 +200,25 @@ async fn composite_keys_are_json_arrays_and_every_key_has_one_form() {
     let file = "[things]\nconnection = \"main\"\ntable = \"things\"\nkey = [\"org\", \"code\"]\nmodule = \"billing/customers\"\n[things.fields]\nname = \"name\"\n";
     let definition = definition(&test, file, "things").await;
     let reader = Reader::new(test.db().clone(), None);
-    for (given, canonical) in [
-        ("[\"001\",\"a\"]", "[\"1\", \"a\"]"),
-        ("[1, \"b\\\"x\"]", "[\"1\", \"b\\\"x\"]"),
-    ] {
-        assert_eq!(
-            reader
-                .canonical_key(&definition.key, given)
-                .await
-                .unwrap()
-                .unwrap(),
-            canonical
-        );
+    for (given, canonical) in [("[\"001\",\"a\"]", "[\"1\", \"a\"]"), ("[1, \"b\\\"x\"]", "[\"1\", \"b\\\"x\"]")] {
+        assert_eq!(reader.canonical_key(&definition.key, given).await.unwrap().unwrap(), canonical);
     }
     for bad in ["[\"x\", \"a\"]", "[1]", "nonsense"] {
-        assert!(
-            reader
-                .canonical_key(&definition.key, bad)
-                .await
-                .unwrap()
-                .is_err(),
-            "{bad}"
-        );
+        assert!(reader.canonical_key(&definition.key, bad).await.unwrap().is_err(), "{bad}");
     }
-    assert_eq!(
-        printed(&row(&test, &definition, "[\"1\", \"b\\\"x\"]").await),
-        r#"{"name":"two"}"#
-    );
+    assert_eq!(printed(&row(&test, &definition, "[\"1\", \"b\\\"x\"]").await), r#"{"name":"two"}"#);
 
     let mut walked: Vec<String> = Vec::new();
     loop {
-        let chunk = reader
-            .keys_after(&definition, None, walked.last().map(String::as_str), 2)
-            .await
-            .unwrap();
+        let chunk = reader.keys_after(&definition, None, walked.last().map(String::as_str), 2).await.unwrap();
         if chunk.is_empty() {
             break;
         }
         walked.extend(chunk);
     }
-    let expected = [
-        "[\"1\", \"a\"]",
-        "[\"1\", \"b\\\"x\"]",
-        "[\"2\", \"a\"]",
-        "[\"10\", \"a\"]",
-    ];
-    assert_eq!(
-        walked, expected,
-        "each row once, in the order of the key's own types"
-    );
-    let filtered = reader
-        .keys_after(&definition, Some("name like 't%'"), None, 10)
-        .await
-        .unwrap();
+    let expected = ["[\"1\", \"a\"]", "[\"1\", \"b\\\"x\"]", "[\"2\", \"a\"]", "[\"10\", \"a\"]"];
+    assert_eq!(walked, expected, "each row once, in the order of the key's own types");
+    let filtered = reader.keys_after(&definition, Some("name like 't%'"), None, 10).await.unwrap();
     assert_eq!(filtered, ["[\"1\", \"b\\\"x\"]", "[\"10\", \"a\"]"]);
 }
 
@@ -327,26 +234,13 @@ async fn the_catalog_knows_views_partitions_and_quoted_names_and_shrugs_at_nonse
     let names = ["plain", "public.seen", "parts", "Odd", "nothing", "a.b"].map(str::to_owned);
     let catalog = Catalog::load(&mut tx, &names).await.unwrap();
     let plain = catalog.table("plain").unwrap();
-    assert_eq!(
-        (
-            plain.kind,
-            plain.schema.as_str(),
-            plain.columns[1].type_name.as_str()
-        ),
-        (Kind::Table, "public", "character varying")
-    );
+    assert_eq!((plain.kind, plain.schema.as_str(), plain.columns[1].type_name.as_str()), (Kind::Table, "public", "character varying"));
     assert_eq!(plain.unique.len(), 2);
     assert_eq!(catalog.table("public.seen").unwrap().kind, Kind::View);
     assert_eq!(catalog.table("parts").unwrap().kind, Kind::Partitioned);
-    assert_eq!(
-        catalog.table("Odd").unwrap().name,
-        "Odd",
-        "names are taken literally"
-    );
+    assert_eq!(catalog.table("Odd").unwrap().name, "Odd", "names are taken literally");
     assert!(catalog.table("nothing").is_none() && catalog.table("a.b").is_none());
-    let nonsense = Catalog::load(&mut tx, &["public.".to_owned()])
-        .await
-        .unwrap();
+    let nonsense = Catalog::load(&mut tx, &["public.".to_owned()]).await.unwrap();
     assert!(nonsense.table("public.").is_none());
 }
 
@@ -363,24 +257,11 @@ async fn a_watch_yields_the_keys_that_its_expression_makes_of_a_changed_row() {
     let definition = definition(&test, file, "things").await;
     let reader = Reader::new(test.db().clone(), None);
     let changed = json!({"thing": 7, "other": "a"});
-    let keys = async |index: usize, row: &serde_json::Value| {
-        reader
-            .watched_keys(&definition.watches[index], row)
-            .await
-            .unwrap()
-    };
+    let keys = async |index: usize, row: &serde_json::Value| reader.watched_keys(&definition.watches[index], row).await.unwrap();
     assert_eq!(keys(0, &changed).await.unwrap(), ["7"]);
     assert_eq!(keys(1, &changed).await.unwrap(), ["1", "2"]);
-    assert_eq!(
-        keys(0, &json!({"thing": null})).await.unwrap(),
-        Vec::<String>::new()
-    );
-    assert!(
-        keys(2, &json!({"thing": 0}))
-            .await
-            .unwrap_err()
-            .contains("division by zero")
-    );
+    assert_eq!(keys(0, &json!({"thing": null})).await.unwrap(), Vec::<String>::new());
+    assert!(keys(2, &json!({"thing": 0})).await.unwrap_err().contains("division by zero"));
     assert_eq!(definition.watches[1].columns.names(&[]), ["other"]);
     assert_eq!(syncs(file).len(), 1);
 }

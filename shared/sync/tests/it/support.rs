@@ -20,10 +20,7 @@ pub(crate) async fn database(sql: &str) -> TestDb {
 /// Runs statements.
 pub(crate) async fn run(test: &TestDb, sql: &str) {
     let mut tx = test.db().begin().await.unwrap();
-    dynamic::script(sql.to_owned())
-        .execute(&mut tx)
-        .await
-        .unwrap();
+    dynamic::script(sql.to_owned()).execute(&mut tx).await.unwrap();
     tx.commit().await.unwrap();
 }
 
@@ -40,13 +37,9 @@ pub(crate) fn syncs(file: &str) -> BTreeMap<String, Sync> {
 pub(crate) async fn definition(test: &TestDb, file: &str, name: &str) -> Definition {
     let syncs = syncs(file);
     let mut tx = test.db().begin().await.unwrap();
-    let catalog = Catalog::load(&mut tx, &Definition::tables(syncs.values()))
-        .await
-        .unwrap();
+    let catalog = Catalog::load(&mut tx, &Definition::tables(syncs.values())).await.unwrap();
     tx.rollback().await.unwrap();
-    Definition::compile(&syncs[name], &syncs, &catalog)
-        .unwrap()
-        .0
+    Definition::compile(&syncs[name], &syncs, &catalog).unwrap().0
 }
 
 /// A definition of a sync `things` over the table `things` with key `id`, given its fields.
@@ -58,16 +51,9 @@ pub(crate) async fn things(test: &TestDb, fields: &str) -> Definition {
 }
 
 /// Reads these keys.
-pub(crate) async fn read(
-    test: &TestDb,
-    definition: &Definition,
-    keys: &[&str],
-) -> BTreeMap<String, Found> {
+pub(crate) async fn read(test: &TestDb, definition: &Definition, keys: &[&str]) -> BTreeMap<String, Found> {
     let keys: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();
-    Reader::new(test.db().clone(), None)
-        .rows(definition, &keys)
-        .await
-        .unwrap()
+    Reader::new(test.db().clone(), None).rows(definition, &keys).await.unwrap()
 }
 
 /// Reads one row, which must exist.
@@ -80,9 +66,6 @@ pub(crate) async fn row(test: &TestDb, definition: &Definition, key: &str) -> Ro
 
 /// The row's local values as one object, printed: exact digits are part of what is compared.
 pub(crate) fn printed(row: &Row) -> String {
-    let fields = row
-        .fields
-        .iter()
-        .map(|(path, value): (&String, &FieldValue)| (path.clone(), value.local()));
+    let fields = row.fields.iter().map(|(path, value): (&String, &FieldValue)| (path.clone(), value.local()));
     Value::Object(fields.collect()).to_string()
 }

@@ -60,98 +60,37 @@ item = { Product_Name = { ref = "items", column = "i" } }
 "#;
 
 fn definition(sync: &str, settings: &str) -> Definition {
-    let columns = [
-        "name", "email", "status", "street", "city", "tier", "region", "parent", "credit",
-    ]
-    .map(|name| (name, "text"));
+    let columns = ["name", "email", "status", "street", "city", "tier", "region", "parent", "credit"].map(|name| (name, "text"));
     let columns: Vec<_> = std::iter::once(("id", "int8")).chain(columns).collect();
     let file = CUSTOMERS.replace(&format!("[{sync}]\n"), &format!("[{sync}]\n{settings}\n"));
-    compile(
-        &file,
-        sync,
-        &[
-            table("customers", &columns),
-            table("items", &[("id", "int8"), ("name", "text")]),
-        ],
-    )
-    .unwrap()
-    .0
+    compile(&file, sync, &[table("customers", &columns), table("items", &[("id", "int8"), ("name", "text")])]).unwrap().0
 }
 
 fn row(fields: &[(&str, Value)]) -> Row {
-    let fields = fields
-        .iter()
-        .map(|(path, value)| ((*path).to_owned(), FieldValue::Plain(value.clone())))
-        .collect();
-    Row {
-        key: "42".to_owned(),
-        when: true,
-        fields,
-        problems: vec![],
-    }
+    let fields = fields.iter().map(|(path, value)| ((*path).to_owned(), FieldValue::Plain(value.clone()))).collect();
+    Row { key: "42".to_owned(), when: true, fields, problems: vec![] }
 }
 
 fn parent(key: &str) -> FieldValue {
-    FieldValue::Ref {
-        sync: "customers".to_owned(),
-        key: key.to_owned(),
-    }
+    FieldValue::Ref { sync: "customers".to_owned(), key: key.to_owned() }
 }
 
 fn line(item: &str, rate: &str) -> BTreeMap<String, FieldValue> {
-    let item = FieldValue::Ref {
-        sync: "items".to_owned(),
-        key: item.to_owned(),
-    };
-    BTreeMap::from([
-        ("item_id".to_owned(), item),
-        (
-            "tax.rate".to_owned(),
-            FieldValue::Plain(serde_json::from_str(rate).unwrap()),
-        ),
-    ])
+    let item = FieldValue::Ref { sync: "items".to_owned(), key: item.to_owned() };
+    BTreeMap::from([("item_id".to_owned(), item), ("tax.rate".to_owned(), FieldValue::Plain(serde_json::from_str(rate).unwrap()))])
 }
 
 fn known() -> Parents {
-    let known = [
-        ("customers", "7", "z7"),
-        ("items", "1", "z1"),
-        ("items", "2", "z2"),
-    ];
-    known
-        .map(|(sync, key, id)| ((sync.to_owned(), key.to_owned()), id.to_owned()))
-        .into()
+    let known = [("customers", "7", "z7"), ("items", "1", "z1"), ("items", "2", "z2")];
+    known.map(|(sync, key, id)| ((sync.to_owned(), key.to_owned()), id.to_owned())).into()
 }
 
-fn decide_with(
-    definition: &Definition,
-    row: Option<&Row>,
-    link: Option<&Link>,
-    parents: &Parents,
-) -> Step {
-    decide(
-        definition,
-        Facts {
-            row,
-            link,
-            parents,
-            leave_out: &BTreeSet::new(),
-            force: false,
-        },
-    )
+fn decide_with(definition: &Definition, row: Option<&Row>, link: Option<&Link>, parents: &Parents) -> Step {
+    decide(definition, Facts { row, link, parents, leave_out: &BTreeSet::new(), force: false })
 }
 
 fn pairs(fields: &[(&str, Value)]) -> Pairs {
-    let pair = |(path, value): &(&str, Value)| {
-        (
-            (*path).to_owned(),
-            Pair {
-                local: value.clone(),
-                zoho: value.clone(),
-                confirmed: true,
-            },
-        )
-    };
+    let pair = |(path, value): &(&str, Value)| ((*path).to_owned(), Pair { local: value.clone(), zoho: value.clone(), confirmed: true });
     fields.iter().map(pair).collect()
 }
 
