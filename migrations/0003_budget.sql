@@ -44,6 +44,7 @@ create table sluice.product (
   opened_at   timestamptz,                                    -- the circuit is open since then: one probe at a time
   probe_at    timestamptz,
   answered_at timestamptz not null default '-infinity',       -- the last answer below 500 to anybody
+  outage_ended_at timestamptz,                                -- when the circuit last closed: what failed until then is nobody's failure
   constraint product_pkey primary key (connection, product),
   constraint product_budget_id_fkey foreign key (budget_id) references sluice.budget (id)
 ) with (fillfactor = 50);

@@ -165,6 +165,7 @@ declare
   token_ bigint;
   send_by_ timestamptz;
   answered timestamptz;
+  outage_end timestamptz;
   open boolean;
   slots jsonb;
 begin
@@ -213,7 +214,7 @@ begin
       continue;
     end if;
 
-    select p.answered_at, p.opened_at is not null into answered, open from sluice.product p where p.connection = shape_.connection and p.product = shape_.product;
+    select p.answered_at, p.outage_ended_at, p.opened_at is not null into answered, outage_end, open from sluice.product p where p.connection = shape_.connection and p.product = shape_.product;
     if open then
       update sluice.product set probe_at = now_ + interval '5 s' where connection = shape_.connection and product = shape_.product;
     end if;
@@ -233,8 +234,8 @@ begin
       update sluice.slot w set
         state = 'running', batch = token_, claimed_work = w.work, next_lane = null, next_due_at = null, waiting_sync = null, waiting_key = null,
         create_intent = w.key = any (intended.intents),
-        -- a 5xx or a time-out counts only now, and only if the product has answered somebody since
-        failures = w.failures + case when w.unbooked_at < answered then 1 else 0 end,
+        -- a 5xx or a time-out counts only now, and only if the product has answered somebody since without having been down for everybody
+        failures = w.failures + case when w.unbooked_at < answered and not coalesce(w.unbooked_at <= outage_end, false) then 1 else 0 end,
         unbooked_at = case when w.unbooked_at < answered then null else w.unbooked_at end
       where w.id = any (ids)
       returning w.*

@@ -26,7 +26,9 @@ language plpgsql set search_path = pg_catalog, sluice as $$
 begin
   case p_report ->> 'health'
     when 'answered' then
-      update sluice.product set unanswered = 0, opened_at = null, probe_at = null, answered_at = p_now where connection = p_connection and product = p_product;
+      update sluice.product set unanswered = 0, opened_at = null, probe_at = null, answered_at = p_now,
+        outage_ended_at = case when opened_at is not null then p_now else outage_ended_at end
+      where connection = p_connection and product = p_product;
     when 'unanswered' then
       update sluice.product set unanswered = unanswered + 1,
         opened_at = case when unanswered + 1 >= 5 then coalesce(opened_at, p_now) end,

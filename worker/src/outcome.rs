@@ -32,8 +32,8 @@ pub(crate) struct Situation {
     pub(crate) timeout: Duration,
     /// How long the call took.
     pub(crate) latency: Duration,
-    /// The token in use was minted moments ago: refreshing again cannot help.
-    pub(crate) token_is_fresh: bool,
+    /// The token in use took the place of one that was refused moments ago: refreshing again cannot help.
+    pub(crate) token_replaces_refused: bool,
 }
 
 /// How long everybody must stay away, if the error says so.
@@ -55,7 +55,7 @@ pub(crate) fn of(error: &Error, slot: &Claimed, policy: &Policy, s: Situation, r
             (Outcome::Snooze { after: blocked_for(error).unwrap_or(CROWDED), reason: error.to_string() }, Create::None)
         }
         Error::Unauthorized { kind: AuthKind::InvalidToken | AuthKind::Other, .. } => {
-            let after = if s.token_is_fresh { Duration::from_secs(60) } else { Duration::from_millis(100) };
+            let after = if s.token_replaces_refused { Duration::from_secs(60) } else { Duration::from_millis(100) };
             (Outcome::Snooze { after, reason: error.to_string() }, Create::None)
         }
         Error::Unauthorized { code, .. } => {
@@ -159,7 +159,7 @@ mod tests {
 
     fn decide(error: &Error, batch: usize) -> (Outcome, Create) {
         let s =
-            Situation { creates: true, batch, timeout: Duration::from_secs(30), latency: Duration::from_secs(1), token_is_fresh: false };
+            Situation { creates: true, batch, timeout: Duration::from_secs(30), latency: Duration::from_secs(1), token_replaces_refused: false };
         of(error, &slot(7), &Policy::default(), s, &mut rand::rngs::StdRng::seed_from_u64(1))
     }
 

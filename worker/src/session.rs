@@ -37,9 +37,9 @@ impl<'a> Session<'a> {
         Some(Self { engine, connection, calls, client, live })
     }
 
-    /// Whether the token was minted moments ago.
-    pub(crate) fn token_is_fresh(&self) -> bool {
-        self.live.is_fresh()
+    /// Whether the token took the place of one that was refused moments ago.
+    pub(crate) fn token_replaces_refused(&self) -> bool {
+        self.live.replaces_refused()
     }
 
     /// Makes one call, if there is a grant for it.

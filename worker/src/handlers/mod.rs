@@ -75,7 +75,7 @@ pub(crate) fn ended(
                 batch: work.batch.slots.len(),
                 timeout: engine.request_timeout(),
                 latency: *latency,
-                token_is_fresh: session.token_is_fresh(),
+                token_replaces_refused: session.token_replaces_refused(),
             };
             outcome::of(error, slot, &engine.policy, situation, &mut rng())
         }

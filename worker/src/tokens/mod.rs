@@ -25,6 +25,8 @@ const TOO_OLD: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_secs(5);
 /// And while a connection has no token.
 const LOOK_SOON: Duration = Duration::from_millis(100);
+/// A token that is refused this soon after another one was: the next would be refused too, so the connection rests as long.
+const REFUSED_AGAIN: Duration = Duration::from_secs(60);
 
 /// The live tokens of this process.
 #[derive(Debug)]
@@ -34,6 +36,7 @@ pub(crate) struct Tokens {
     keys: Arc<KeyRing>,
     connections: BTreeMap<String, Connection>,
     live: RwLock<BTreeMap<String, Live>>,
+    refused: RwLock<BTreeMap<String, Refused>>,
     look: Notify,
     changed: Arc<Notify>,
 }
@@ -51,14 +54,22 @@ pub(crate) struct Live {
     fingerprint: String,
     sealed: Vec<u8>,
     expires_at: Instant,
-    seen_at: Instant,
+    /// When the one before it was refused, if it was.
+    refused_before: Option<Instant>,
 }
 
 impl Live {
-    /// Whether it was minted, or first seen, moments ago.
-    pub(crate) fn is_fresh(&self) -> bool {
-        self.seen_at.elapsed() < Duration::from_secs(60)
+    /// Whether it took the place of a token that Zoho refused moments ago: yet another one would not help.
+    pub(crate) fn replaces_refused(&self) -> bool {
+        self.refused_before.is_some_and(|at| at.elapsed() < REFUSED_AGAIN)
     }
+}
+
+/// The token of a connection that Zoho refused last.
+#[derive(Debug)]
+struct Refused {
+    sealed: Vec<u8>,
+    at: Instant,
 }
 
 /// Why there is no token.
@@ -80,7 +91,7 @@ impl Tokens {
         changed: Arc<Notify>,
     ) -> Self {
         let connections = clients.into_iter().map(|(name, client, from_file)| (name, Connection { client, from_file })).collect();
-        Self { db, worker, keys, connections, live: RwLock::default(), look: Notify::new(), changed }
+        Self { db, worker, keys, connections, live: RwLock::default(), refused: RwLock::default(), look: Notify::new(), changed }
     }
 
     /// The client and the live token of a connection.
@@ -89,11 +100,19 @@ impl Tokens {
         (live.expires_at > Instant::now() + TOO_OLD).then(|| self.connections.get(connection).map(|c| (c.client.clone(), live)))?
     }
 
-    /// Zoho refused this token: it is dropped everywhere, and another one minted.
+    /// Zoho refused this token: it is dropped everywhere, and another one minted; at once, unless it was itself minted because of that.
     pub(crate) async fn refused(&self, connection: &str, live: &Live) {
-        if let Err(error) = store::drop_access_token(&self.db, &live.fingerprint, &live.sealed).await {
+        let rest = if live.replaces_refused() { REFUSED_AGAIN } else { Duration::ZERO };
+        if let Err(error) = store::drop_access_token(&self.db, &live.fingerprint, &live.sealed, rest).await {
             tracing::warn!(%error, connection, "a refused token could not be dropped from the table");
         }
+        let refused = Refused { sealed: live.sealed.clone(), at: Instant::now() };
+        let mut all = self.refused.write().unwrap_or_else(PoisonError::into_inner);
+        // several batches learn it of one token: the first says when
+        if all.get(connection).is_none_or(|known| known.sealed != refused.sealed) {
+            all.insert(connection.to_owned(), refused);
+        }
+        drop(all);
         let mut map = self.live.write().unwrap_or_else(PoisonError::into_inner);
         if map.get(connection).is_some_and(|held| held.sealed == live.sealed) {
             map.remove(connection);
@@ -165,13 +184,17 @@ impl Tokens {
         if self.live.read().unwrap_or_else(PoisonError::into_inner).get(name).is_some_and(held) {
             return Ok(());
         }
+        let refused = self.refused.read().unwrap_or_else(PoisonError::into_inner).get(name).map(|r| (r.sealed == sealed, r.at));
+        if refused.is_some_and(|(this, _)| this) {
+            return Ok(()); // read from the table before it was dropped there
+        }
         let secret = self.keys.decrypt(&sealed, &stored.fingerprint)?;
         let live = Live {
             token: AccessToken::new(secret, stored.api_domain.clone()),
             fingerprint: stored.fingerprint.clone(),
             sealed,
             expires_at: Instant::now() + lives,
-            seen_at: Instant::now(),
+            refused_before: refused.map(|(_, at)| at),
         };
         self.live.write().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), live);
         self.changed.notify_waiters();

@@ -148,12 +148,16 @@ pub(crate) async fn refresh_failed(
     Ok(())
 }
 
-/// Zoho refused the access token: it is dropped, if it is still the one that was used.
-pub(crate) async fn drop_access_token(db: impl PgExecutor<'_>, fingerprint: &str, used: &[u8]) -> Result<(), sqlx::Error> {
+/// Zoho refused the access token: it is dropped, if it is still the one that was used. With `rest` no other is minted for so long.
+pub(crate) async fn drop_access_token(db: impl PgExecutor<'_>, fingerprint: &str, used: &[u8], rest: Duration) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "update sluice.credential set access_token = null, expires_at = null where fingerprint = $1 and access_token = $2",
+        "update sluice.credential set access_token = null, expires_at = null,
+           failure = case when $3::float8 > 0 then 'Zoho refuses tokens that it has just minted' end,
+           retry_at = case when $3::float8 > 0 then clock_timestamp() + make_interval(secs => $3::float8) else retry_at end
+         where fingerprint = $1 and access_token = $2",
         fingerprint,
-        used
+        used,
+        rest.as_secs_f64()
     )
     .execute(db)
     .await?;

@@ -1,0 +1,107 @@
+//! Callers hold locks for as long as they like, and commit when they like: nobody else waits, and nothing is lost.
+
+use serde_json::{Value, json};
+use sluice_core::db::dynamic;
+
+use crate::world::{Setup, World};
+
+const PEOPLE: &str = "create table people (id bigint primary key, name text, mail text, zoho_id text, zoho_status text);";
+const CRM: &str = r#"
+[syncs.people]
+connection = "main"
+table = "public.people"
+key = "id"
+module = "crm/Contacts"
+match_on = ["Email"]
+min_interval = "0s"
+writeback = { id = "zoho_id", status = "zoho_status" }
+[syncs.people.fields]
+Last_Name = "name"
+Email = "mail"
+"#;
+
+/// A transaction of the application's that has done this and stays open.
+async fn open(world: &World, sql: &'static str) -> sluice_core::db::Tx {
+    let mut tx = world.connect().await.begin().await.unwrap();
+    dynamic::script(sql.to_owned()).execute(&mut tx).await.unwrap();
+    tx
+}
+
+#[tokio::test]
+async fn a_caller_who_sits_idle_in_a_transaction_delays_no_other_record() {
+    let world = World::new(Setup::new(PEOPLE, CRM)).await;
+    world.run("insert into people select n, 'Person ' || n, 'p' || n || '@people.example' from generate_series(1, 10) n").await;
+    world.settled().await;
+
+    let job = open(&world, "insert into sluice.job (kind, args) select 'push', jsonb_build_object('sync', 'people', 'key', n) from generate_series(1, 10) n").await;
+    let edit = open(&world, "update people set name = 'Edited' where id = 1").await;
+    world.run("update people set name = 'Changed ' || id where id > 1").await;
+    world.run("insert into people select n, 'Person ' || n, 'p' || n || '@people.example' from generate_series(11, 20) n").await;
+    world.settled().await;
+    let names = world.zoho.values("crm", "Contacts", "Last_Name").await;
+    assert_eq!(names.iter().filter(|name| name.starts_with("Changed")).count(), 9, "{names:?}");
+    assert_eq!(names.len(), 20);
+
+    edit.commit().await.unwrap();
+    job.rollback().await.unwrap();
+    world.settled().await;
+    assert!(world.zoho.values("crm", "Contacts", "Last_Name").await.contains(&"Edited".to_owned()));
+    world.check_rules().await;
+}
+
+#[tokio::test]
+async fn a_locked_row_is_written_back_when_it_is_released_and_no_other_waits_for_it() {
+    let world = World::without_worker(Setup::new(PEOPLE, CRM)).await;
+    world.run("insert into people select n, 'Person ' || n, 'p' || n || '@people.example' from generate_series(1, 5) n").await;
+    world.until("select count(*) = 5 from sluice.job").await;
+    let lock = open(&world, "select from people where id = 3 for update").await;
+    world.start_worker();
+    world.until("select count(*) = 4 from people where zoho_status = 'synced'").await;
+    // the record itself counts as settled: only its row is still to be written
+    world.until("select count(*) = 5 from sluice.link where synced_at is not null").await;
+    world.until("select count(*) = 0 from sluice.slot").await;
+    world.until("select tries > 1 from sluice.local_write where key = '3'").await;
+    lock.rollback().await.unwrap();
+    world.settled().await;
+    assert_eq!(world.count("select count(*) from people p join sluice.link l on l.key = p.id::text where p.zoho_id = l.zoho_id and p.zoho_status = 'synced'").await, 5);
+    world.check_rules().await;
+}
+
+#[tokio::test]
+async fn an_edit_that_is_committed_late_with_an_older_id_than_one_already_settled_arrives() {
+    let world = World::new(Setup::new(PEOPLE, CRM)).await;
+    world.run("insert into people values (1, 'One', 'one@people.example'), (2, 'Two', 'two@people.example')").await;
+    world.settled().await;
+    let late = open(&world, "update people set name = 'Late' where id = 1").await;
+    world.run("update people set name = 'Soon' where id = 2").await;
+    world.settled().await;
+    assert_eq!(world.zoho.values("crm", "Contacts", "Last_Name").await, ["One", "Soon"]);
+    late.commit().await.unwrap();
+    world.settled().await;
+    assert_eq!(world.zoho.values("crm", "Contacts", "Last_Name").await, ["Late", "Soon"]);
+
+    // the same for jobs of one record
+    let mut late = open(&world, "insert into sluice.job (kind, args) values ('push', '{\"sync\": \"people\", \"key\": 1}')").await;
+    let job: i64 = sqlx::query_scalar("select max(id) from sluice.job").fetch_one(&mut late).await.unwrap();
+    world.run("update people set name = 'Later' where id = 1").await;
+    world.settled().await;
+    late.commit().await.unwrap();
+    world.settled().await;
+    let result: Value = world.rows(&format!("select sluice.job_result({job}) as result")).await.remove(0);
+    assert_eq!(result, json!({"result": "done"}));
+    world.check_rules().await;
+}
+
+#[tokio::test]
+async fn a_table_that_refuses_the_writeback_does_not_fail_the_sync() {
+    let world = World::new(Setup::new(PEOPLE, CRM)).await;
+    world.run("alter table people add check (zoho_status is null or zoho_status = 'by hand')").await;
+    world.run("insert into people values (1, 'One', 'one@people.example')").await;
+    world.until("select exists (select from sluice.local_write where error is not null)").await;
+    world.settled().await;
+    assert_eq!(world.letters().await, Vec::<Value>::new());
+    assert_eq!(world.zoho.values("crm", "Contacts", "Last_Name").await, ["One"]);
+    let noted = world.rows("select error from sluice.local_write").await;
+    assert!(noted[0]["error"].as_str().unwrap().contains("check constraint"), "{noted:?}");
+    world.check_rules().await;
+}

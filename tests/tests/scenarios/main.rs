@@ -1,0 +1,12 @@
+//! Scenarios: rows change in a real PostgreSQL, our producer and worker run as they do in production, and a simulated Zoho tells what
+//! reached it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::missing_panics_doc)]
+
+mod arriving;
+mod calls;
+mod locks;
+mod lost;
+mod outages;
+mod tokens;
+mod world;

@@ -1,0 +1,371 @@
+//! A small business in a box: its own database and tables, a simulated Zoho, and our producer and worker between them.
+//!
+//! Everything is as in production but for time: a minute of Zoho's passes in a second, and so does the budget's window.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sluice_core::config::{Config, Environment};
+use sluice_core::db::{Db, Settings, dynamic};
+use sluice_core::secrets::random_key;
+use sluice_producer::capture::{self, LOCK_PATIENCE};
+use sluice_producer::{Definitions, publish};
+use sluice_simulator::{Scenario, Simulator};
+use sluice_tests::{TestDb, wait_until};
+use sluice_worker::WorkerOptions;
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+pub(crate) const ORGANIZATION: &str = "60000000001";
+/// How much faster than Zoho's the simulator's clock runs.
+const SPEED: f64 = 60.0;
+/// The longest that anything here may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a world is made of; the defaults are an empty database and a Zoho without faults.
+#[derive(Debug, Clone)]
+pub(crate) struct Setup {
+    /// SQL of the business's own.
+    pub(crate) tables: &'static str,
+    /// The syncs, and whatever else the file is to say; its connection is `main`.
+    pub(crate) config: String,
+    /// A scenario of the simulator, in TOML.
+    pub(crate) scenario: &'static str,
+    /// How long a worker waits for an answer.
+    pub(crate) request_timeout: Duration,
+}
+
+impl Setup {
+    pub(crate) fn new(tables: &'static str, config: impl Into<String>) -> Self {
+        Self { tables, config: config.into(), scenario: "", request_timeout: Duration::from_secs(5) }
+    }
+}
+
+/// The running world. Everything in it ends when it is dropped.
+pub(crate) struct World {
+    pub(crate) config: Arc<Config>,
+    pub(crate) zoho: Zoho,
+    pub(crate) key: sluice_core::secrets::SecretString,
+    _stop: DropGuard,
+    stop: CancellationToken,
+    database: TestDb,
+}
+
+impl World {
+    /// A world whose triggers are attached, with a producer and a worker.
+    pub(crate) async fn new(setup: Setup) -> Self {
+        let world = Self::without_worker(setup).await;
+        world.start_worker();
+        world
+    }
+
+    /// The same with a producer alone: what is asked for waits until [`World::start_worker`].
+    pub(crate) async fn without_worker(setup: Setup) -> Self {
+        log();
+        let database = TestDb::new().await;
+        let stop = CancellationToken::new();
+        let (zoho, credentials) = Zoho::start(setup.scenario, stop.clone()).await;
+        let environment: Environment = [
+            ("DATABASE_URL", database.url()),
+            ("ZOHO_CLIENT_ID", &credentials.client_id),
+            ("ZOHO_CLIENT_SECRET", &credentials.client_secret),
+            ("ZOHO_REFRESH_TOKEN", &credentials.refresh_token),
+            ("ZOHO_ORG_ID", ORGANIZATION),
+        ]
+        .into_iter()
+        .collect();
+        let key = random_key();
+        let mut world = Self {
+            config: Arc::new(configuration(&setup, &environment, &zoho.url, &key)),
+            zoho,
+            key,
+            _stop: stop.clone().drop_guard(),
+            stop,
+            database,
+        };
+        world.run(setup.tables).await;
+        world.attach().await;
+        world.start_producer().await;
+        world
+    }
+
+    /// Publishes the configuration and installs the triggers.
+    pub(crate) async fn attach(&mut self) {
+        publish(self.db(), &self.config, &Default::default()).await.expect("a configuration that can be published");
+        let definitions = Definitions::compile(self.db(), &self.config).await.expect("definitions");
+        capture::attach(self.db(), &definitions, &[], LOCK_PATIENCE).await.expect("triggers");
+    }
+
+    async fn start_producer(&self) {
+        let producer = sluice_producer::run(self.config.clone(), self.connect().await, self.stop.child_token());
+        tokio::spawn(async move { producer.await.expect("the producer") });
+    }
+
+    /// Another worker, until the end of the world or of the token that is returned.
+    pub(crate) fn start_worker(&self) -> (CancellationToken, JoinHandle<()>) {
+        self.start_worker_with(self.config.clone())
+    }
+
+    /// A worker with a file of its own.
+    pub(crate) fn start_worker_with(&self, config: Arc<Config>) -> (CancellationToken, JoinHandle<()>) {
+        let (stop, url) = (self.stop.child_token(), self.database.url().to_owned());
+        let shutdown = stop.clone();
+        let task = tokio::spawn(async move {
+            let db = Db::connect(Settings::new(url)).await.expect("the database");
+            let options = WorkerOptions { concurrency: None, name: "test".to_owned() };
+            sluice_worker::run(config, db, options, shutdown).await.expect("the worker");
+        });
+        (stop, task)
+    }
+
+    /// The test's own handle.
+    pub(crate) fn db(&self) -> &Db {
+        self.database.db()
+    }
+
+    /// A session of the application's, apart from everybody else's.
+    pub(crate) async fn connect(&self) -> Db {
+        Db::connect(Settings::new(self.database.url())).await.expect("the database")
+    }
+
+    /// Runs the application's SQL; several statements are one transaction.
+    pub(crate) async fn run(&self, sql: &str) {
+        let mut tx = self.db().begin().await.expect("a transaction");
+        dynamic::script(sql.to_owned()).execute(&mut tx).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        tx.commit().await.expect("a commit");
+    }
+
+    /// The first column of the first row.
+    pub(crate) async fn count(&self, sql: &'static str) -> i64 {
+        sqlx::query_scalar(sql).fetch_one(self.db()).await.unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    /// All rows of a query, as JSON objects.
+    pub(crate) async fn rows(&self, sql: &str) -> Vec<Value> {
+        let mut tx = self.db().begin().await.expect("a transaction");
+        let text = format!("select coalesce(jsonb_agg(to_jsonb(r)), '[]') from ({sql}) r");
+        let rows = sqlx::Executor::fetch_one(&mut tx, dynamic::script(text)).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        let rows: Value = sqlx::Row::get(&rows, 0);
+        rows.as_array().cloned().unwrap_or_default()
+    }
+
+    /// The open dead letters: class, field, key, message, depends_sync, depends_key.
+    pub(crate) async fn letters(&self) -> Vec<Value> {
+        self.rows(
+            "select id, sync, key, error_class, error_code, field, message, hint, depends_sync, depends_key, jsonb_array_length(history) as attempts
+             from sluice.dead_letter where resolution is null order by id",
+        )
+        .await
+    }
+
+    /// Asks for every row of a sync, as `sluice trigger SYNC` does.
+    pub(crate) async fn trigger(&self, sync: &str) -> u64 {
+        let definitions = Definitions::compile(self.db(), &self.config).await.expect("definitions");
+        let reader = sluice_sync::read::Reader::new(self.db().clone(), None);
+        sluice_producer::trigger(self.db(), &reader, &definitions, Some(sync), None, false).await.expect("a trigger")
+    }
+
+    /// Everything arrived: nothing is left to do, and nothing died.
+    pub(crate) async fn all_arrived(&self) {
+        self.settled().await;
+        assert_eq!(self.letters().await, Vec::<Value>::new());
+    }
+
+    /// Until nothing is left to do but what is due much later.
+    pub(crate) async fn settled(&self) {
+        self.settled_within(PATIENCE).await;
+    }
+
+    pub(crate) async fn settled_within(&self, limit: Duration) {
+        let left = || async {
+            self.rows(
+                "with soon as (select clock_timestamp() + interval '20 s' as at)
+                 select (select count(*) from sluice.change) as changes, (select count(*) from sluice.job, soon where run_at < at) as jobs,
+                   (select jsonb_agg(to_jsonb(s)) from sluice.slot s, soon where state = 'running' or due_at < at or waiting_sync is not null) as slots,
+                   (select count(*) from sluice.local_write where error is null) as writes",
+            )
+            .await
+            .remove(0)
+        };
+        let end = std::time::Instant::now() + limit;
+        loop {
+            let now = left().await;
+            if now["changes"] == 0 && now["jobs"] == 0 && now["slots"].is_null() && now["writes"] == 0 {
+                return;
+            }
+            assert!(std::time::Instant::now() < end, "not settled within {limit:?}: {now:#}\nletters: {:#?}", self.letters().await);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Until the query's first column is true.
+    #[track_caller]
+    pub(crate) fn until(&self, sql: &'static str) -> impl Future<Output = ()> {
+        let db = self.db().clone();
+        wait_until(PATIENCE, move || {
+            let db = db.clone();
+            async move { sqlx::query_scalar::<_, bool>(sql).fetch_one(&db).await.unwrap_or_else(|error| panic!("{sql}: {error}")) }
+        })
+    }
+
+    /// What must hold after every run: Zoho understood every request and saw none of its rules broken.
+    pub(crate) async fn check_rules(&self) {
+        let stats = self.zoho.stats().await;
+        assert_eq!(stats["unknown_operations"], json!([]), "requests that Zoho does not document");
+        assert_eq!(stats["unknown_parameters"], json!([]), "parameters that Zoho does not document");
+        assert_eq!(stats["ignored_fields"].as_object().map(serde_json::Map::len), Some(0), "fields that Zoho drops: {}", stats["ignored_fields"]);
+        let violations = stats["violations"].as_object().cloned().unwrap_or_default();
+        assert!(violations.values().all(|count| count == 0), "{}", stats["violation_list"]);
+        for (scope, seen) in stats["scopes"].as_object().cloned().unwrap_or_default() {
+            assert!(seen["most_in_window"].as_u64() <= Some(100), "{scope}: {seen}");
+            assert!(seen["most_in_flight"].as_u64() <= Some(10), "{scope}: {seen}");
+        }
+        assert!(stats["tokens"]["most_in_window"].as_u64() <= Some(10), "{}", stats["tokens"]);
+    }
+}
+
+/// The test's view of the simulated Zoho: what it has, what it saw, how it is broken.
+#[derive(Debug, Clone)]
+pub(crate) struct Zoho {
+    pub(crate) url: String,
+    http: reqwest::Client,
+}
+
+impl Zoho {
+    async fn start(scenario: &str, stop: CancellationToken) -> (Self, sluice_simulator::Credentials) {
+        let mut scenario = Scenario::from_toml(scenario).expect("a scenario");
+        scenario.time_scale = SPEED;
+        if scenario.latency_ms == Scenario::default().latency_ms {
+            scenario.latency_ms = [1, 5];
+        }
+        // Tokens live and are metered in real time: the worker renews them by Zoho's real figures.
+        scenario.oauth.token_seconds *= SPEED;
+        scenario.oauth.mint_window_seconds *= SPEED;
+        scenario.finance.per_day = 1_000_000;
+        let simulator = Simulator::bind(sluice_simulator::Config { listen: any_port(), scenario }).await.expect("the simulator");
+        let (url, credentials) = (simulator.url(), simulator.credentials());
+        tokio::spawn(simulator.serve(stop));
+        let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+        (Self { url, http }, credentials)
+    }
+
+    async fn ask(&self, request: reqwest::RequestBuilder) -> Value {
+        let response = request.send().await.expect("the simulator");
+        let status = response.status();
+        let body: Value = response.json().await.expect("JSON");
+        assert!(status.is_success(), "{status}: {body}");
+        body
+    }
+
+    async fn get(&self, path: &str) -> Value {
+        self.ask(self.http.get(format!("{}{path}", self.url))).await
+    }
+
+    /// Carries out an admin call with a body.
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Value {
+        self.ask(self.http.post(format!("{}/admin/{path}", self.url)).json(&body)).await
+    }
+
+    /// All records of a module, oldest first.
+    pub(crate) async fn records(&self, product: &str, module: &str) -> Vec<Value> {
+        let state = self.get(&format!("/admin/state?product={product}&module={module}")).await;
+        state["records"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// One field of all records of a module, sorted.
+    pub(crate) async fn values(&self, product: &str, module: &str, field: &str) -> Vec<String> {
+        let records = self.records(product, module).await;
+        let mut values: Vec<String> = records.iter().map(|record| text(&record[field])).collect();
+        values.sort();
+        values
+    }
+
+    /// As a person in Zoho would: a new record, or with `id` a changed one.
+    pub(crate) async fn put(&self, product: &str, module: &str, id: Option<&str>, record: Value) -> Value {
+        let mut body = json!({"product": product, "module": module, "organization": ORGANIZATION, "record": record});
+        if let Some(id) = id {
+            body["id"] = json!(id);
+        }
+        self.ask(self.http.put(format!("{}/admin/records", self.url)).json(&body)).await["record"].clone()
+    }
+
+    pub(crate) async fn stats(&self) -> Value {
+        self.get("/admin/stats").await
+    }
+
+    /// Every request that was seen, oldest first, without those for tokens.
+    pub(crate) async fn calls(&self) -> Vec<Value> {
+        let mut calls = Vec::new();
+        let mut since = 0;
+        loop {
+            let page = self.get(&format!("/admin/log?since={since}")).await;
+            let Some(requests) = page["requests"].as_array().filter(|requests| !requests.is_empty()) else { return calls };
+            calls.extend(requests.iter().filter(|request| request["product"] != "oauth").cloned());
+            since = page["next"].as_u64().unwrap_or_default();
+        }
+    }
+
+    /// How many calls were seen since the last [`Zoho::forget_calls`].
+    pub(crate) async fn count_calls(&self) -> usize {
+        self.calls().await.len()
+    }
+
+    /// Forgets what was seen.
+    pub(crate) async fn forget_calls(&self) {
+        self.post("reset?what=log", json!({})).await;
+    }
+
+    /// Sets a fault, or several.
+    pub(crate) async fn fault(&self, fault: Value) {
+        self.post("faults", fault).await;
+    }
+
+    pub(crate) async fn clear_faults(&self) {
+        self.ask(self.http.delete(format!("{}/admin/faults", self.url))).await;
+    }
+
+    /// How often faults were applied, by kind.
+    pub(crate) async fn faults(&self) -> Value {
+        self.stats().await["faults"].clone()
+    }
+
+    pub(crate) async fn outage(&self, product: &str, on: bool) {
+        self.post("outage", json!({"product": product, "on": on})).await;
+    }
+}
+
+/// A scalar without quotes.
+pub(crate) fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn configuration(setup: &Setup, environment: &Environment, zoho: &str, key: &sluice_core::secrets::SecretString) -> Config {
+    const CONNECTION: &str = "[connections.main]\ndata_center = \"com\"\nclient_id = \"${ZOHO_CLIENT_ID}\"\nclient_secret = \"${ZOHO_CLIENT_SECRET}\"\n\
+                              refresh_token = \"${ZOHO_REFRESH_TOKEN}\"\norganization_id = \"${ZOHO_ORG_ID}\"\n";
+    let text = if setup.config.contains("[connections.main]") { setup.config.clone() } else { format!("{CONNECTION}{}", setup.config) };
+    let mut config = Config::parse(&text, environment).unwrap_or_else(|error| panic!("{error}"));
+    for connection in config.connections.values_mut() {
+        connection.accounts_url = Some(zoho.to_owned());
+        connection.api_url = Some(zoho.to_owned());
+        for scope in ["finance", "crm", "fsm"] {
+            connection.budget.entry(scope.to_owned()).or_default().window_seconds = 1;
+        }
+    }
+    config.security.key = Some(key.clone());
+    config.http.listen = any_port();
+    config.worker.request_timeout = setup.request_timeout;
+    config.worker.lease = Duration::from_secs(2);
+    config.worker.grace = Duration::from_secs(2);
+    config
+}
+
+fn any_port() -> std::net::SocketAddr {
+    std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 0))
+}
+
+/// What the programs log is shown with a test that fails.
+fn log() {
+    let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "info,sqlx=warn".to_owned());
+    let _ = tracing_subscriber::fmt().with_test_writer().with_env_filter(filter).try_init();
+}
