@@ -1,0 +1,2 @@
+//! x
+pub(super) async fn run() -> anyhow::Result<()> { Ok(()) }
