@@ -2,12 +2,12 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 
 use crate::role::{self, Role};
 
@@ -28,6 +28,8 @@ pub(crate) struct Process {
     pub(crate) name: String,
     log: PathBuf,
     child: Child,
+    /// The process ends when this is closed, and waiting for a child would close it.
+    _stdin: Option<ChildStdin>,
 }
 
 impl Fleet {
@@ -43,8 +45,9 @@ impl Fleet {
         let mut command = Command::new(std::env::current_exe()?);
         command.env(role::ROLE, role.as_str()).env(role::CONFIG, &self.config).env(role::NAME, &name).env_remove("RUST_LOG");
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(File::create(&log)?).kill_on_drop(true);
-        let child = command.spawn().context("this program could not start itself again")?;
-        Ok(Process { name, log, child })
+        let mut child = command.spawn().context("this program could not start itself again")?;
+        let _stdin = child.stdin.take();
+        Ok(Process { name, log, child, _stdin })
     }
 }
 
@@ -64,11 +67,13 @@ impl Process {
         self.signal(Signal::CONT)
     }
 
-    /// SIGTERM, and waits for the end.
-    pub(crate) async fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
+    /// SIGTERM, and waits for the end, which must be a success.
+    pub(crate) async fn terminate(&mut self) -> anyhow::Result<()> {
         self.signal(Signal::TERM)?;
         let ended = tokio::time::timeout(TERMINATION_LIMIT, self.child.wait()).await;
-        Ok(ended.with_context(|| format!("{} did not end within {TERMINATION_LIMIT:?} of SIGTERM", self.name))??)
+        let status = ended.with_context(|| format!("{} did not end within {TERMINATION_LIMIT:?} of SIGTERM:\n{}", self.name, self.said()))??;
+        anyhow::ensure!(status.success(), "{} ended with {status}:\n{}", self.name, self.said());
+        Ok(())
     }
 
     /// What it has written so far.

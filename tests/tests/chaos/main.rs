@@ -105,7 +105,7 @@ fn small(names: &[&'static str]) -> ExitCode {
             Ok(report) => println!("test {name} ... ok ({seconds} s{report})"),
             Err(error) => {
                 failed += 1;
-                println!("test {name} ... FAILED ({seconds} s)\n{error:?}\n");
+                println!("test {name} ... FAILED ({seconds} s)\n{error:#}\n");
             }
         }
     }
@@ -128,7 +128,7 @@ fn full(storm: Storm) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            println!("FAILED\n{error:?}");
+            println!("FAILED\n{error:#}");
             ExitCode::FAILURE
         }
     }

@@ -17,9 +17,18 @@ const MINTS: u64 = 10;
 
 /// Waits until nothing is left to do.
 pub(crate) async fn settled(db: &Db, limit: Duration) -> anyhow::Result<()> {
+    nothing_but(&[], db, limit).await
+}
+
+/// Waits until workers have nothing left to do, where no producer runs.
+pub(crate) async fn worked_off(db: &Db, limit: Duration) -> anyhow::Result<()> {
+    nothing_but(&["changes"], db, limit).await
+}
+
+async fn nothing_but(allowed: &[&str], db: &Db, limit: Duration) -> anyhow::Result<()> {
     let mut quiet = false;
     let waited = until(limit, "everything has settled", async || {
-        let nothing_left = left(db).await?.values().all(|count| *count == 0);
+        let nothing_left = left(db).await?.iter().all(|(what, count)| *count == 0 || allowed.contains(&what.as_str()));
         let settled = nothing_left && quiet;
         quiet = nothing_left;
         Ok(settled)
