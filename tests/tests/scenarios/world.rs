@@ -214,7 +214,12 @@ impl World {
         let stats = self.zoho.stats().await;
         assert_eq!(stats["unknown_operations"], json!([]), "requests that Zoho does not document");
         assert_eq!(stats["unknown_parameters"], json!([]), "parameters that Zoho does not document");
-        assert_eq!(stats["ignored_fields"].as_object().map(serde_json::Map::len), Some(0), "fields that Zoho drops: {}", stats["ignored_fields"]);
+        assert_eq!(
+            stats["ignored_fields"].as_object().map(serde_json::Map::len),
+            Some(0),
+            "fields that Zoho drops: {}",
+            stats["ignored_fields"]
+        );
         let violations = stats["violations"].as_object().cloned().unwrap_or_default();
         assert!(violations.values().all(|count| count == 0), "{}", stats["violation_list"]);
         for (scope, seen) in stats["scopes"].as_object().cloned().unwrap_or_default() {
