@@ -22,8 +22,9 @@ demo *ARGS:
     cargo run --release -- demo {{ARGS}}
 
 # four workers, one killed each second, faults on, 2,000 records: each must arrive exactly once
-chaos RECORDS="2000":
-    SLUICE_CHAOS_RECORDS={{RECORDS}} cargo test --release -p sluice-tests --test it chaos -- --nocapture
+# [--records N] [--workers N] [--seconds-between-kills S] [--seed N]
+chaos *ARGS:
+    cargo test --release -p sluice-tests --test chaos -- --full {{ARGS}}
 
 # measures this machine: queue, then budget
 bench:

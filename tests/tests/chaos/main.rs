@@ -121,7 +121,7 @@ fn full(storm: Storm) -> ExitCode {
         storm.between_kills.as_secs(),
         storm.seed
     );
-    let limit = storm.limit() + Duration::from_secs(60);
+    let limit = storm.limit() * 2 + Duration::from_secs(60);
     match on_runtime(async move { storm.run().await }, limit) {
         Ok(figures) => {
             println!("{figures}");

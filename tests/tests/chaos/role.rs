@@ -79,7 +79,7 @@ async fn run(role: Role) -> anyhow::Result<()> {
         token.cancel();
     });
     match role {
-        Role::Producer => sluice_producer::run(config, db, shutdown).await,
+        Role::Producer => Box::pin(sluice_producer::run(config, db, shutdown)).await,
         Role::Worker => {
             let name = std::env::var(NAME).unwrap_or_else(|_| "worker".to_owned());
             sluice_worker::run(config, db, WorkerOptions { concurrency: None, name }, shutdown).await

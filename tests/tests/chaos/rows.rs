@@ -33,6 +33,9 @@ impl Counts {
     }
 }
 
+/// How many rows a statement is about.
+type Of = fn(&Counts) -> i64;
+
 /// `$1` exclusive, `$2` inclusive: which numbers; then how many parents there are to choose from.
 macro_rules! numbered {
     ($sql:literal) => {
@@ -44,7 +47,7 @@ macro_rules! numbered {
     };
 }
 
-const INSERTS: &[(&str, fn(&Counts) -> i64)] = &[
+const INSERTS: &[(&str, Of)] = &[
     (numbered!("insert into products (code, name) select 'p' || i, 'Product ' || i"), |c| c.products),
     (
         numbered!("insert into plans (code, product_code, name, price) select 'plan' || i, 'p' || 1 + i % few, 'Plan ' || i, 100 + i"),
@@ -107,7 +110,7 @@ pub(crate) async fn insert(db: &Db, counts: &Counts) -> Result<(), sqlx::Error> 
     Ok(())
 }
 
-const EDITS: &[(&str, fn(&Counts) -> i64)] = &[
+const EDITS: &[(&str, Of)] = &[
     ("update products set description = $2 where code = 'p' || $1", |c| c.products),
     ("update customers set phone = $2 where id = $1", |c| c.customers),
     ("update customers set city = $2 where id = $1", |c| c.customers),

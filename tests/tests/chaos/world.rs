@@ -37,6 +37,7 @@ pub(crate) struct World {
 impl World {
     /// In an empty or a migrated database. `more` is added to the configuration.
     pub(crate) async fn new(url: &str, seed: u64, faults: Vec<FaultSpec>, more: &str) -> anyhow::Result<Self> {
+        sluice_zoho::install_tls(); // for the client of the simulator's admin API
         let scenario = Scenario { seed, time_scale: SPEED, faults, ..Scenario::default() };
         let simulator = Simulator::bind(sluice_simulator::Config { listen: ([127, 0, 0, 1], 0).into(), scenario }).await?;
         let folder = tempfile::Builder::new().prefix("sluice-chaos-").tempdir()?;

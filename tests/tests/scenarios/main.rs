@@ -8,5 +8,6 @@ mod calls;
 mod locks;
 mod lost;
 mod outages;
+mod reverted;
 mod tokens;
 mod world;

@@ -33,7 +33,7 @@ impl Storm {
 
     /// Four times what the calls alone take, and what a handful of lost answers cost one after the other.
     pub(crate) fn limit(&self) -> Duration {
-        Duration::from_secs(150 + self.records / 16 * 4)
+        Duration::from_secs(180 + self.records / 16 * 4)
     }
 
     /// Runs it; the figures, or what is wrong.
