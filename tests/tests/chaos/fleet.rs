@@ -71,7 +71,8 @@ impl Process {
     pub(crate) async fn terminate(&mut self) -> anyhow::Result<()> {
         self.signal(Signal::TERM)?;
         let ended = tokio::time::timeout(TERMINATION_LIMIT, self.child.wait()).await;
-        let status = ended.with_context(|| format!("{} did not end within {TERMINATION_LIMIT:?} of SIGTERM:\n{}", self.name, self.said()))??;
+        let status =
+            ended.with_context(|| format!("{} did not end within {TERMINATION_LIMIT:?} of SIGTERM:\n{}", self.name, self.said()))??;
         anyhow::ensure!(status.success(), "{} ended with {status}:\n{}", self.name, self.said());
         Ok(())
     }

@@ -36,7 +36,11 @@ impl Counts {
 /// `$1` exclusive, `$2` inclusive: which numbers; then how many parents there are to choose from.
 macro_rules! numbered {
     ($sql:literal) => {
-        concat!("with n (few, customers, invoices) as (values ($3::bigint, $4::bigint, $5::bigint)) ", $sql, " from n, generate_series($1::bigint + 1, $2::bigint) i")
+        concat!(
+            "with n (few, customers, invoices) as (values ($3::bigint, $4::bigint, $5::bigint)) ",
+            $sql,
+            " from n, generate_series($1::bigint + 1, $2::bigint) i"
+        )
     };
 }
 

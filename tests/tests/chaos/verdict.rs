@@ -67,7 +67,12 @@ pub(crate) async fn holds(world: &World) -> anyhow::Result<()> {
     let mut wrong = records(world).await?;
     wrong.extend(tables(&world.db).await?);
     wrong.extend(limits(&world.stats().await?));
-    anyhow::ensure!(wrong.is_empty(), "{} things are wrong:\n{}", wrong.len(), wrong.iter().take(40).cloned().collect::<Vec<_>>().join("\n"));
+    anyhow::ensure!(
+        wrong.is_empty(),
+        "{} things are wrong:\n{}",
+        wrong.len(),
+        wrong.iter().take(40).cloned().collect::<Vec<_>>().join("\n")
+    );
     Ok(())
 }
 
@@ -318,11 +323,15 @@ pub(crate) async fn figures(world: &World, kills: usize, seconds: u64) -> anyhow
         .as_object()
         .context("no scopes")?
         .iter()
-        .map(|(scope, s)| format!("{scope}: {} calls, at most {} in a window and {} in flight", s["calls"], s["most_in_window"], s["most_in_flight"]))
+        .map(|(scope, s)| {
+            format!("{scope}: {} calls, at most {} in a window and {} in flight", s["calls"], s["most_in_window"], s["most_in_flight"])
+        })
         .collect::<BTreeSet<_>>()
         .into_iter()
         .collect();
-    let rescued: i64 = sqlx::query_scalar("select count(distinct batch) from sluice.attempt where reason = 'the worker died'").fetch_one(&world.db).await?;
+    let rescued: i64 = sqlx::query_scalar("select count(distinct batch) from sluice.attempt where reason = 'the worker died'")
+        .fetch_one(&world.db)
+        .await?;
     Ok(format!(
         "{seconds} s, {kills} kills, {rescued} batches taken back from the dead; {}; tokens minted {}; faults {}",
         scopes.join("; "),

@@ -65,7 +65,10 @@ async fn a_record_that_alone_provokes_server_errors_dies_while_the_others_arrive
     world.run("insert into people select n, 'Person ' || n, 'p' || n || '@people.example' from generate_series(1, 2) n").await;
     world.settled().await;
     let id = world.rows("select zoho_id from sluice.link where key = '1'").await[0]["zoho_id"].as_str().unwrap().to_owned();
-    world.zoho.fault(json!({"kind": "error_before", "product": "billing", "method": "PUT", "path": format!("/billing/v1/customers/{id}")})).await;
+    world
+        .zoho
+        .fault(json!({"kind": "error_before", "product": "billing", "method": "PUT", "path": format!("/billing/v1/customers/{id}")}))
+        .await;
     world.run("update sluice.sync set min_interval = '0'").await;
     world.run("update people set name = 'Poison' where id = 1").await;
     for edit in 0..40 {
@@ -97,7 +100,8 @@ async fn after_too_many_requests_nothing_is_sent_until_zoho_allows_it_and_nothin
     let refused = calls.iter().position(|call| call["status"] == 429).unwrap();
     let answered = calls[refused]["arrived_us"].as_u64().unwrap() + calls[refused]["latency_us"].as_u64().unwrap();
     // calls that were under way at that moment could not know
-    let later: Vec<u64> = calls[refused + 1..].iter().filter_map(|call| call["arrived_us"].as_u64()).filter(|at| *at > answered + 100_000).collect();
+    let later: Vec<u64> =
+        calls[refused + 1..].iter().filter_map(|call| call["arrived_us"].as_u64()).filter(|at| *at > answered + 100_000).collect();
     assert!(!later.is_empty());
     assert!(later.iter().all(|at| *at >= answered + 2_000_000), "sent {} us after the refusal", later[0] - answered);
     world.check_rules().await;

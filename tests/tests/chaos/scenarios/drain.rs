@@ -39,7 +39,8 @@ async fn drain(world: &mut World) -> anyhow::Result<()> {
     let blamed: i64 = sqlx::query_scalar("select count(*) from sluice.slot where failures + tries + deaths > 0").fetch_one(&db).await?;
     anyhow::ensure!(blamed == 0, "{blamed} records were blamed for the shutdown");
     // A call whose answer nobody waited for would show here: sent, and not linked.
-    let linked: i64 = sqlx::query_scalar("select count(*) from sluice.link where zoho_id is not null and sync = 'customers'").fetch_one(&db).await?;
+    let linked: i64 =
+        sqlx::query_scalar("select count(*) from sluice.link where zoho_id is not null and sync = 'customers'").fetch_one(&db).await?;
     anyhow::ensure!(linked == i64::try_from(creates(world).await?)?, "{linked} linked, of {} sent", creates(world).await?);
 
     let _next = world.fleet.start(Role::Worker)?;

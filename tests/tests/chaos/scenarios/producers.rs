@@ -45,7 +45,9 @@ async fn drain(world: &mut World) -> anyhow::Result<()> {
         // One statement: thousands of changes become visible at the same moment.
         sqlx::query("update contacts set note = note || '.'").execute(&db).await?;
         until(LIMIT, "somebody has begun to drain", async || {
-            let draining = sqlx::query_scalar("select count(*) from pg_stat_activity where datname = current_database() and state <> 'idle' and pid <> pg_backend_pid()");
+            let draining = sqlx::query_scalar(
+                "select count(*) from pg_stat_activity where datname = current_database() and state <> 'idle' and pid <> pg_backend_pid()",
+            );
             Ok(draining.fetch_one(&db).await.map(|busy: i64| busy > 0)?)
         })
         .await?;

@@ -34,7 +34,9 @@ async fn before_its_call(world: &mut World) -> anyhow::Result<()> {
     push(world, 1).await?;
     until(LIMIT, "the first worker has claimed the record and waits for its row", async || {
         Ok(count(world, "select count(*) from sluice.batch").await? == 1
-            && count(world, "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()").await? == 1)
+            && count(world, "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()")
+                .await?
+                == 1)
     })
     .await?;
     first.stop()?;
@@ -58,7 +60,10 @@ async fn during_its_call(world: &mut World) -> anyhow::Result<()> {
     let before = world.log(0).await?.last();
     let first = world.fleet.start(Role::Worker)?;
     push(world, 11).await?;
-    until(LIMIT, "the first worker's request is under way", async || Ok(!world.log(before).await?.of("POST", "/billing/v1/customers").is_empty())).await?;
+    until(LIMIT, "the first worker's request is under way", async || {
+        Ok(!world.log(before).await?.of("POST", "/billing/v1/customers").is_empty())
+    })
+    .await?;
     first.stop()?;
     taken_over(world, first, 11).await
 }
@@ -80,10 +85,11 @@ async fn taken_over(world: &mut World, mut first: Process, id: i64) -> anyhow::R
     anyhow::ensure!(creates.len() == 1, "continued, it sent something for a record that was not its own any more: {calls:?}");
     anyhow::ensure!(calls.of("PUT", "/billing").is_empty(), "{calls:?}");
     anyhow::ensure!(link == self::link(world, id).await?, "continued, it settled a record that was not its own any more");
-    let settled: Vec<String> = sqlx::query_scalar("select worker from sluice.attempt where sync = 'customers' and key = $1 and outcome = 'done'")
-        .bind(id.to_string())
-        .fetch_all(&world.db)
-        .await?;
+    let settled: Vec<String> =
+        sqlx::query_scalar("select worker from sluice.attempt where sync = 'customers' and key = $1 and outcome = 'done'")
+            .bind(id.to_string())
+            .fetch_all(&world.db)
+            .await?;
     anyhow::ensure!(settled.len() == 1 && settled[0].starts_with(&second.name), "settled by {settled:?}, not by {} alone", second.name);
     anyhow::ensure!(first.said().contains("the lease was lost"), "it did not notice:\n{}", first.said());
     first.terminate().await
