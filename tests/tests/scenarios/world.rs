@@ -2,6 +2,8 @@
 //!
 //! Everything is as in production but for time: a minute of Zoho's passes in a second, and so does the budget's window.
 
+#![allow(dead_code, reason = "several test programs share this, and each uses a part")]
+
 use std::sync::Arc;
 use std::time::Duration;
 
