@@ -3,11 +3,17 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::missing_panics_doc)]
 
+mod agreeing;
 mod arriving;
+mod calling;
 mod calls;
+mod leaving;
 mod locks;
 mod lost;
+mod matching;
 mod outages;
+mod parents;
 mod reverted;
 mod tokens;
+mod watching;
 mod world;

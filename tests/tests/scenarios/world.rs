@@ -276,6 +276,7 @@ impl Zoho {
         let simulator = Simulator::bind(sluice_simulator::Config { listen: any_port(), scenario }).await.expect("the simulator");
         let (url, credentials) = (simulator.url(), simulator.credentials());
         tokio::spawn(simulator.serve(stop));
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
         (Self { url, http }, credentials)
     }
