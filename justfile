@@ -21,14 +21,15 @@ fmt:
 demo *ARGS:
     cargo run --release -- demo {{ARGS}}
 
-# four workers, one killed each second, faults on, 2,000 records: each must arrive exactly once
-chaos RECORDS="2000":
-    SLUICE_CHAOS_RECORDS={{RECORDS}} cargo test --release -p sluice-tests --test it chaos -- --nocapture
+# four workers, one killed each second, faults on, 2,000 records: each must arrive exactly once; options as in tests/tests/chaos/main.rs
+chaos *ARGS:
+    cargo test --release -p sluice-tests --test chaos -- --full {{ARGS}}
 
-# measures this machine: queue, then budget
+# measures this machine: commit to request, claim and settle, captured updates (benches/README.md says what each prints)
 bench:
-    cargo run --release -- bench queue
-    cargo run --release -- bench budget
+    cargo bench -p sluice-tests --bench latency
+    cargo run --release -p sluice-queue --example claim_cost
+    PATH="$PATH:$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | tail -1)" cargo test --release -p sluice-producer --test it measure -- --ignored --nocapture
 
 # .sqlx/ anew, after a change of a query or a migration
 prepare:

@@ -31,24 +31,26 @@ create function sluice.capture() returns trigger
 language plpgsql security definer set search_path = pg_catalog, sluice as $$
 declare
   kept text[] := tg_argv[1:];
-  images jsonb[];
-  o jsonb;
-  n jsonb;
+  sleeper boolean;
 begin
   if tg_op = 'UPDATE' then
-    images := array(select to_jsonb(r) from new_rows r limit 2);
-    if cardinality(images) = 1 then
-      -- One row, as in most statements: a third cheaper than the general form below.
-      n := images[1];
-      o := (select to_jsonb(r) from old_rows r);
-      if o is distinct from n then
-        insert into sluice.change (relation, operation, before, after, changed, origin)
-        values (tg_argv[0], 'update',
-          case when cardinality(kept) = 1 then jsonb_build_object(kept[1], o -> kept[1]) else (select jsonb_object_agg(k, o -> k) from unnest(kept) k) end,
-          case when cardinality(kept) = 1 then jsonb_build_object(kept[1], n -> kept[1]) else (select jsonb_object_agg(k, n -> k) from unnest(kept) k) end,
-          array(select e.key from jsonb_each(n) e where e.value is distinct from o -> e.key),
-          nullif(current_setting('sluice.origin', true), ''));
+    perform from new_rows offset 1;
+    if not found then
+      -- One row, as in most statements: one statement, without the general form's numbering and join. `offset 0` keeps the images from being
+      -- computed once for each use.
+      insert into sluice.change (relation, operation, before, after, changed, origin)
+      select tg_argv[0], 'update',
+             case when cardinality(kept) = 1 then jsonb_build_object(kept[1], o -> kept[1]) else (select jsonb_object_agg(k, o -> k) from unnest(kept) k) end,
+             case when cardinality(kept) = 1 then jsonb_build_object(kept[1], n -> kept[1]) else (select jsonb_object_agg(k, n -> k) from unnest(kept) k) end,
+             array(select e.key from jsonb_each(n) e where e.value is distinct from o -> e.key),
+             nullif(current_setting('sluice.origin', true), '')
+      from (select to_jsonb(r) as o from old_rows r offset 0) p, (select to_jsonb(r) as n from new_rows r offset 0) q
+      where o is distinct from n
+      returning (select w.asleep from sluice.wake w where w.channel = 'change') into sleeper;
+      if sleeper then
+        perform pg_notify('sluice_change', '');
       end if;
+      return null;
     else
       -- Rows of both transition tables stand in the order in which they were changed, so their numbers pair them; the key may have
       -- changed. A full join, though every row has its twin: the plan is kept for the session, and one made for two rows must not

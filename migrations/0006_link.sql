@@ -23,20 +23,21 @@ create unique index link_zoho_id_key on sluice.link (sync, zoho_id) where zoho_i
 
 -- What is to be written into the application's own row (ids and status columns), left here by settle and carried out afterwards, one
 -- business row a transaction: a business row may be locked by anybody for any time, and Sluice never waits for one while it
--- holds anything else. One row per record; a newer write takes the place of an older one.
+-- holds anything else. Append-only, so that a settle never waits for a carrying out that waits for the application's own triggers.
 create table sluice.local_write (
+  id         bigint      generated always as identity,
   sync       text        not null,
   key        text        not null,
-  columns    jsonb       not null,                             -- {"<column>": "text or null"}
-  version    bigint      not null default 1,                   -- raised by each replacement; carrying out deletes only what it read
+  columns    jsonb       not null,                             -- {"<column>": "text or null"}; a newer row of the record wins
   due_at     timestamptz not null default clock_timestamp(),
   tries      integer     not null default 0,
   error      text,                                             -- why the table refused it: shown by check and status, never fails a sync
   created_at timestamptz not null default clock_timestamp(),
-  constraint local_write_pkey primary key (sync, key)
-) with (fillfactor = 70);
+  constraint local_write_pkey primary key (id)
+) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
 create index local_write_due_at_idx on sluice.local_write (due_at);
+create index local_write_record_idx on sluice.local_write (sync, key, id);
 
 -- A change that a brake or a broken expression holds back until a person decides: a truncate, a mass change, a watch key that failed.
 create table sluice.held_change (

@@ -44,13 +44,6 @@ begin
 end $$;
 select sluice.keep_partitions(7, 90);
 
--- The check costs ten times what the insert does. A row that names its shape comes from a producer, which has made it whole; the roles
--- below may not write that column.
-drop trigger check_job on sluice.job;
-create trigger check_job before insert on sluice.job for each row when (new.shape_id is null) execute function sluice.check_job();
-drop trigger check_call_right on sluice.job;
-create trigger check_call_right before insert on sluice.job for each row when (new.kind = 'call') execute function sluice.check_call_right();
-
 revoke all on all tables in schema sluice from public;
 revoke all on all functions in schema sluice from public;
 revoke all on all procedures in schema sluice from public;

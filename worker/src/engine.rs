@@ -24,6 +24,9 @@ const POLL: Duration = Duration::from_secs(1);
 /// Between two looks while jobs keep coming: nobody needs to be notified meanwhile.
 const AWAKE: Duration = Duration::from_millis(25);
 
+/// Each takes up to 1,000 jobs.
+const FOLDS_PER_LOOK: usize = 3;
+
 /// What the parts of one worker process share.
 #[derive(Debug)]
 pub(crate) struct Engine {
@@ -102,13 +105,16 @@ impl Engine {
 
     async fn look_once(&self) -> Result<Look, sqlx::Error> {
         let mut folded = false;
-        let next_in = loop {
+        let mut next_in = None;
+        // A flood of inserts is folded bit by bit, urgent jobs first, so that it holds up no claim.
+        for _ in 0..FOLDS_PER_LOOK {
             let fold = store::fold(&self.db).await?;
             folded |= fold.jobs > 0;
+            next_in = fold.next_in;
             if fold.jobs < 1000 {
-                break fold.next_in;
+                break;
             }
-        };
+        }
         if folded {
             self.say_asleep(false).await;
         }

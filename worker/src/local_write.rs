@@ -1,5 +1,5 @@
 //! Writing into the application's own rows: ids and status columns. Left behind by settle, carried out here, one business row a
-//! transaction: the row of `sluice.local_write` first (the fence), then the business row, with `skip locked`.
+//! transaction: what was left first, under an advisory lock of the record (the fence), then the business row, with `skip locked`.
 //!
 //! A business row may be locked by anybody for any time. Sluice never waits for one while it holds anything that others need, and a table
 //! that refuses the write never fails a sync.
@@ -28,7 +28,7 @@ const REFUSED: Duration = Duration::from_secs(300);
 const TRIGGERS_MAY_WAIT: &str = "1s";
 const STATEMENT_LIMIT: &str = "10s";
 
-/// Leaves writebacks for later, in settle's transaction. A newer one takes an older one's place.
+/// Leaves writebacks for later, in settle's transaction. Only inserts, so it waits for nobody.
 pub(crate) async fn leave(tx: &mut Tx, definition: &Definition, writebacks: &[Writeback]) -> Result<(), sqlx::Error> {
     let columns = &definition.sync.writeback;
     if columns.is_empty() || writebacks.is_empty() {
@@ -37,12 +37,10 @@ pub(crate) async fn leave(tx: &mut Tx, definition: &Definition, writebacks: &[Wr
     let now = sqlx::query_scalar!(r#"select to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US+00:00') as "now!""#)
         .fetch_one(&mut *tx)
         .await?;
-    let mut rows: Vec<(&str, Value)> = writebacks.iter().map(|w| (w.key.as_str(), content(definition, w, &now))).collect();
-    rows.sort_by_key(|(key, _)| *key);
+    let rows: Vec<(&str, Value)> = writebacks.iter().map(|w| (w.key.as_str(), content(definition, w, &now))).collect();
     let (keys, contents): (Vec<String>, Vec<Value>) = rows.into_iter().map(|(key, content)| (key.to_owned(), content)).unzip();
     sqlx::query!(
-        "insert into sluice.local_write as w (sync, key, columns) select $1, t.key, t.columns from unnest($2::text[], $3::jsonb[]) as t (key, columns) order by t.key
-         on conflict (sync, key) do update set columns = w.columns || excluded.columns, version = w.version + 1, due_at = clock_timestamp(), tries = 0, error = null",
+        "insert into sluice.local_write (sync, key, columns) select $1, t.key, t.columns from unnest($2::text[], $3::jsonb[]) as t (key, columns)",
         definition.name(),
         &keys,
         &contents
@@ -88,63 +86,75 @@ pub(crate) async fn run(engine: Arc<Engine>, written: Arc<Notify>, shutdown: Can
     }
 }
 
-/// One due row. `false`: there was none.
+/// The records that are due, the longest waiting first. `false`: there was none.
 async fn carry_out_due(engine: &Engine) -> Result<bool, sqlx::Error> {
     let syncs: Vec<String> = engine.definitions.keys().cloned().collect();
-    let mut tx = engine.db.begin().await?;
-    let Some(due) = sqlx::query!(
-        "select sync, key, columns, version, tries from sluice.local_write
-         where due_at <= clock_timestamp() and sync = any ($1) order by due_at limit 1 for update skip locked",
+    let due = sqlx::query!(
+        "select sync, key from sluice.local_write where due_at <= clock_timestamp() and sync = any ($1) group by sync, key order by min(due_at) limit 50",
         &syncs
     )
-    .fetch_optional(&mut tx)
-    .await?
-    else {
-        return Ok(false);
-    };
-    let Some(definition) = engine.definitions.get(&due.sync) else { return Ok(false) };
-    match write(&mut tx, definition, &due.key, &due.columns).await {
-        Ok(Written::Done) => {
-            sqlx::query!("delete from sluice.local_write where sync = $1 and key = $2", due.sync, due.key).execute(&mut tx).await?;
-            tx.commit().await?;
+    .fetch_all(&engine.db)
+    .await?;
+    let mut carried_out = false;
+    for record in &due {
+        if let Some(definition) = engine.definitions.get(&record.sync) {
+            carried_out |= carry_out(&engine.db, definition, &record.key).await?;
         }
+    }
+    Ok(carried_out)
+}
+
+/// Everything that was left for one record. `false`: another worker is at it.
+async fn carry_out(db: &Db, definition: &Definition, key: &str) -> Result<bool, sqlx::Error> {
+    let sync = definition.name();
+    let mut tx = db.begin().await?;
+    // Held to the transaction's end, so that an older value never follows a newer one.
+    let mine = sqlx::query_scalar!(r#"select pg_try_advisory_xact_lock(hashtextextended($1, 7)) as "mine!""#, format!("{sync}\n{key}"))
+        .fetch_one(&mut tx)
+        .await?;
+    if !mine {
+        return Ok(false);
+    }
+    let left = sqlx::query!(
+        "with left_ as (delete from sluice.local_write where sync = $1 and key = $2 returning id, columns, tries) select id, columns, tries from left_ order by id",
+        sync,
+        key
+    )
+    .fetch_all(&mut tx)
+    .await?;
+    let mut columns = Map::new();
+    for one in &left {
+        columns.extend(one.columns.as_object().cloned().unwrap_or_default());
+    }
+    let ids: Vec<i64> = left.iter().map(|one| one.id).collect();
+    let tries = left.iter().map(|one| one.tries.unsigned_abs()).max().unwrap_or(0);
+    match write(&mut tx, definition, key, &Value::Object(columns)).await {
+        Ok(Written::Done) => tx.commit().await?,
         Ok(Written::Locked) => {
-            let pause = LOCKED.saturating_mul(2_u32.saturating_pow(due.tries.unsigned_abs().min(10))).min(LOCKED_CAP);
-            later(&mut tx, &due.sync, &due.key, pause, None).await?;
-            tx.commit().await?;
+            tx.rollback().await?;
+            let pause = LOCKED.saturating_mul(2_u32.saturating_pow(tries.min(10))).min(LOCKED_CAP);
+            later(db, &ids, pause, None).await?;
         }
         Err(error) => {
-            drop(tx);
+            tx.rollback().await?;
             let Some(refusal) = error.as_database_error().map(|e| e.message().to_owned()) else { return Err(error) };
-            tracing::warn!(sync = due.sync, key = due.key, refusal, "the table refused a writeback");
-            note_refusal(&engine.db, &due.sync, &due.key, due.version, &refusal).await?;
+            tracing::warn!(sync, key, refusal, "the table refused a writeback");
+            later(db, &ids, REFUSED, Some(&refusal)).await?;
         }
     }
     Ok(true)
 }
 
-async fn later(tx: &mut Tx, sync: &str, key: &str, pause: Duration, error: Option<&str>) -> Result<(), sqlx::Error> {
+async fn later(db: &Db, ids: &[i64], pause: Duration, error: Option<&str>) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "update sluice.local_write set due_at = clock_timestamp() + make_interval(secs => $3), tries = tries + 1, error = $4 where sync = $1 and key = $2",
-        sync,
-        key,
+        "update sluice.local_write set due_at = clock_timestamp() + make_interval(secs => $2), tries = tries + 1, error = $3 where id = any ($1)",
+        ids,
         pause.as_secs_f64(),
         error
     )
-    .execute(&mut *tx)
+    .execute(db)
     .await?;
     Ok(())
-}
-
-async fn note_refusal(db: &Db, sync: &str, key: &str, version: i64, refusal: &str) -> Result<(), sqlx::Error> {
-    let mut tx = db.begin().await?;
-    let same = sqlx::query_scalar!("select version from sluice.local_write where sync = $1 and key = $2 for update skip locked", sync, key)
-        .fetch_optional(&mut tx)
-        .await?;
-    if same == Some(version) {
-        later(&mut tx, sync, key, REFUSED, Some(refusal)).await?;
-    }
-    tx.commit().await
 }
 
 enum Written {

@@ -158,8 +158,13 @@ mod tests {
     }
 
     fn decide(error: &Error, batch: usize) -> (Outcome, Create) {
-        let s =
-            Situation { creates: true, batch, timeout: Duration::from_secs(30), latency: Duration::from_secs(1), token_replaces_refused: false };
+        let s = Situation {
+            creates: true,
+            batch,
+            timeout: Duration::from_secs(30),
+            latency: Duration::from_secs(1),
+            token_replaces_refused: false,
+        };
         of(error, &slot(7), &Policy::default(), s, &mut rand::rngs::StdRng::seed_from_u64(1))
     }
 

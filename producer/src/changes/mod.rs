@@ -26,7 +26,7 @@ pub use drain::{Drained, drain_once};
 use crate::definitions::Definitions;
 
 /// Between two drains while awake.
-const AWAKE_PAUSE: Duration = Duration::from_millis(25);
+const AWAKE_PAUSE: Duration = Duration::from_millis(40);
 
 /// Empty drains in a row before the listener sleeps: a transaction that saw it awake may commit a little later.
 const DRAINS_BEFORE_SLEEP: u32 = 4;

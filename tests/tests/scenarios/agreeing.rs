@@ -34,10 +34,16 @@ async fn a_worker_whose_file_differs_leaves_that_sync_to_those_that_agree() {
     let name = people.fields.get("Last_Name").unwrap().clone();
     people.fields.insert("First_Name".to_owned(), name);
     let (stop, task) = world.start_worker_with(Arc::new(other));
-    world.run("insert into people values (1, 'Person', 'p@people.example'); insert into leads values (1, 'Lead', 'l@people.example')").await;
+    world
+        .run("insert into people values (1, 'Person', 'p@people.example'); insert into leads values (1, 'Lead', 'l@people.example')")
+        .await;
     world.until("select synced_at is not null from sluice.link where sync = 'leads' union all select false limit 1").await;
     assert_eq!(world.count("select count(*) from sluice.attempt where sync = 'people'").await, 0);
-    assert_eq!(world.count("select count(*) from sluice.job where sync = 'people'").await + world.count("select count(*) from sluice.slot where sync = 'people'").await, 1);
+    assert_eq!(
+        world.count("select count(*) from sluice.job where sync = 'people'").await
+            + world.count("select count(*) from sluice.slot where sync = 'people'").await,
+        1
+    );
     stop.cancel();
     tokio::time::timeout(PATIENCE, task).await.expect("a worker that stops").unwrap();
     world.start_worker();

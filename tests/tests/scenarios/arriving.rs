@@ -48,7 +48,11 @@ async fn customers_subscriptions_invoices_and_payments_arrive_parents_first_and_
     }
     let calls = zoho.calls().await;
     let made = made(&calls);
-    for (module, id, parent) in [("subscriptions", "subscription_id", "customer_id"), ("invoices", "invoice_id", "customer_id"), ("payments", "payment_id", "customer_id")] {
+    for (module, id, parent) in [
+        ("subscriptions", "subscription_id", "customer_id"),
+        ("invoices", "invoice_id", "customer_id"),
+        ("payments", "payment_id", "customer_id"),
+    ] {
         for record in zoho.records("billing", module).await {
             assert!(made[&text(&record[parent])] < made[&text(&record[id])], "{module}: {record}");
         }

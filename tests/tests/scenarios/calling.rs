@@ -10,7 +10,11 @@ use crate::world::{Setup, World, text};
 const PEOPLE: &str = "create table people (id bigint primary key, name text, mail text, born text);";
 
 async fn call(world: &World, args: serde_json::Value) -> i64 {
-    sqlx::query_scalar("insert into sluice.job (kind, args) values ('call', $1) returning id").bind(args).fetch_one(world.db()).await.unwrap()
+    sqlx::query_scalar("insert into sluice.job (kind, args) values ('call', $1) returning id")
+        .bind(args)
+        .fetch_one(world.db())
+        .await
+        .unwrap()
 }
 
 #[tokio::test]

@@ -61,7 +61,8 @@ async fn updates_that_change_no_mapped_value_cost_no_call() {
     world.run("update items set colour = 'RED'").await;
     world.settled().await;
     assert_eq!(world.zoho.count_calls().await, 0);
-    let avoided = world.count("select coalesce(sum(calls), 0)::bigint from sluice.avoided where sync = 'items' and reason <> 'batched'").await;
+    let avoided =
+        world.count("select coalesce(sum(calls), 0)::bigint from sluice.avoided where sync = 'items' and reason <> 'batched'").await;
     assert!(avoided >= 2000, "only {avoided} calls are counted as avoided");
     world.run("update items set price = 1.11 where code = 'c7'").await;
     world.settled().await;

@@ -29,7 +29,8 @@ fn setup() -> Setup {
 const ALL: &[&str] = &["ignored", "marked", "deleted", "kept", "dropped"];
 
 async fn titles(world: &World) -> Vec<(String, String)> {
-    let mut titles: Vec<_> = world.zoho.records("crm", "Contacts").await.iter().map(|r| (text(&r["Last_Name"]), text(&r["Title"]))).collect();
+    let mut titles: Vec<_> =
+        world.zoho.records("crm", "Contacts").await.iter().map(|r| (text(&r["Last_Name"]), text(&r["Title"]))).collect();
     titles.sort();
     titles
 }
@@ -54,7 +55,10 @@ async fn a_deleted_row_is_ignored_marked_or_deleted_in_zoho_as_its_sync_says() {
     // a row that comes back has its record back
     world.run("insert into marked values (1, 'marked', 'marked@people.example', 'here'); insert into deleted values (1, 'deleted', 'deleted@people.example', 'again')").await;
     world.all_arrived().await;
-    assert_eq!(titles(&world).await, expect(&[("deleted", "again"), ("dropped", "here"), ("ignored", "here"), ("kept", "here"), ("marked", "here")]));
+    assert_eq!(
+        titles(&world).await,
+        expect(&[("deleted", "again"), ("dropped", "here"), ("ignored", "here"), ("kept", "here"), ("marked", "here")])
+    );
     world.check_rules().await;
 }
 
@@ -62,7 +66,11 @@ async fn a_deleted_row_is_ignored_marked_or_deleted_in_zoho_as_its_sync_says() {
 async fn a_row_that_stops_matching_when_is_left_as_it_is_or_deleted_as_its_sync_says() {
     let world = World::new(setup()).await;
     for sync in ["kept", "dropped"] {
-        world.run(&format!("insert into {sync} values (1, '{sync}', '{sync}@people.example', 'here'), (2, 'never', 'never@people.example', 'private')")).await;
+        world
+            .run(&format!(
+                "insert into {sync} values (1, '{sync}', '{sync}@people.example', 'here'), (2, 'never', 'never@people.example', 'private')"
+            ))
+            .await;
     }
     world.all_arrived().await;
     assert_eq!(titles(&world).await, expect(&[("dropped", "here"), ("kept", "here")]), "what never matched never came");
@@ -93,7 +101,9 @@ async fn a_row_that_comes_and_goes_before_it_was_pushed_costs_no_call() {
 
 #[tokio::test]
 async fn an_invoice_whose_row_is_deleted_is_voided_once() {
-    let world = World::new(Setup::new(include_str!("../../../recipes/billing/tables.sql"), include_str!("../../../recipes/billing/sluice.toml"))).await;
+    let world =
+        World::new(Setup::new(include_str!("../../../recipes/billing/tables.sql"), include_str!("../../../recipes/billing/sluice.toml")))
+            .await;
     world
         .run(
             "insert into products (code, name) values ('installation', 'Installation');
@@ -111,6 +121,9 @@ async fn an_invoice_whose_row_is_deleted_is_voided_once() {
     sqlx::query("select sluice.enqueue('push', '{\"sync\": \"invoices\", \"key\": 1}')").execute(world.db()).await.unwrap();
     world.all_arrived().await;
     assert_eq!(world.zoho.calls().await, Vec::<Value>::new(), "done already");
-    assert_eq!(world.rows("select zoho_id is not null as linked from sluice.link where sync = 'invoices'").await, [json!({"linked": true})]);
+    assert_eq!(
+        world.rows("select zoho_id is not null as linked from sluice.link where sync = 'invoices'").await,
+        [json!({"linked": true})]
+    );
     world.check_rules().await;
 }

@@ -33,7 +33,11 @@ async fn a_caller_who_sits_idle_in_a_transaction_delays_no_other_record() {
     world.run("insert into people select n, 'Person ' || n, 'p' || n || '@people.example' from generate_series(1, 10) n").await;
     world.settled().await;
 
-    let job = open(&world, "insert into sluice.job (kind, args) select 'push', jsonb_build_object('sync', 'people', 'key', n) from generate_series(1, 10) n").await;
+    let job = open(
+        &world,
+        "insert into sluice.job (kind, args) select 'push', jsonb_build_object('sync', 'people', 'key', n) from generate_series(1, 10) n",
+    )
+    .await;
     let edit = open(&world, "update people set name = 'Edited' where id = 1").await;
     world.run("update people set name = 'Changed ' || id where id > 1").await;
     world.run("insert into people select n, 'Person ' || n, 'p' || n || '@people.example' from generate_series(11, 20) n").await;

@@ -21,7 +21,8 @@ display_name = "name"
 email = "mail"
 "#;
 
-const TABLES: &str = concat!(include_str!("../../../recipes/billing/tables.sql"), "create table prospects (id bigint primary key, name text, mail text);");
+const TABLES: &str =
+    concat!(include_str!("../../../recipes/billing/tables.sql"), "create table prospects (id bigint primary key, name text, mail text);");
 
 /// The pause of a product that seems to be down has its own test; here it would only stretch the time.
 const NO_CIRCUIT: &str = "
@@ -102,13 +103,20 @@ async fn a_create_whose_answer_is_lost_doubles_no_record_of_billing() {
     world.check_rules().await;
 }
 
-const PEOPLE: &str = "create table a (id bigint primary key, name text); create table b (like a including all); create table c (like a including all);
+const PEOPLE: &str =
+    "create table a (id bigint primary key, name text); create table b (like a including all); create table c (like a including all);
                       create table d (like a including all); create table e (like a including all);";
 
 #[tokio::test]
 async fn a_lost_upsert_doubles_no_record_of_crm() {
     // one sync for each way, each with one batch of records
-    let syncs = [("a", "Accounts", "Account_Name"), ("b", "Products", "Product_Name"), ("c", "Deals", "Deal_Name"), ("d", "Parcels", "Name"), ("e", "Shipments", "Name")];
+    let syncs = [
+        ("a", "Accounts", "Account_Name"),
+        ("b", "Products", "Product_Name"),
+        ("c", "Deals", "Deal_Name"),
+        ("d", "Parcels", "Name"),
+        ("e", "Shipments", "Name"),
+    ];
     let config: String = syncs
         .iter()
         .map(|(table, module, field)| {
@@ -116,7 +124,11 @@ async fn a_lost_upsert_doubles_no_record_of_crm() {
             format!("[syncs.{table}]\nconnection = \"main\"\ntable = \"public.{table}\"\nkey = \"id\"\nmodule = \"crm/{module}\"\nmatch_on = [\"{field}\"]\n[syncs.{table}.fields]\n{field} = \"name\"\n{stage}")
         })
         .collect();
-    let setup = Setup { request_timeout: Duration::from_secs(1), scenario: "[crm]\nmodules = [\"Parcels\", \"Shipments\"]", ..Setup::new(PEOPLE, config) };
+    let setup = Setup {
+        request_timeout: Duration::from_secs(1),
+        scenario: "[crm]\nmodules = [\"Parcels\", \"Shipments\"]",
+        ..Setup::new(PEOPLE, config)
+    };
     let world = World::without_worker(setup).await;
     world.run(NO_CIRCUIT).await;
     for ((table, module, _), way) in syncs.iter().zip(WAYS) {

@@ -13,6 +13,7 @@ mod lost;
 mod matching;
 mod outages;
 mod parents;
+mod reverted;
 mod tokens;
 mod watching;
 mod world;

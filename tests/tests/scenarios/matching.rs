@@ -23,7 +23,8 @@ phone = "phone"
 #[tokio::test]
 async fn an_existing_customer_is_adopted_and_only_what_differs_is_sent() {
     let world = World::new(Setup::new(PEOPLE, BILLING)).await;
-    let there = world.zoho.put("billing", "customers", None, json!({"display_name": "Old name", "email": "a@people.example", "phone": "1"})).await;
+    let there =
+        world.zoho.put("billing", "customers", None, json!({"display_name": "Old name", "email": "a@people.example", "phone": "1"})).await;
     world.run("insert into people values (1, 'New name', 'a@people.example', '1')").await;
     world.all_arrived().await;
     let customers = world.zoho.records("billing", "customers").await;
@@ -70,7 +71,11 @@ async fn two_rows_for_one_record_of_crm_are_a_dead_letter_duplicate_also_within_
     world.until("select count(*) = 3 from sluice.job").await;
     world.start_worker();
     world.settled().await;
-    assert_eq!(world.count("select count(*) from sluice.link where key = '3' and zoho_id is not null").await, 1, "the third is not kept from it");
+    assert_eq!(
+        world.count("select count(*) from sluice.link where key = '3' and zoho_id is not null").await,
+        1,
+        "the third is not kept from it"
+    );
     let letters: Vec<Value> = world.letters().await;
     assert_eq!(letters.len(), 1, "{letters:?}");
     assert_eq!(letters[0]["error_class"], "duplicate", "{letters:?}");

@@ -65,7 +65,10 @@ async fn a_record_that_alone_provokes_server_errors_dies_while_the_others_arrive
     world.run("insert into people select n, 'Person ' || n, 'p' || n || '@people.example' from generate_series(1, 2) n").await;
     world.settled().await;
     let id = world.rows("select zoho_id from sluice.link where key = '1'").await[0]["zoho_id"].as_str().unwrap().to_owned();
-    world.zoho.fault(json!({"kind": "error_before", "product": "billing", "method": "PUT", "path": format!("/billing/v1/customers/{id}")})).await;
+    world
+        .zoho
+        .fault(json!({"kind": "error_before", "product": "billing", "method": "PUT", "path": format!("/billing/v1/customers/{id}")}))
+        .await;
     world.run("update sluice.sync set min_interval = '0'").await;
     world.run("update people set name = 'Poison' where id = 1").await;
     for edit in 0..40 {

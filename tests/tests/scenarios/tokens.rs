@@ -21,7 +21,9 @@ email = "mail"
 "#;
 
 async fn people(world: &World, from: u32, to: u32) {
-    world.run(&format!("insert into people select n, 'Person ' || n, 'p' || n || '@people.example' from generate_series({from}, {to}) n")).await;
+    world
+        .run(&format!("insert into people select n, 'Person ' || n, 'p' || n || '@people.example' from generate_series({from}, {to}) n"))
+        .await;
 }
 
 #[tokio::test]

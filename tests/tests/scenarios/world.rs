@@ -2,6 +2,8 @@
 //!
 //! Everything is as in production but for time: a minute of Zoho's passes in a second, and so does the budget's window.
 
+#![allow(dead_code, reason = "several test programs share this, and each uses a part")]
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,7 +64,15 @@ impl World {
 
     /// The same with a producer alone: what is asked for waits until [`World::start_worker`].
     pub(crate) async fn without_worker(setup: Setup) -> Self {
+        let world = Self::without_roles(setup).await;
+        world.start_producer().await;
+        world
+    }
+
+    /// The same with neither.
+    pub(crate) async fn without_roles(setup: Setup) -> Self {
         log();
+        sluice_zoho::install_tls();
         let database = TestDb::new().await;
         let stop = CancellationToken::new();
         let (zoho, credentials) = Zoho::start(setup.scenario, stop.clone()).await;
@@ -86,7 +96,6 @@ impl World {
         };
         world.run(setup.tables).await;
         world.attach().await;
-        world.start_producer().await;
         world
     }
 
@@ -95,6 +104,22 @@ impl World {
         publish(self.db(), &self.config, &Default::default()).await.expect("a configuration that can be published");
         let definitions = Definitions::compile(self.db(), &self.config).await.expect("definitions");
         capture::attach(self.db(), &definitions, &[], LOCK_PATIENCE).await.expect("triggers");
+    }
+
+    /// Where the database is, for its owner.
+    pub(crate) fn url(&self) -> &str {
+        self.database.url()
+    }
+
+    /// A producer and a worker that reach the database through a transaction pooler.
+    pub(crate) async fn start_roles_through(&self, pooler: &str) {
+        let settings = Settings { pooler: sluice_core::db::Pooler::Transaction, ..Settings::new(pooler) };
+        let (producer, worker) = (Db::connect(settings.clone()).await.expect("a pooler"), Db::connect(settings).await.expect("a pooler"));
+        let producer = sluice_producer::run(self.config.clone(), producer, self.stop.child_token());
+        tokio::spawn(async move { producer.await.expect("the producer") });
+        let options = WorkerOptions { concurrency: None, name: "pooled".to_owned() };
+        let worker = sluice_worker::run(self.config.clone(), worker, options, self.stop.child_token());
+        tokio::spawn(async move { worker.await.expect("the worker") });
     }
 
     async fn start_producer(&self) {
@@ -215,7 +240,12 @@ impl World {
         let stats = self.zoho.stats().await;
         assert_eq!(stats["unknown_operations"], json!([]), "requests that Zoho does not document");
         assert_eq!(stats["unknown_parameters"], json!([]), "parameters that Zoho does not document");
-        assert_eq!(stats["ignored_fields"].as_object().map(serde_json::Map::len), Some(0), "fields that Zoho drops: {}", stats["ignored_fields"]);
+        assert_eq!(
+            stats["ignored_fields"].as_object().map(serde_json::Map::len),
+            Some(0),
+            "fields that Zoho drops: {}",
+            stats["ignored_fields"]
+        );
         let violations = stats["violations"].as_object().cloned().unwrap_or_default();
         assert!(violations.values().all(|count| count == 0), "{}", stats["violation_list"]);
         for (scope, seen) in stats["scopes"].as_object().cloned().unwrap_or_default() {

@@ -12,12 +12,18 @@ use crate::session::{Ended, Session};
 
 /// How long a list serves to adopt records that existed before us.
 pub(crate) const FOR_MATCHING: Duration = Duration::from_secs(300);
-/// How long it serves to find a lost create again, which cannot arrive any more when it is looked for.
-pub(crate) const FOR_DOUBT: Duration = Duration::from_secs(5);
+/// So many searches are remembered; beyond that they begin anew, which costs calls and nothing else.
+const MOST_SEARCHES: usize = 10_000;
 
 /// The lists of this process, by connection and module.
 #[derive(Debug, Default)]
-pub(crate) struct Walks(Mutex<HashMap<(String, Module), Arc<tokio::sync::Mutex<Walk>>>>);
+pub(crate) struct Walks {
+    lists: Mutex<HashMap<(String, Module), SharedWalk>>,
+    /// When this process first looked for a lost create. It can no longer arrive then, so a list that was begun later shows it.
+    searches: Mutex<HashMap<String, Instant>>,
+}
+
+type SharedWalk = Arc<tokio::sync::Mutex<Walk>>;
 
 #[derive(Debug, Default)]
 struct Walk {
@@ -37,33 +43,42 @@ pub(crate) enum NotNow {
 }
 
 impl Walks {
-    /// All rows of a module's list, as read by a walk that began at most `max_age` ago.
+    /// All rows of a module's list, as read by a walk that began no earlier than `since`. A walk that is under way is always finished,
+    /// however old: a long list takes longer than the next search waits, and beginning anew for each would never end.
     pub(crate) async fn rows(
         &self,
         session: &Session<'_>,
         connection: &str,
         module: Module,
-        max_age: Duration,
+        since: Instant,
     ) -> Result<Arc<Vec<Value>>, NotNow> {
         let walk = self.walk(connection, module);
         let mut walk = walk.try_lock().map_err(|_| NotNow::Busy)?;
-        let current = walk.started.is_some_and(|started| started.elapsed() <= max_age);
-        match (&walk.complete, current) {
-            (Some(rows), true) => return Ok(rows.clone()),
-            (None, true) => {}
-            (_, false) => *walk = Walk { started: Some(Instant::now()), next: Some(Page::FIRST), ..Walk::default() },
+        loop {
+            match &walk.complete {
+                Some(rows) if walk.started.is_some_and(|started| started >= since) => return Ok(rows.clone()),
+                None if walk.started.is_some() => {}
+                Some(_) | None => *walk = Walk { started: Some(Instant::now()), next: Some(Page::FIRST), ..Walk::default() },
+            }
+            while let Some(page) = walk.next {
+                let listing = session
+                    .call(async |grant, client, token| billing::list(grant, client, token, module, page, &[]).await)
+                    .await
+                    .map_err(NotNow::Ended)?;
+                walk.rows.extend(listing.rows);
+                walk.next = listing.more.then(|| page.next());
+            }
+            walk.complete = Some(Arc::new(std::mem::take(&mut walk.rows)));
         }
-        while let Some(page) = walk.next {
-            let listing = session
-                .call(async |grant, client, token| billing::list(grant, client, token, module, page, &[]).await)
-                .await
-                .map_err(NotNow::Ended)?;
-            walk.rows.extend(listing.rows);
-            walk.next = listing.more.then(|| page.next());
+    }
+
+    /// When this process first looked for what `search` names: the record, and which of its creates.
+    pub(crate) fn looking_since(&self, search: String) -> Instant {
+        let mut searches = self.searches.lock().unwrap_or_else(PoisonError::into_inner);
+        if searches.len() >= MOST_SEARCHES && !searches.contains_key(&search) {
+            searches.clear();
         }
-        let rows = Arc::new(std::mem::take(&mut walk.rows));
-        walk.complete = Some(rows.clone());
-        Ok(rows)
+        *searches.entry(search).or_insert_with(Instant::now)
     }
 
     /// Adds a record of our own to the list in memory, so that a second row like it finds it.
@@ -75,8 +90,8 @@ impl Walks {
         }
     }
 
-    fn walk(&self, connection: &str, module: Module) -> Arc<tokio::sync::Mutex<Walk>> {
-        let mut walks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    fn walk(&self, connection: &str, module: Module) -> SharedWalk {
+        let mut walks = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
         walks.entry((connection.to_owned(), module)).or_default().clone()
     }
 }

@@ -53,7 +53,7 @@ pub(super) async fn roles(db: &Db) -> Result<Vec<Finding>, sqlx::Error> {
     )])
 }
 
-const LAST_MIGRATION: &str = include_str!("../../../../migrations/0012_upkeep_and_rights.sql");
+const LAST_MIGRATION: &str = include_str!("../../../../migrations/0013_upkeep_and_rights.sql");
 
 /// The statements that give the three roles their rights, whichever of them exist: as the migration has them, so that they cannot differ.
 fn rights_of_roles() -> &'static str {

@@ -14,6 +14,7 @@ use sluice_sync::value;
 use sluice_zoho::billing::{self, Module};
 use sluice_zoho::{Error, RejectionKind};
 
+use super::search::Search;
 use super::{Record, Run, Verdict};
 use crate::handlers::ended;
 use crate::session::Ended;
@@ -62,6 +63,8 @@ impl Run<'_> {
             match &way {
                 // it refuses a second one by itself: simply send it again
                 Way::Refused { .. } => Ok(Vec::new()),
+                // looked for already: only the call for the create was not granted then
+                Way::FoundAgain { .. } | Way::Parked if Search::of(record).in_vain => Ok(Vec::new()),
                 Way::FoundAgain { .. } | Way::Parked => self.find_lost(record, module, &write.body, since).await,
             }
         } else if self.definition.sync.match_on.is_empty() {
@@ -96,7 +99,8 @@ impl Run<'_> {
             }
             Err(failure) => {
                 let (outcome, create) = ended(self.engine, self.work, self.session, record.slot, &failure, true);
-                Verdict { create, ..Verdict::of(outcome) }
+                let verdict = Verdict { create, ..Verdict::of(outcome) };
+                if lost { Search::of(record).ended_in_vain().kept(verdict) } else { verdict }
             }
         };
         Verdict { request: Some(write.body.clone()), ..verdict }

@@ -1,10 +1,9 @@
 //! Finding records that Zoho has already: a create whose answer was lost, or one that somebody made before us.
 
-use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use serde_json::{Value, json};
+use serde_json::Value;
 use sluice_queue::Outcome;
 use sluice_queue::outcome::{Class, Letter};
 use sluice_sync::link;
@@ -14,19 +13,13 @@ use sluice_sync::module::{Create as Way, Lookup, Refusal, parse_time};
 use sluice_sync::plan;
 use sluice_sync::value;
 use sluice_zoho::Error;
-use sluice_zoho::billing::{self, Module, Page};
+use sluice_zoho::billing::{self, Module};
 
+use super::search::{Hit, Search};
 use super::{Record, Run, Verdict};
-use crate::handlers::matching::{FOR_DOUBT, FOR_MATCHING, NotNow};
+use crate::handlers::matching::{FOR_MATCHING, NotNow};
 use crate::handlers::{ended, snooze};
 use crate::session::Ended;
-
-/// A record that Zoho has.
-#[derive(Debug, Clone)]
-pub(super) struct Hit {
-    id: String,
-    value: Value,
-}
 
 /// Rows are told apart by Zoho's clock, to the second, against ours.
 const CLOCKS_DIFFER_BY: chrono::Duration = chrono::Duration::minutes(5);
@@ -65,7 +58,8 @@ impl Run<'_> {
         if wanted.is_empty() || wanted.len() < self.definition.sync.match_on.len() || wanted.iter().any(|(_, v)| value::is_empty(v)) {
             return Ok(Vec::new());
         }
-        let rows = self.list(record, module, FOR_MATCHING).await?;
+        let now = Instant::now();
+        let rows = self.list(record, module, now.checked_sub(FOR_MATCHING).unwrap_or(now)).await?;
         Ok(self.hits(module, rows.iter().filter(|row| self.carries(row, &wanted))))
     }
 
@@ -78,56 +72,48 @@ impl Run<'_> {
     }
 
     async fn by_filter(&self, record: &Record<'_>, module: Module, field: &str, reference: &str) -> Result<Vec<Hit>, Verdict> {
-        let mut hits = Vec::new();
-        let mut page = Page::FIRST;
-        loop {
+        let mut search = Search::of(record);
+        while let Some(page) = search.page() {
             let filters = [("reference_contains", reference)];
             let listing = self.session.call(async |g, c, t| billing::list(g, c, t, module, page, &filters).await).await;
-            let listing = listing.map_err(|e| self.ended(record, &e))?;
+            let listing = listing.map_err(|e| search.kept(self.ended(record, &e)))?;
             // The filter matches parts, and Zoho has been seen to ignore filters: the row decides.
-            hits.extend(
-                self.hits(module, listing.rows.iter().filter(|row| value::at(row, field).and_then(Value::as_str) == Some(reference))),
-            );
-            if !listing.more {
-                return Ok(hits);
-            }
-            page = page.next();
+            let ours = listing.rows.iter().filter(|row| value::at(row, field).and_then(Value::as_str) == Some(reference));
+            search.hits.extend(self.hits(module, ours));
+            search.turn(listing.more);
         }
+        Ok(search.hits)
     }
 
-    /// A payment shows its reference in single reads only; which were read already is the progress.
+    /// A payment shows its reference in single reads only.
     async fn by_transactions(&self, record: &Record<'_>, body: &Value, field: &str, reference: &str) -> Result<Vec<Hit>, Verdict> {
         let Some(customer) = body.get("customer_id").map(value::scalar_text) else { return Ok(Vec::new()) };
-        let mut read: BTreeSet<String> = progress(record);
         let filters = [("customer_id", customer.as_str()), ("filter_by", "TransactionType.PAYMENT")];
-        let mut page = Page::FIRST;
+        let mut search = Search::of(record);
         loop {
+            while let Some(id) = search.unread.last().cloned() {
+                match self.session.call(async |g, c, t| billing::get(g, c, t, Module::Payments, &id).await).await {
+                    Ok(single) if value::at(&single.value, field).and_then(Value::as_str) == Some(reference) => {
+                        return Ok(vec![Hit { id: single.id, value: single.value }]);
+                    }
+                    Ok(_) => {}
+                    Err(Ended::Zoho(error, _)) if matches!(*error, Error::NotFound { .. }) => {}
+                    Err(other) => return Err(search.kept(self.ended(record, &other))),
+                }
+                search.unread.pop();
+                search.read.insert(id);
+            }
+            let Some(page) = search.page() else { return Ok(Vec::new()) };
             let listing = self.session.call(async |g, c, t| billing::list(g, c, t, Module::Transactions, page, &filters).await).await;
-            let listing = listing.map_err(|e| self.ended(record, &e))?;
+            let listing = listing.map_err(|e| search.kept(self.ended(record, &e)))?;
             for row in &listing.rows {
                 let same_amount = match (row.get("amount"), body.get("amount")) {
                     (Some(has), Some(want)) => alike(want, has),
                     _ => true,
                 };
-                let Some(id) = billing::id_of(Module::Transactions, row).filter(|id| same_amount && !read.contains(id)) else { continue };
-                match self.session.call(async |g, c, t| billing::get(g, c, t, Module::Payments, &id).await).await {
-                    Ok(single) if value::at(&single.value, field).and_then(Value::as_str) == Some(reference) => {
-                        return Ok(vec![Hit { id: single.id, value: single.value }]);
-                    }
-                    Ok(_) => {
-                        read.insert(id);
-                    }
-                    Err(Ended::Zoho(error, _)) if matches!(*error, Error::NotFound { .. }) => {
-                        read.insert(id);
-                    }
-                    Err(Ended::NoGrant(_)) => return Err(Verdict::of(Outcome::Continue { progress: Some(json!({ "read": read })) })),
-                    Err(other) => return Err(self.ended(record, &other)),
-                }
+                search.unread.extend(billing::id_of(Module::Transactions, row).filter(|id| same_amount && !search.read.contains(id)));
             }
-            if !listing.more {
-                return Ok(Vec::new());
-            }
-            page = page.next();
+            search.turn(listing.more);
         }
     }
 
@@ -142,22 +128,34 @@ impl Run<'_> {
         since: Option<DateTime<Utc>>,
     ) -> Result<Vec<Hit>, Verdict> {
         let wanted: Vec<(&str, &Value)> = values.iter().filter_map(|path| Some((path.as_str(), value::at(body, path)?))).collect();
-        let rows = self.list(record, module, FOR_DOUBT).await?;
+        let since_asked = self.engine.walks.looking_since(self.name_of_search(record));
+        let rows = self.list(record, module, since_asked).await?;
         let recent = |row: &Value| match (since, row.get("created_time").and_then(Value::as_str).and_then(parse_time)) {
             (Some(since), Some(created)) => created >= since - CLOCKS_DIFFER_BY,
             _ => true,
         };
         let candidates = self.hits(module, rows.iter().filter(|row| recent(row) && self.carries(row, &wanted)));
         let Some((field, ours)) = reference else { return Ok(candidates) };
-        let mut hits = Vec::new();
+        let mut search = Search::of(record);
         for candidate in candidates {
+            if search.read.contains(&candidate.id) || search.hits.iter().any(|hit| hit.id == candidate.id) {
+                continue;
+            }
             let single = self.session.call(async |g, c, t| billing::get(g, c, t, module, &candidate.id).await).await;
-            let single = single.map_err(|e| self.ended(record, &e))?;
+            let single = single.map_err(|e| search.kept(self.ended(record, &e)))?;
             if field_in(&self.definition.module, &single.value, field).map(value::scalar_text).as_deref() == Some(ours) {
-                hits.push(Hit { id: single.id, value: single.value });
+                search.hits.push(Hit { id: single.id, value: single.value });
+            } else {
+                search.read.insert(candidate.id);
             }
         }
-        Ok(hits)
+        Ok(search.hits)
+    }
+
+    /// The record, and which of its creates is looked for: a list that is older than the last of them does not show it.
+    fn name_of_search(&self, record: &Record<'_>) -> String {
+        let which = record.link.as_ref().map(|link| (link.creates, link.create_sent_at, link.look_again_at));
+        format!("{}:{} {which:?}", self.definition.name(), record.slot.key)
     }
 
     /// By a value that Zoho keeps unique: a plan by its code, an invoice among its customer's by its number.
@@ -173,24 +171,25 @@ impl Run<'_> {
         }
         let customer = body.get("customer_id").map(value::scalar_text);
         let filters: Vec<(&str, &str)> = customer.iter().map(|id| ("customer_id", id.as_str())).collect();
-        let mut page = Page::FIRST;
-        loop {
+        let mut search = Search::of(record);
+        while let Some(page) = search.page() {
             let listing = self.session.call(async |g, c, t| billing::list(g, c, t, module, page, &filters).await).await;
-            let listing = listing.map_err(|e| self.ended(record, &e))?;
+            let listing = listing.map_err(|e| search.kept(self.ended(record, &e)))?;
             // Billing's invoice rows call the number `number` (finance sheet §5.11).
             let names = [field, field.rsplit('_').next().unwrap_or(field)];
             let found = listing.rows.iter().filter(|row| names.iter().any(|name| row.get(name).is_some_and(|has| alike(wanted, has))));
             let hits = self.hits(module, found);
-            if !hits.is_empty() || !listing.more {
+            if !hits.is_empty() {
                 return Ok(hits);
             }
-            page = page.next();
+            search.turn(listing.more);
         }
+        Ok(Vec::new())
     }
 
-    async fn list(&self, record: &Record<'_>, module: Module, max_age: Duration) -> Result<std::sync::Arc<Vec<Value>>, Verdict> {
+    async fn list(&self, record: &Record<'_>, module: Module, since: Instant) -> Result<std::sync::Arc<Vec<Value>>, Verdict> {
         let connection = &self.work.batch.connection;
-        self.engine.walks.rows(self.session, connection, module, max_age).await.map_err(|not_now| match not_now {
+        self.engine.walks.rows(self.session, connection, module, since).await.map_err(|not_now| match not_now {
             NotNow::Busy => Verdict::of(snooze(Duration::from_millis(200), "the module's list is being read")),
             NotNow::Ended(e) => self.ended(record, &e),
         })
@@ -284,9 +283,4 @@ fn several(hits: &[Hit]) -> Letter {
 
 fn alike(want: &Value, has: &Value) -> bool {
     value::alike(want, has)
-}
-
-fn progress(record: &Record<'_>) -> BTreeSet<String> {
-    let read = record.slot.progress.as_ref().and_then(|progress| progress.get("read"));
-    read.and_then(|read| serde_json::from_value(read.clone()).ok()).unwrap_or_default()
 }

@@ -5,6 +5,7 @@ mod crm;
 mod finance;
 mod lookup;
 mod parents;
+mod search;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -169,16 +170,17 @@ impl Run<'_> {
             link: record.link.as_ref(),
             parents: &self.parents,
             leave_out: &record.leave_out,
-            force: false,
+            // A write whose answer was lost may have changed what the link does not know of, and the row may say again what the link
+            // says: after a run that failed every field is sent, or Zoho would keep the lost write's values.
+            force: record.slot.tries > 0 && !looks_again(record),
         };
         plan::decide(self.definition, facts)
     }
 
     /// The verdict on a step that needs no call.
     fn without_call(&self, record: &Record<'_>, step: &Step) -> Option<Verdict> {
-        let looks_again = record.link.as_ref().is_some_and(|link| link.look_again_at.is_some_and(|at| at <= chrono::Utc::now()));
         match step {
-            Step::Nothing(_) if looks_again => None,
+            Step::Nothing(_) if looks_again(record) => None,
             Step::Nothing(reason) => Some(Verdict::of(Outcome::Done { reason: Some(reason.as_str()) })),
             Step::Held { .. } => Some(Verdict::of(Outcome::Done { reason: Some("held") })),
             Step::Unsendable { problems } => {
@@ -275,4 +277,9 @@ mod tests {
         assert_eq!(find("billing_address.zip: too long").as_deref(), Some("billing_address.zip"));
         assert_eq!(find("The emails are wrong"), None);
     }
+}
+
+/// Whether it is time to look a repeated create up once more.
+fn looks_again(record: &Record<'_>) -> bool {
+    record.link.as_ref().is_some_and(|link| link.look_again_at.is_some_and(|at| at <= chrono::Utc::now()))
 }

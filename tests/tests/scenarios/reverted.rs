@@ -1,0 +1,32 @@
+//! A row that goes back to what both sides agreed on, while the answer to another write of it is lost, must not stay in Zoho as the lost
+//! write left it.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::world::{Setup, World};
+
+const TABLES: &str = include_str!("../../../recipes/billing/tables.sql");
+
+#[tokio::test]
+async fn a_row_that_went_back_while_its_write_was_lost_is_in_zoho_as_it_is() {
+    let config = include_str!("../../../recipes/billing/sluice.toml");
+    let world = World::new(Setup { request_timeout: Duration::from_secs(1), ..Setup::new(TABLES, config) }).await;
+    world
+        .run("insert into customers (id, account_number, name, email, phone) values (1, 'A-1', 'One', 'one@customer.example', 'agreed')")
+        .await;
+    world.settled().await;
+
+    let lost = json!({"kind": "error_after", "product": "billing", "method": "PUT", "path": "/billing/v1/customers/*", "times": 1});
+    world.zoho.fault(lost).await;
+    world.run("update customers set phone = 'lost' where id = 1").await;
+    world.until("select count(*) = 1 from sluice.slot where tries = 1 and state = 'available'").await;
+    assert_eq!(world.zoho.values("billing", "customers", "phone").await, ["lost"], "it was carried out, and nobody knows");
+    world.run("update customers set phone = 'agreed' where id = 1").await;
+    world.settled().await;
+
+    assert_eq!(world.zoho.values("billing", "customers", "phone").await, ["agreed"]);
+    assert_eq!(world.letters().await, Vec::<Value>::new());
+    world.check_rules().await;
+}

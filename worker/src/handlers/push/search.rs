@@ -1,0 +1,131 @@
+//! How far a search has come. A search may need more calls than one claim grants: what it has learnt is kept with the record, so that every
+//! call brings it further and none is made twice.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sluice_queue::Outcome;
+use sluice_zoho::billing::Page;
+
+use super::{Record, Verdict};
+
+/// What a search for one record has learnt. It holds for one lost create: after another one it begins anew.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Search {
+    /// Creates whose outcome was unknown when it began.
+    creates: i16,
+    /// Pages of the list that were read.
+    pages: u32,
+    /// The list was read to its end.
+    listed: bool,
+    /// Records that were listed, and have to be read one by one.
+    pub(super) unread: Vec<String>,
+    /// Those that were, and are not ours.
+    pub(super) read: BTreeSet<String>,
+    /// Ours.
+    pub(super) hits: Vec<Hit>,
+    /// There is none.
+    pub(super) in_vain: bool,
+}
+
+/// A record that Zoho has.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Hit {
+    pub(super) id: String,
+    pub(super) value: Value,
+}
+
+impl Search {
+    /// Goes on with the record's search, if it is for the same lost create.
+    pub(super) fn of(record: &Record<'_>) -> Self {
+        let creates = record.link.as_ref().map_or(0, |link| link.creates);
+        let kept = record.slot.progress.clone().and_then(|progress| serde_json::from_value::<Self>(progress).ok());
+        kept.filter(|kept| kept.creates == creates).unwrap_or(Self { creates, ..Self::default() })
+    }
+
+    /// The next page to be listed.
+    pub(super) fn page(&self) -> Option<Page> {
+        (!self.listed).then(|| Page { page: self.pages + 1, ..Page::FIRST })
+    }
+
+    /// A page was listed.
+    pub(super) fn turn(&mut self, more: bool) {
+        self.pages += 1;
+        self.listed = !more;
+    }
+
+    /// It ended, and there is none.
+    pub(super) fn ended_in_vain(self) -> Self {
+        Self { in_vain: true, ..self }
+    }
+
+    /// Keeps it with the record, where it is to be run again.
+    pub(super) fn kept(&self, verdict: Verdict) -> Verdict {
+        let search = serde_json::to_value(self).ok();
+        let outcome = match verdict.outcome {
+            Outcome::Continue { .. } => Outcome::Continue { progress: search },
+            Outcome::Retry(mut retry) => {
+                retry.progress = search;
+                Outcome::Retry(retry)
+            }
+            other => other,
+        };
+        Verdict { outcome, ..verdict }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use sluice_queue::Claimed;
+    use sluice_sync::link::Link;
+
+    use super::*;
+
+    fn slot(progress: Option<Value>) -> Claimed {
+        serde_json::from_value(json!({"id": 1, "key": "1", "failures": 0, "tries": 0, "panics": 0, "progress": progress})).expect("a slot")
+    }
+
+    fn record(slot: &Claimed, creates: i16) -> Record<'_> {
+        let link = Link {
+            sync: "payments".to_owned(),
+            key: "1".to_owned(),
+            zoho_id: None,
+            fields: std::collections::BTreeMap::new(),
+            zoho_modified_at: None,
+            create_sent_at: None,
+            creates,
+            look_again_at: None,
+            pushed_at: None,
+            synced_at: None,
+        };
+        Record { slot, row: None, link: Some(link), leave_out: BTreeSet::new() }
+    }
+
+    #[test]
+    fn what_was_learnt_holds_until_another_create_is_sent() {
+        let first = slot(None);
+        let mut search = Search::of(&record(&first, 1));
+        search.turn(true);
+        search.unread.push("460".to_owned());
+        search.in_vain = true;
+        let Outcome::Continue { progress } = search.kept(Verdict::of(Outcome::Continue { progress: None })).outcome else {
+            panic!("it goes on")
+        };
+        let later = slot(progress);
+        assert_eq!(Search::of(&record(&later, 1)), search, "the same doubt goes on where it was");
+        assert_eq!(Search::of(&record(&later, 1)).page().map(|page| page.page), Some(2));
+        let anew = Search::of(&record(&later, 2));
+        assert!(!anew.in_vain && anew.unread.is_empty(), "what was sent since may be there: {anew:?}");
+    }
+
+    #[test]
+    fn a_list_ends_with_its_last_page() {
+        let mut search = Search::default();
+        search.turn(true);
+        search.turn(false);
+        assert_eq!(search.page(), None);
+    }
+}
