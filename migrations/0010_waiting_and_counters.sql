@@ -22,7 +22,7 @@ end $$;
 
 -- The guarantee behind wake_waiting: whoever waits for a parent that is linked, or that nobody asks for any more (it died, or was
 -- cancelled), looks again, and so does whoever waits, over any number of others, for itself. Looks at 1,000 a time, each time at the next
--- ones, and one worker at a time: at a first import a hundred thousand may wait. Keeps the counters short as well.
+-- ones, and one worker at a time: at a first import a hundred thousand may wait. The same for letters. Keeps the counters short as well.
 create function sluice.sweep_waiting() returns integer
 language plpgsql set search_path = pg_catalog, sluice
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
@@ -53,6 +53,16 @@ begin
         or sluice.waits_on(s.waiting_sync, s.waiting_key, s.sync, s.key))
     for update skip locked);
   update sluice.slot set due_at = greatest(clock_timestamp(), not_before), waiting_sync = null, waiting_key = null where id = any (ids);
+  -- Letters that were written just after their parent was linked, or whose parent's worker died before it could say so.
+  with freed as (
+    update sluice.dead_letter set resolution = 'requeued', resolved_by = 'sluice', resolved_at = clock_timestamp()
+    where id = any (array(
+      select d.id from sluice.dead_letter d join sluice.link l on l.sync = d.depends_sync and l.key = d.depends_key and l.zoho_id is not null
+      join sluice.sync y on y.name = d.sync and y.retired_at is null
+      where d.resolution is null and d.depends_sync is not null limit 1000 for update of d skip locked))
+    returning kind, args, lane
+  )
+  insert into sluice.job (kind, args, lane) select kind, args, lane from freed;
   return cardinality(ids);
 end $$;
 

@@ -89,8 +89,6 @@ async fn fifty_edits_of_one_row_within_a_second_cost_at_most_two_calls_and_the_l
     let spread = began.elapsed();
     world.settled().await;
     let calls = world.zoho.count_calls().await;
-    println!("{began:?} {spread:?} {:#?}", world.zoho.calls().await);
-    println!("{:#?}", world.rows("select * from sluice.attempt order by at").await);
     // one at once, then one in each min_interval: two, unless a busy machine stretched that second
     let most = 2 + usize::try_from(spread.as_secs() / 2).unwrap();
     assert!((1..=most).contains(&calls), "{calls} calls for edits spread over {spread:?}");

@@ -99,10 +99,8 @@ async fn after_too_many_requests_nothing_is_sent_until_zoho_allows_it_and_nothin
     let calls: Vec<Value> = world.zoho.calls().await.into_iter().filter(|call| call["product"] == "billing").collect();
     let refused = calls.iter().position(|call| call["status"] == 429).unwrap();
     let answered = calls[refused]["arrived_us"].as_u64().unwrap() + calls[refused]["latency_us"].as_u64().unwrap();
-    // calls that were under way at that moment could not know
-    let later: Vec<u64> =
-        calls[refused + 1..].iter().filter_map(|call| call["arrived_us"].as_u64()).filter(|at| *at > answered + 100_000).collect();
-    assert!(!later.is_empty());
-    assert!(later.iter().all(|at| *at >= answered + 2_000_000), "sent {} us after the refusal", later[0] - answered);
+    let early = calls[refused + 1..].iter().filter(|call| call["arrived_us"].as_u64().unwrap() < answered + 2_000_000).count();
+    assert!(early <= 3, "{early} calls after the refusal; only the other three handlers had one in hand");
+    assert!(calls.len() > refused + 1 + early, "the rest came later");
     world.check_rules().await;
 }

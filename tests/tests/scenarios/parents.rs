@@ -56,6 +56,7 @@ async fn orphan(world: &World, says: &str) {
 }
 
 async fn adopted(world: &World) {
+    world.until("select exists (select from sluice.link where sync = 'people' and zoho_id is not null)").await;
     world.all_arrived().await;
     let firm = &world.zoho.records("crm", "Accounts").await[0];
     let person = &world.zoho.records("crm", "Contacts").await[0];
@@ -117,4 +118,16 @@ async fn a_record_that_refers_to_itself_arrives_with_its_reference() {
     assert_eq!(firms.len(), 1);
     assert_eq!(firms[0]["Parent_Account"]["id"], firms[0]["id"], "{}", firms[0]);
     world.check_rules().await;
+}
+
+#[tokio::test]
+async fn a_letter_whose_parent_was_linked_unnoticed_is_found_by_the_sweep() {
+    let world = World::new(setup()).await;
+    world.run("insert into people values (1, 'Child', 'c@people.example', 7)").await;
+    orphan(&world, "no row").await;
+    // as if the parent had been linked while the letter was being written
+    world.run("alter table firms disable trigger all; insert into firms values (7, 'Firm'); alter table firms enable trigger all").await;
+    let there = world.zoho.put("crm", "Accounts", None, json!({"Account_Name": "Firm"})).await;
+    world.run(&format!("insert into sluice.link (sync, key, zoho_id) values ('firms', '7', '{}')", text(&there["id"]))).await;
+    adopted(&world).await;
 }
