@@ -62,6 +62,7 @@ async fn tokens_that_zoho_refuses_again_and_again_are_not_minted_again_and_again
     people(&world, 1, 20).await;
     // twice in a row: another token would not help, so the connection waits
     world.until("select exists (select from sluice.credential where access_token is null and failure is not null and retry_at > now() + interval '30 s')").await;
+    world.until("select not exists (select from sluice.slot where state = 'running')").await;
     let stats = world.zoho.stats().await;
     assert!(stats["tokens"]["minted"].as_u64() <= Some(3), "{}", stats["tokens"]);
     assert_eq!(world.letters().await, Vec::<Value>::new());

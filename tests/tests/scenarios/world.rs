@@ -116,7 +116,8 @@ impl World {
         let settings = Settings { pooler: sluice_core::db::Pooler::Transaction, ..Settings::new(pooler) };
         let (producer, worker) = (Db::connect(settings.clone()).await.expect("a pooler"), Db::connect(settings).await.expect("a pooler"));
         let producer = sluice_producer::run(self.config.clone(), producer, self.stop.child_token());
-        tokio::spawn(async move { Box::pin(producer).await.expect("the producer") });
+        let producer = Box::pin(producer);
+        tokio::spawn(async move { producer.await.expect("the producer") });
         let options = WorkerOptions { concurrency: None, name: "pooled".to_owned() };
         let worker = sluice_worker::run(self.config.clone(), worker, options, self.stop.child_token());
         tokio::spawn(async move { worker.await.expect("the worker") });
@@ -124,7 +125,8 @@ impl World {
 
     async fn start_producer(&self) {
         let producer = sluice_producer::run(self.config.clone(), self.connect().await, self.stop.child_token());
-        tokio::spawn(async move { Box::pin(producer).await.expect("the producer") });
+        let producer = Box::pin(producer);
+        tokio::spawn(async move { producer.await.expect("the producer") });
     }
 
     /// Another worker, until the end of the world or of the token that is returned.

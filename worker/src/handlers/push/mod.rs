@@ -257,6 +257,11 @@ impl Run<'_> {
     }
 }
 
+/// Whether it is time to look a repeated create up once more.
+fn looks_again(record: &Record<'_>) -> bool {
+    record.link.as_ref().is_some_and(|link| link.look_again_at.is_some_and(|at| at <= chrono::Utc::now()))
+}
+
 /// The longest mapped field whose name stands in the sentence as a word.
 fn field_named_in<'f>(sentence: &str, fields: impl Iterator<Item = &'f String>) -> Option<String> {
     let words: BTreeSet<&str> =
