@@ -191,7 +191,11 @@ impl Run<'_> {
         let connection = &self.work.batch.connection;
         self.engine.walks.rows(self.session, connection, module, since).await.map_err(|not_now| match not_now {
             NotNow::Busy => Verdict::of(snooze(Duration::from_millis(200), "the module's list is being read")),
-            NotNow::Ended(e) => self.ended(record, &e),
+            NotNow::Ended(e) => match self.ended(record, &e) {
+                // The list is everybody's: that it cannot be read says nothing about this record.
+                Verdict { outcome: Outcome::Retry(retry), .. } => Verdict::of(snooze(Duration::from_secs(1), &retry.message)),
+                verdict => verdict,
+            },
         })
     }
 
