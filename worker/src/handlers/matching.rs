@@ -12,16 +12,9 @@ use crate::session::{Ended, Session};
 
 /// How long a list serves to adopt records that existed before us.
 pub(crate) const FOR_MATCHING: Duration = Duration::from_secs(300);
-/// So many searches are remembered; beyond that they begin anew, which costs calls and nothing else.
-const MOST_SEARCHES: usize = 10_000;
-
 /// The lists of this process, by connection and module.
 #[derive(Debug, Default)]
-pub(crate) struct Walks {
-    lists: Mutex<HashMap<(String, Module), SharedWalk>>,
-    /// When this process first looked for a lost create. It can no longer arrive then, so a list that was begun later shows it.
-    searches: Mutex<HashMap<String, Instant>>,
-}
+pub(crate) struct Walks(Mutex<HashMap<(String, Module), SharedWalk>>);
 
 type SharedWalk = Arc<tokio::sync::Mutex<Walk>>;
 
@@ -72,15 +65,6 @@ impl Walks {
         }
     }
 
-    /// When this process first looked for what `search` names: the record, and which of its creates.
-    pub(crate) fn looking_since(&self, search: String) -> Instant {
-        let mut searches = self.searches.lock().unwrap_or_else(PoisonError::into_inner);
-        if searches.len() >= MOST_SEARCHES && !searches.contains_key(&search) {
-            searches.clear();
-        }
-        *searches.entry(search).or_insert_with(Instant::now)
-    }
-
     /// Adds a record of our own to the list in memory, so that a second row like it finds it.
     pub(crate) async fn add(&self, connection: &str, module: Module, record: &Value) {
         let walk = self.walk(connection, module);
@@ -91,7 +75,7 @@ impl Walks {
     }
 
     fn walk(&self, connection: &str, module: Module) -> SharedWalk {
-        let mut walks = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut walks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         walks.entry((connection.to_owned(), module)).or_default().clone()
     }
 }

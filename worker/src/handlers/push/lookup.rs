@@ -128,15 +128,15 @@ impl Run<'_> {
         since: Option<DateTime<Utc>>,
     ) -> Result<Vec<Hit>, Verdict> {
         let wanted: Vec<(&str, &Value)> = values.iter().filter_map(|path| Some((path.as_str(), value::at(body, path)?))).collect();
-        let since_asked = self.engine.walks.looking_since(self.name_of_search(record));
-        let rows = self.list(record, module, since_asked).await?;
+        let mut search = Search::of(record);
+        let begun_since = search.lists_since(record);
+        let rows = self.list(record, module, begun_since).await.map_err(|verdict| search.kept(verdict))?;
         let recent = |row: &Value| match (since, row.get("created_time").and_then(Value::as_str).and_then(parse_time)) {
             (Some(since), Some(created)) => created >= since - CLOCKS_DIFFER_BY,
             _ => true,
         };
         let candidates = self.hits(module, rows.iter().filter(|row| recent(row) && self.carries(row, &wanted)));
         let Some((field, ours)) = reference else { return Ok(candidates) };
-        let mut search = Search::of(record);
         for candidate in candidates {
             if search.read.contains(&candidate.id) || search.hits.iter().any(|hit| hit.id == candidate.id) {
                 continue;
@@ -150,12 +150,6 @@ impl Run<'_> {
             }
         }
         Ok(search.hits)
-    }
-
-    /// The record, and which of its creates is looked for: a list that is older than the last of them does not show it.
-    fn name_of_search(&self, record: &Record<'_>) -> String {
-        let which = record.link.as_ref().map(|link| (link.creates, link.create_sent_at, link.look_again_at));
-        format!("{}:{} {which:?}", self.definition.name(), record.slot.key)
     }
 
     /// By a value that Zoho keeps unique: a plan by its code, an invoice among its customer's by its number.
@@ -191,7 +185,11 @@ impl Run<'_> {
         let connection = &self.work.batch.connection;
         self.engine.walks.rows(self.session, connection, module, since).await.map_err(|not_now| match not_now {
             NotNow::Busy => Verdict::of(snooze(Duration::from_millis(200), "the module's list is being read")),
-            NotNow::Ended(e) => self.ended(record, &e),
+            NotNow::Ended(e) => match self.ended(record, &e) {
+                // The list is everybody's: that it cannot be read says nothing about this record.
+                Verdict { outcome: Outcome::Retry(retry), .. } => Verdict::of(snooze(Duration::from_secs(1), &retry.message)),
+                verdict => verdict,
+            },
         })
     }
 

@@ -2,6 +2,7 @@
 //! call brings it further and none is made twice.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -16,6 +17,8 @@ use super::{Record, Verdict};
 pub(super) struct Search {
     /// Creates whose outcome was unknown when it began.
     creates: i16,
+    /// How old the first of those was then, by the database's clock: what says, in whichever process, how long it has been going on.
+    began_at_age_ms: Option<i64>,
     /// Pages of the list that were read.
     pages: u32,
     /// The list was read to its end.
@@ -43,6 +46,18 @@ impl Search {
         let creates = record.link.as_ref().map_or(0, |link| link.creates);
         let kept = record.slot.progress.clone().and_then(|progress| serde_json::from_value::<Self>(progress).ok());
         kept.filter(|kept| kept.creates == creates).unwrap_or(Self { creates, ..Self::default() })
+    }
+
+    /// The time after which a list must have been begun to show what is looked for. A search begins when a lost create can no longer
+    /// arrive, so it is the time at which this one began; all lists since serve, and many searches share one.
+    pub(super) fn lists_since(&mut self, record: &Record<'_>) -> Instant {
+        let now = Instant::now();
+        let ago = |ms: i64| u64::try_from(ms).ok().and_then(|ms| now.checked_sub(Duration::from_millis(ms))).unwrap_or(now);
+        if let Some(at) = record.link.as_ref().and_then(|link| link.look_again_at) {
+            return ago((chrono::Utc::now() - at).num_milliseconds());
+        }
+        let Some(age) = record.slot.doubt_age_ms else { return now };
+        ago(age - *self.began_at_age_ms.get_or_insert(age))
     }
 
     /// The next page to be listed.
@@ -119,6 +134,24 @@ mod tests {
         assert_eq!(Search::of(&record(&later, 1)).page().map(|page| page.page), Some(2));
         let anew = Search::of(&record(&later, 2));
         assert!(!anew.in_vain && anew.unread.is_empty(), "what was sent since may be there: {anew:?}");
+    }
+
+    #[test]
+    fn lists_serve_a_search_from_its_beginning_in_whichever_process_until_another_create_is_sent() {
+        let aged = |ms: i64, progress: Option<Value>| Claimed { doubt_age_ms: Some(ms), ..slot(progress) };
+        let age = |slot: &Claimed, creates: i16| {
+            let record = record(slot, creates);
+            Search::of(&record).lists_since(&record).elapsed().as_secs()
+        };
+        let first = aged(40_000, None);
+        let mut search = Search::of(&record(&first, 1));
+        search.lists_since(&record(&first, 1));
+        assert_eq!(age(&first, 1), 0, "what was listed before it began may lack what arrived late");
+        let Outcome::Continue { progress } = search.kept(Verdict::of(Outcome::Continue { progress: None })).outcome else {
+            panic!("it goes on")
+        };
+        assert_eq!(age(&aged(47_000, progress.clone()), 1), 7);
+        assert_eq!(age(&aged(90_000, progress), 2), 0, "another was sent since");
     }
 
     #[test]
