@@ -271,11 +271,6 @@ fn field_named_in<'f>(sentence: &str, fields: impl Iterator<Item = &'f String>) 
     fields.filter(|field| words.contains(field.as_str())).max_by_key(|field| field.len()).cloned()
 }
 
-/// Whether it is time to look a repeated create up once more.
-fn looks_again(record: &Record<'_>) -> bool {
-    record.link.as_ref().is_some_and(|link| link.look_again_at.is_some_and(|at| at <= chrono::Utc::now()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::field_named_in;
