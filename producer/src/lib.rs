@@ -1,7 +1,7 @@
 //! Makes jobs: row changes, clocks and requests become rows in `sluice.job`. It never carries one out and never calls a worker; any number
 //! of producers may run on one database, and what must happen once is decided by a row.
 //!
-//! [`publish`] puts the configuration into tables, [`capture`] installs the triggers, [`changes`] turns what they captured into jobs,
+//! [`mod@publish`] puts the configuration into tables, [`capture`] installs the triggers, [`changes`] turns what they captured into jobs,
 //! [`schedules`] does the same for clocks, [`upkeep`] keeps the tables in shape, [`http`] shows and triggers.
 
 pub mod capture;
