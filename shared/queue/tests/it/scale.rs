@@ -71,6 +71,11 @@ async fn fold_claim_and_settle_touch_no_more_pages_with_a_long_history() {
              select sluice.gather_counts()",
         )
         .await;
-    let large = round().await;
+    // The cheapest of a few: autovacuum may look at the new rows meanwhile, and a plan made anew reads the catalogue. A scan of the history
+    // would cost every one of them.
+    let mut large = i64::MAX;
+    for _ in 0..5 {
+        large = large.min(round().await);
+    }
     assert!(large <= 2 * small + 50, "{small} pages without history, {large} with it");
 }
