@@ -156,7 +156,7 @@ impl Tokens {
         if usable && lives > EARLY {
             return Ok(true);
         }
-        if !store::take_refresh(&self.db, &stored.fingerprint, &self.worker).await? {
+        if !store::take_refresh(&self.db, &stored.fingerprint, &self.worker, stored.access_token.as_deref()).await? {
             return Ok(usable || stored.failure.is_some());
         }
         self.mint(name, connection, &stored).await?;

@@ -69,13 +69,20 @@ pub(crate) async fn seeded(db: impl PgExecutor<'_>, connection: &str) -> Result<
     Ok(row.map(|r| (r.seeded_with, r.credential)))
 }
 
-/// Takes the lease on refreshing, for 30 s, or not: somebody else has it, or a failure said to wait.
-pub(crate) async fn take_refresh(db: impl PgExecutor<'_>, fingerprint: &str, worker: &str) -> Result<bool, sqlx::Error> {
+/// Takes the lease on refreshing, for 30 s, or not: somebody else has it, or a failure said to wait, or the token that was `seen` has been
+/// replaced since it was read.
+pub(crate) async fn take_refresh(
+    db: impl PgExecutor<'_>,
+    fingerprint: &str,
+    worker: &str,
+    seen: Option<&[u8]>,
+) -> Result<bool, sqlx::Error> {
     let taken = sqlx::query!(
         "update sluice.credential set refresh_until = clock_timestamp() + interval '30 s', refreshed_by = $2
-         where fingerprint = $1 and refresh_until < clock_timestamp() and retry_at < clock_timestamp()",
+         where fingerprint = $1 and refresh_until < clock_timestamp() and retry_at < clock_timestamp() and access_token is not distinct from $3",
         fingerprint,
-        worker
+        worker,
+        seen
     )
     .execute(db)
     .await?;
