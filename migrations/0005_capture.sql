@@ -23,56 +23,42 @@ create table sluice.change_history (
   captured_at timestamptz not null,
   consumed_at timestamptz not null default clock_timestamp()
 ) partition by range (consumed_at);
-create index change_history_relation_idx on sluice.change_history (relation, captured_at);
+-- A B-tree here took a third of what consuming a change costs. History is read by time, and for that a range of blocks is near enough.
+create index change_history_consumed_idx on sluice.change_history using brin (consumed_at) with (pages_per_range = 16);
 
--- Runs no SQL of the user's and names no column: whatever happens to the table's definition, the business statement goes through.
--- Arguments: what to call the table (schema.name of the configured one), then the columns to keep.
+-- The columns to keep of a row. Not `strict`, so that the planner can put it in place of the call, as it does with sluice.changed.
+create function sluice.kept(p_columns text[], p_row jsonb) returns jsonb
+language sql immutable as $$ select jsonb_object_agg(k, p_row -> k) from unnest(p_columns) k $$;
+
+create function sluice.changed(p_before jsonb, p_after jsonb) returns text[]
+language sql immutable as $$ select array(select e.key from jsonb_each(p_after) e where e.value is distinct from p_before -> e.key) $$;
+
+-- The general form of capture, once a statement. Runs no SQL of the user's and names no column: whatever happens to the table's definition,
+-- the business statement goes through. Arguments: what to call the table (schema.name of the configured one), then the columns to keep.
+-- Updates of a table without partitions and children have a form of their own, below, that costs half.
 create function sluice.capture() returns trigger
 language plpgsql security definer set search_path = pg_catalog, sluice as $$
 declare
   kept text[] := tg_argv[1:];
-  sleeper boolean;
 begin
   if tg_op = 'UPDATE' then
-    perform from new_rows offset 1;
-    if not found then
-      -- One row, as in most statements: one statement, without the general form's numbering and join. `offset 0` keeps the images from being
-      -- computed once for each use.
-      insert into sluice.change (relation, operation, before, after, changed, origin)
-      select tg_argv[0], 'update',
-             case when cardinality(kept) = 1 then jsonb_build_object(kept[1], o -> kept[1]) else (select jsonb_object_agg(k, o -> k) from unnest(kept) k) end,
-             case when cardinality(kept) = 1 then jsonb_build_object(kept[1], n -> kept[1]) else (select jsonb_object_agg(k, n -> k) from unnest(kept) k) end,
-             array(select e.key from jsonb_each(n) e where e.value is distinct from o -> e.key),
-             nullif(current_setting('sluice.origin', true), '')
-      from (select to_jsonb(r) as o from old_rows r offset 0) p, (select to_jsonb(r) as n from new_rows r offset 0) q
-      where o is distinct from n
-      returning (select w.asleep from sluice.wake w where w.channel = 'change') into sleeper;
-      if sleeper then
-        perform pg_notify('sluice_change', '');
-      end if;
-      return null;
-    else
-      -- Rows of both transition tables stand in the order in which they were changed, so their numbers pair them; the key may have
-      -- changed. A full join, though every row has its twin: the plan is kept for the session, and one made for two rows must not
-      -- become a nested loop over a hundred thousand. Full joins are never nested loops.
-      insert into sluice.change (relation, operation, before, after, changed, origin)
-      select tg_argv[0], 'update',
-             (select jsonb_object_agg(k, p.record -> k) from unnest(kept) k),
-             (select jsonb_object_agg(k, q.record -> k) from unnest(kept) k),
-             array(select e.key from jsonb_each(q.record) e where e.value is distinct from p.record -> e.key),
-             nullif(current_setting('sluice.origin', true), '')
-      from (select row_number() over () as number, to_jsonb(r) as record from old_rows r) p
-      full join (select row_number() over () as number, to_jsonb(r) as record from new_rows r) q using (number)
-      where p.record is distinct from q.record
-      order by number;
-    end if;
+    -- Rows of both transition tables stand in the order in which they were changed, so their numbers pair them; the key may have
+    -- changed. A full join, though every row has its twin: the plan is kept for the session, and one made for two rows must not
+    -- become a nested loop over a hundred thousand. Full joins are never nested loops.
+    insert into sluice.change (relation, operation, before, after, changed, origin)
+    select tg_argv[0], 'update', sluice.kept(kept, p.record), sluice.kept(kept, q.record), sluice.changed(p.record, q.record),
+           nullif(current_setting('sluice.origin', true), '')
+    from (select row_number() over () as number, to_jsonb(r) as record from old_rows r) p
+    full join (select row_number() over () as number, to_jsonb(r) as record from new_rows r) q using (number)
+    where p.record is distinct from q.record
+    order by number;
   elsif tg_op = 'INSERT' then
     insert into sluice.change (relation, operation, after, origin)
-    select tg_argv[0], 'insert', (select jsonb_object_agg(k, q.record -> k) from unnest(kept) k), nullif(current_setting('sluice.origin', true), '')
+    select tg_argv[0], 'insert', sluice.kept(kept, q.record), nullif(current_setting('sluice.origin', true), '')
     from (select to_jsonb(r) as record from new_rows r) q;
   elsif tg_op = 'DELETE' then
     insert into sluice.change (relation, operation, before, origin)
-    select tg_argv[0], 'delete', (select jsonb_object_agg(k, p.record -> k) from unnest(kept) k), nullif(current_setting('sluice.origin', true), '')
+    select tg_argv[0], 'delete', sluice.kept(kept, p.record), nullif(current_setting('sluice.origin', true), '')
     from (select to_jsonb(r) as record from old_rows r) p;
   else
     insert into sluice.change (relation, operation, origin) values (tg_argv[0], 'truncate', nullif(current_setting('sluice.origin', true), ''));
@@ -82,6 +68,109 @@ begin
     perform pg_notify('sluice_change', '');
   end if;
   return null;
+end $$;
+
+-- What a generated capture function falls back on when the table no longer has the columns that it was made for.
+create function sluice.capture_update(p_relation text, p_kept text[], p_before jsonb, p_after jsonb) returns void
+language sql set search_path = pg_catalog, sluice as $$
+  insert into sluice.change (relation, operation, before, after, changed, origin)
+  select p_relation, 'update', sluice.kept(p_kept, p_before), sluice.kept(p_kept, p_after), sluice.changed(p_before, p_after), nullif(current_setting('sluice.origin', true), '')
+  where p_before is distinct from p_after
+$$;
+
+-- The body of a table's own capture of updates, once a row: it compares columns by name instead of turning rows into JSON and joining
+-- transition tables. Each column is compared as exactly as its text would be, or more finely; `collate "C"`, since to a collation of the
+-- user's two texts may be equal. That a column was dropped, renamed or retyped since is an error here, that one was added is seen by its
+-- number; in both cases the general form is taken, so that the business statement goes through and no changed column is missed.
+create function sluice.capture_source(p_table regclass, p_relation text, p_kept text[]) returns text
+language plpgsql stable set search_path = pg_catalog, sluice as $$
+declare
+  comparisons text;
+  before text;
+  after text;
+  next_column integer;
+begin
+  select string_agg(format(case
+           when t.typtype = 'e' or b.oid in ('bool'::regtype, 'int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'oid'::regtype, 'uuid'::regtype, 'numeric'::regtype, 'date'::regtype,
+                'time'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype, 'float4'::regtype, 'float8'::regtype, 'bytea'::regtype, 'jsonb'::regtype)
+             then 'case when old.%1$I is distinct from new.%1$I then %1$L end'
+           when b.oid in ('text'::regtype, 'varchar'::regtype)
+             then 'case when old.%1$I collate "C" is distinct from new.%1$I collate "C" then %1$L end'
+           else 'case when old.%1$I::text collate "C" is distinct from new.%1$I::text collate "C" then %1$L end' end, a.attname), e',\n      ' order by a.attnum)
+    into comparisons
+    from pg_attribute a
+    join pg_type t on t.oid = a.atttypid
+    join pg_type b on b.oid = case when t.typtype = 'd' then sluice.base_type(t.oid) else t.oid end
+    where a.attrelid = p_table and a.attnum > 0 and not a.attisdropped;
+  select string_agg(format('%1$L, old.%1$I', k), ', '), string_agg(format('%1$L, new.%1$I', k), ', ') into before, after from unnest(p_kept) k;
+  select c.relnatts + 1 into next_column from pg_class c where c.oid = p_table;
+  return format($body$
+declare
+  sleeper boolean;
+  before jsonb;
+  after jsonb;
+  changed text[];
+begin
+  begin
+    if has_column_privilege(tg_relid, %1$s::smallint, 'select') is null then
+      before := jsonb_build_object(%2$s);
+      after := jsonb_build_object(%3$s);
+      changed := array_remove(array[
+      %4$s], null);
+    end if;
+  exception when others then
+    changed := null;
+  end;
+  if changed is null then
+    perform sluice.capture_update(%5$L, %6$L, to_jsonb(old), to_jsonb(new));
+  elsif cardinality(changed) > 0 then
+    insert into sluice.change (relation, operation, before, after, changed, origin)
+    values (%5$L, 'update', before, after, changed, nullif(current_setting('sluice.origin', true), ''));
+  else
+    return null;
+  end if;
+  select w.asleep into sleeper from sluice.wake w where w.channel = 'change';
+  if sleeper then
+    perform pg_notify('sluice_change', '');
+  end if;
+  return null;
+end $body$, next_column, before, after, comparisons, p_relation, p_kept);
+end $$;
+
+create function sluice.base_type(p_type oid) returns oid
+language sql stable as $$
+  with recursive up as (
+    select t.oid, t.typtype, t.typbasetype from pg_catalog.pg_type t where t.oid = p_type
+    union all select t.oid, t.typtype, t.typbasetype from up join pg_catalog.pg_type t on t.oid = up.typbasetype where up.typtype = 'd')
+  select u.oid from up u where u.typtype <> 'd'
+$$;
+
+create function sluice.capture_name(p_relation text) returns name
+language sql immutable as $$ select ('capture_update_' || left(md5(p_relation), 16))::name $$;
+
+-- Makes a table's own capture function, or makes it anew. The caller holds a lock on the table.
+create function sluice.make_capture(p_table regclass, p_relation text, p_kept text[]) returns void
+language plpgsql set search_path = pg_catalog, sluice as $$
+begin
+  execute format('create or replace function sluice.%I() returns trigger language plpgsql security definer set search_path = pg_catalog, sluice as %L',
+                 sluice.capture_name(p_relation), sluice.capture_source(p_table, p_relation, p_kept));
+  execute format('revoke all on function sluice.%I() from public', sluice.capture_name(p_relation));
+  execute format('comment on function sluice.%I() is %L', sluice.capture_name(p_relation), 'captures updates of ' || p_relation || '; made by "sluice attach"');
+end $$;
+
+-- Drops the functions whose triggers are gone, with their tables or by detach.
+create function sluice.drop_unused_captures() returns void
+language plpgsql set search_path = pg_catalog, sluice as $$
+declare
+  unused name;
+begin
+  for unused in
+    select p.proname from pg_proc p
+    where p.pronamespace = 'sluice'::regnamespace and p.proname like 'capture\_update\_%' and p.prorettype = 'trigger'::regtype
+      and not exists (select from pg_trigger t where t.tgfoid = p.oid)
+  loop
+    execute format('drop function sluice.%I()', unused);
+  end loop;
 end $$;
 
 -- The table is the truth and polling the guarantee: this only spares a sleeper the wait.

@@ -5,17 +5,27 @@ use std::collections::BTreeMap;
 use sluice_core::db::Db;
 use sluice_sync::catalog::Table;
 
-use super::{TRIGGERS, Target};
+use super::{Capture, Function, TRIGGERS, Target};
 
-/// The capture triggers of one table: name → arguments and whether it fires.
+/// The capture triggers of one table.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Installed(BTreeMap<String, (Vec<String>, bool)>);
+pub(super) struct Installed(BTreeMap<String, Trigger>);
+
+#[derive(Debug, Clone)]
+struct Trigger {
+    arguments: Vec<String>,
+    fires: bool,
+    /// The table's own function; `None` for the general one.
+    own: Option<Function>,
+}
 
 impl Installed {
-    /// Whether all triggers are there, enabled, and keep these columns.
-    pub(super) fn is_whole(&self, arguments: &[String]) -> bool {
-        let fits = |(name, _, _): &(&str, &str, &str)| self.0.get(*name).is_some_and(|(installed, fires)| *fires && installed == arguments);
-        TRIGGERS.iter().all(fits)
+    /// Whether all triggers are there, enabled, and capture that.
+    pub(super) fn is_whole(&self, capture: &Capture) -> bool {
+        TRIGGERS.iter().all(|(name, event, _)| {
+            let own = if *event == "update" { &capture.own } else { &None };
+            self.0.get(*name).is_some_and(|trigger| trigger.fires && trigger.arguments == capture.arguments && trigger.own == *own)
+        })
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
@@ -26,11 +36,12 @@ impl Installed {
 pub(super) async fn installed(db: &Db) -> Result<BTreeMap<Target, Installed>, sqlx::Error> {
     let rows = sqlx::query!(
         r#"select n.nspname::text as "schema!", c.relname::text as "name!", t.tgname::text as "trigger!", t.tgargs as "arguments!",
-                  t.tgenabled in ('O', 'A') as "fires!"
+                  t.tgenabled in ('O', 'A') as "fires!", p.proname::text as "function!", p.prosrc as "source!"
            from pg_catalog.pg_trigger t
+           join pg_catalog.pg_proc p on p.oid = t.tgfoid
            join pg_catalog.pg_class c on c.oid = t.tgrelid
            join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-           where t.tgfoid = 'sluice.capture'::regproc and not t.tgisinternal"#
+           where p.pronamespace = 'sluice'::regnamespace and (p.proname = 'capture' or p.proname like 'capture\_update\_%') and not t.tgisinternal"#
     )
     .fetch_all(db)
     .await?;
@@ -40,9 +51,36 @@ pub(super) async fn installed(db: &Db) -> Result<BTreeMap<Target, Installed>, sq
         let arguments = row.arguments.split(|byte| *byte == 0).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
         let mut arguments: Vec<String> = arguments.collect();
         arguments.pop();
-        installed.entry(Target { schema: row.schema, name: row.name }).or_default().0.insert(row.trigger, (arguments, row.fires));
+        let own = (row.function != "capture").then_some(Function { name: row.function, source: row.source });
+        let trigger = Trigger { arguments, fires: row.fires, own };
+        installed.entry(Target { schema: row.schema, name: row.name }).or_default().0.insert(row.trigger, trigger);
     }
     Ok(installed)
+}
+
+/// The function that captures updates of a table row by row; `None` where statements change more than that table.
+pub(super) async fn function(db: &Db, table: &Target, arguments: &[String]) -> Result<Option<Function>, sqlx::Error> {
+    let [relation, kept @ ..] = arguments else { return Ok(None) };
+    sqlx::query_as!(
+        Function,
+        r#"select sluice.capture_name($3)::text as "name!", sluice.capture_source(c.oid, $3, $4) as "source!"
+           from pg_catalog.pg_class c
+           join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+           where n.nspname = $1 and c.relname = $2 and c.relkind = 'r' and not c.relispartition
+             and not exists (select from pg_catalog.pg_inherits i where i.inhparent = c.oid or i.inhrelid = c.oid)"#,
+        table.schema,
+        table.name,
+        relation,
+        kept
+    )
+    .fetch_optional(db)
+    .await
+}
+
+/// Drops the functions whose tables or triggers are gone.
+pub(super) async fn drop_unused(db: &Db) -> Result<(), sqlx::Error> {
+    sqlx::query!("select sluice.drop_unused_captures()").execute(db).await?;
+    Ok(())
 }
 
 /// The partitioned table itself, its partitions, and theirs; and whether each is a foreign table. A statement fires the triggers of the

@@ -6,6 +6,8 @@ use sluice_core::db::dynamic;
 use sluice_producer::capture::{self, Error};
 use sluice_producer::definitions::Definitions;
 
+use sluice_tests::TestDb;
+
 use crate::setting::{CUSTOMERS, ORDERS, Setting, config};
 
 const SOON: Duration = Duration::from_millis(300);
@@ -89,4 +91,95 @@ async fn a_dropped_column_never_aborts_the_business_statement() {
     setting.run("alter table addresses rename column customer_id to buyer").await;
     dynamic::script("insert into addresses (id, buyer) values (1, 2)".to_owned()).execute(setting.db()).await.unwrap();
     assert_eq!(setting.count("select count(*) from sluice.change").await, 1);
+}
+
+const KINDS: &str = r#"
+    create type mood as enum ('calm', 'cross');
+    create domain short as varchar(20);
+    create collation careless (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+    create table customers (
+      id bigint primary key, name text, email text, j json, jb jsonb, p point, x xml, a text[], n numeric, m mood, d short, c text collate careless,
+      f double precision, iv interval, b bytea, ch char(4), tz timetz, "odd ""name" text, unset text);
+    create table addresses (id bigint primary key, customer_id bigint);
+    insert into customers values (1, 'a', null, '{"a":1}', '{"a":1}', '(1,2)', '<a/>', '{a,b}', 1.5, 'calm', 'd', 'Same', 0.1, '1 day', '\x01', 'ab', '10:00+00', 'o', null);
+"#;
+
+/// Whatever the type and its idea of equality: what differs as text is a change.
+#[tokio::test]
+async fn every_kind_of_column_is_compared_as_exactly_as_its_text() {
+    let test = TestDb::new().await;
+    let run = async |sql: String| drop(dynamic::script(sql).execute(test.db()).await.unwrap());
+    run(KINDS.to_owned()).await;
+    let definitions = Definitions::compile(test.db(), &config(CUSTOMERS)).await.unwrap();
+    capture::attach(test.db(), &definitions, &[], SOON).await.unwrap();
+    for (set, column) in [
+        ("name = 'b'", "name"),
+        (r#"j = '{"a": 1}'"#, "j"),
+        (r#"jb = '{"a":2}'"#, "jb"),
+        ("p = '(1,3)'", "p"),
+        ("x = '<b/>'", "x"),
+        ("a = '{a,NULL}'", "a"),
+        ("n = 1.25", "n"),
+        ("m = 'cross'", "m"),
+        ("d = 'D'", "d"),
+        ("c = 'SAME'", "c"),
+        ("f = 0.2", "f"),
+        ("iv = '24:00:00'", "iv"),
+        ("b = '\\x02'", "b"),
+        ("ch = 'abc'", "ch"),
+        ("tz = '11:00+01'", "tz"),
+        (r#""odd ""name" = 'p'"#, r#"odd "name"#),
+        ("unset = ''", "unset"),
+        ("f = 'NaN'", "f"),
+        ("id = 2", "id"),
+    ] {
+        run(format!("delete from sluice.change; update customers set {set}")).await;
+        let changed = sqlx::query_scalar::<_, Vec<String>>("select changed from sluice.change").fetch_all(test.db()).await.unwrap();
+        assert_eq!(changed, [[column]], "{set}");
+    }
+    run("delete from sluice.change; update customers set f = 'NaN', name = name, n = 1.250, unset = ''".to_owned()).await;
+    let changes: i64 = sqlx::query_scalar("select count(*) from sluice.change").fetch_one(test.db()).await.unwrap();
+    assert_eq!(changes, 0, "nothing changed");
+}
+
+/// In one session that has run the trigger before, since sessions keep plans.
+#[tokio::test]
+async fn columns_dropped_renamed_retyped_or_added_since_attach_are_captured_all_the_same() {
+    let setting = Setting::of(CUSTOMERS).await;
+    let mut tx = setting.db().begin().await.unwrap();
+    for (statement, changed) in [
+        ("insert into customers (id, name) values (1, 'a')", None),
+        ("update customers set name = 'b'", Some(vec!["name"])),
+        ("alter table customers add column phone text", None),
+        ("update customers set name = 'c', phone = '1'", Some(vec!["name", "phone"])),
+        ("update customers set phone = '2'", Some(vec!["phone"])),
+        ("alter table customers alter column name type jsonb using to_jsonb(name)", None),
+        ("update customers set name = '7'", Some(vec!["name"])),
+        ("alter table customers rename column name to title", None),
+        ("update customers set title = '8'", Some(vec!["title"])),
+        ("alter table customers drop column title", None),
+        ("update customers set phone = '3'", Some(vec!["phone"])),
+        ("update customers set phone = '3'", None),
+    ] {
+        sqlx::query("delete from sluice.change").execute(&mut tx).await.unwrap();
+        dynamic::script(statement.to_owned()).execute(&mut tx).await.unwrap();
+        let seen: Vec<Vec<String>> =
+            sqlx::query_scalar("select changed from sluice.change where operation = 'update'").fetch_all(&mut tx).await.unwrap();
+        assert_eq!(seen, changed.map(|columns| vec![columns]).unwrap_or_default(), "{statement}");
+    }
+    tx.commit().await.unwrap();
+    let found = capture::uncaptured(setting.db(), &setting.definitions).await.unwrap();
+    assert!(found.len() == 1 && found[0].why.contains("sluice attach"), "{found:?}");
+    capture::attach(setting.db(), &setting.definitions, &[], SOON).await.unwrap();
+    assert!(capture::uncaptured(setting.db(), &setting.definitions).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_capture_function_goes_with_its_table() {
+    let setting = Setting::of(CUSTOMERS).await;
+    let functions = "select count(*) from pg_proc where proname like 'capture\\_update\\_%'";
+    assert_eq!(setting.count(functions).await, 2);
+    setting.run("drop table addresses").await;
+    capture::detach(setting.db(), &setting.definitions, &[], SOON).await.unwrap();
+    assert_eq!(setting.count(functions).await, 0);
 }
