@@ -71,11 +71,12 @@ begin
 end $$;
 
 -- What a generated capture function falls back on when the table no longer has the columns that it was made for.
-create function sluice.capture_update(p_relation text, p_kept text[], p_before jsonb, p_after jsonb) returns void
+create function sluice.capture_update(p_relation text, p_kept text[], p_before jsonb, p_after jsonb) returns boolean
 language sql set search_path = pg_catalog, sluice as $$
   insert into sluice.change (relation, operation, before, after, changed, origin)
   select p_relation, 'update', sluice.kept(p_kept, p_before), sluice.kept(p_kept, p_after), sluice.changed(p_before, p_after), nullif(current_setting('sluice.origin', true), '')
   where p_before is distinct from p_after
+  returning (select w.asleep from sluice.wake w where w.channel = 'change')
 $$;
 
 -- The body of a table's own capture of updates, once a row: it compares columns by name instead of turning rows into JSON and joining
@@ -104,32 +105,26 @@ begin
     where a.attrelid = p_table and a.attnum > 0 and not a.attisdropped;
   select string_agg(format('%1$L, old.%1$I', k), ', '), string_agg(format('%1$L, new.%1$I', k), ', ') into before, after from unnest(p_kept) k;
   select c.relnatts + 1 into next_column from pg_class c where c.oid = p_table;
+  -- Few expressions: each that a transaction evaluates for the first time costs it as much as the insert into the index. The comparison names
+  -- every column, so the insert is reached only while all of them are there.
   return format($body$
 declare
   sleeper boolean;
-  before jsonb;
-  after jsonb;
   changed text[];
 begin
   begin
-    if has_column_privilege(tg_relid, %1$s::smallint, 'select') is null then
-      before := jsonb_build_object(%2$s);
-      after := jsonb_build_object(%3$s);
-      changed := array_remove(array[
-      %4$s], null);
-    end if;
+    changed := case when has_column_privilege(tg_relid, %1$s::smallint, 'select') is null then array_remove(array[
+      %4$s], null) end;
   exception when others then
     changed := null;
   end;
-  if changed is null then
-    perform sluice.capture_update(%5$L, %6$L, to_jsonb(old), to_jsonb(new));
-  elsif cardinality(changed) > 0 then
+  if changed <> '{}' then
     insert into sluice.change (relation, operation, before, after, changed, origin)
-    values (%5$L, 'update', before, after, changed, nullif(current_setting('sluice.origin', true), ''));
-  else
-    return null;
+    values (%5$L, 'update', jsonb_build_object(%2$s), jsonb_build_object(%3$s), changed, nullif(current_setting('sluice.origin', true), ''))
+    returning (select w.asleep from sluice.wake w where w.channel = 'change') into sleeper;
+  elsif changed is null then
+    sleeper := sluice.capture_update(%5$L, %6$L, to_jsonb(old), to_jsonb(new));
   end if;
-  select w.asleep into sleeper from sluice.wake w where w.channel = 'change';
   if sleeper then
     perform pg_notify('sluice_change', '');
   end if;
