@@ -181,8 +181,12 @@ end $$;
 -- visible later. Names and hashes are the replica's own definitions. Changes of tables that concern a published sync whose
 -- definition differs are left for replicas that agree. Both are judged in one snapshot: whoever sees a change made after a publish sees
 -- that publish as well, so no change is ever weighed by a mapping that was already replaced.
-create function sluice.take_changes(p_names text[], p_hashes text[], p_limit integer) returns setof sluice.change
+-- An update that touches no column of `p_mapped` (relation → the columns that any sync reads of it; a relation that is absent has none to
+-- spare) concerns nobody: such updates come as one row for all of a relation, operation 'untouched', with their number.
+create function sluice.take_changes(p_names text[], p_hashes text[], p_mapped jsonb, p_limit integer)
+returns table (id bigint, relation text, operation text, before jsonb, after jsonb, changed text[], changes bigint)
 language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+#variable_conflict use_column
 declare
   ids bigint[];
 begin
@@ -198,7 +202,9 @@ begin
   -- A missing partition costs history, never a change.
   if to_regclass('sluice.change_history_' || to_char(clock_timestamp() at time zone 'UTC', 'YYYYMMDD')) is null then
     raise warning 'sluice.change_history has no partition for today';
-    return query with taken as (delete from sluice.change c where c.id = any (ids) returning c.*) select * from taken t order by t.id;
+    return query
+      with taken as (delete from sluice.change c where c.id = any (ids) returning c.*)
+      select t.id, t.relation, t.operation, t.before, t.after, t.changed, 1::bigint from taken t order by t.id;
   else
     return query
       with taken as (
@@ -206,7 +212,13 @@ begin
       ), kept as (
         insert into sluice.change_history (id, relation, operation, before, after, changed, origin, captured_at)
         select t.id, t.relation, t.operation, t.before, t.after, t.changed, t.origin, t.captured_at from taken t
+      ), judged as (
+        select t.*, t.operation = 'update' and p_mapped ? t.relation and not (p_mapped -> t.relation) ?| t.changed as untouched from taken t
+      ), concerning as (
+        select j.id, j.relation, j.operation, j.before, j.after, j.changed, 1::bigint from judged j where not j.untouched order by j.id
       )
-      select * from taken t order by t.id;
+      select * from concerning
+      union all
+      select max(j.id), j.relation, 'untouched', null::jsonb, null::jsonb, '{}'::text[], count(*) from judged j where j.untouched group by j.relation;
   end if;
 end $$;

@@ -7,15 +7,15 @@ use super::{enqueue, moved, sift, store, unchanged};
 use crate::definitions::Definitions;
 
 /// The most changes that one transaction takes.
-pub const MAX_CHANGES: i32 = 5000;
+pub const MAX_CHANGES: u16 = 5000;
 
 /// What one drain did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Drained {
     /// Changes taken.
-    pub taken: usize,
+    pub taken: u64,
     /// Of these, put back because a run on their record must end first.
-    pub deferred: usize,
+    pub deferred: u64,
     /// Jobs inserted.
     pub jobs: u64,
     /// Changes that need no call: no mapped column, or no mapped value, differs.
@@ -27,7 +27,7 @@ pub struct Drained {
 impl Drained {
     /// Whether more is likely to wait already.
     pub fn is_full(&self) -> bool {
-        i32::try_from(self.taken).is_ok_and(|taken| taken >= MAX_CHANGES)
+        self.taken >= u64::from(MAX_CHANGES)
     }
 
     /// Whether looking again at once is worth it.
@@ -46,7 +46,7 @@ impl Drained {
 /// The database's; then nothing was taken.
 pub async fn drain_once(db: &Db, reader: &Reader, definitions: &Definitions) -> Result<Drained, sqlx::Error> {
     let mut tx = db.begin().await?;
-    let changes = store::take(&mut tx, definitions, MAX_CHANGES).await?;
+    let changes = store::take(&mut tx, definitions, MAX_CHANGES.into()).await?;
     if changes.is_empty() {
         tx.rollback().await?;
         return Ok(Drained::default());
@@ -59,5 +59,6 @@ pub async fn drain_once(db: &Db, reader: &Reader, definitions: &Definitions) -> 
     store::hold(&mut tx, &sifted.held).await?;
     store::count_avoided(&mut tx, &sifted.avoided).await?;
     tx.commit().await?;
-    Ok(Drained { taken: changes.len(), deferred, jobs, avoided: sifted.avoided.values().sum(), held: sifted.held.len() as u64 })
+    let taken = changes.iter().map(|change| change.changes).sum();
+    Ok(Drained { taken, deferred, jobs, avoided: sifted.avoided.values().sum(), held: sifted.held.len() as u64 })
 }

@@ -25,7 +25,7 @@ pub(super) async fn follow(
     definitions: &Definitions,
     changes: &[Change],
     sifted: &mut Sifted,
-) -> Result<usize, sqlx::Error> {
+) -> Result<u64, sqlx::Error> {
     let moves = std::mem::take(&mut sifted.moves);
     // Once one step of a chain waits, the rest of the same sync waits as well.
     let mut later: BTreeSet<i64> = BTreeSet::new();
@@ -47,7 +47,7 @@ pub(super) async fn follow(
         let ids: Vec<i64> = changes.iter().map(|change| change.id).filter(|id| later.contains(id)).collect();
         store::put_back(tx, &ids).await?;
     }
-    Ok(later.len())
+    Ok(later.len() as u64)
 }
 
 fn forget(sifted: &mut Sifted, sync: &str, key: &str) {

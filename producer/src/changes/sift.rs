@@ -83,6 +83,10 @@ async fn own_change(sifted: &mut Sifted, keys: &mut Keys<'_>, definition: &Defin
         sifted.hold(definition, format!("{} was truncated", change.relation), "truncate", json!([]));
         return Ok(());
     }
+    if change.operation == Operation::Untouched {
+        *sifted.avoided.entry(definition.name().to_owned()).or_default() += change.changes;
+        return Ok(());
+    }
     if change.operation == Operation::Update && !definition.relevant_columns().touched_by(&change.changed) {
         *sifted.avoided.entry(definition.name().to_owned()).or_default() += 1;
         return Ok(());

@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 use sluice_core::db::Tx;
 
+use sluice_sync::definition::Columns;
+
 use crate::definitions::Definitions;
+use crate::publish::relation;
 
 /// A captured change.
 #[derive(Debug, Clone)]
@@ -20,6 +23,8 @@ pub(super) struct Change {
     pub(super) after: Option<Value>,
     /// Of an update: the columns that differ.
     pub(super) changed: Vec<String>,
+    /// One; of [`Operation::Untouched`], how many it stands for.
+    pub(super) changes: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +33,8 @@ pub(super) enum Operation {
     Update,
     Delete,
     Truncate,
+    /// Updates that touch no column that any sync reads.
+    Untouched,
 }
 
 /// A change that waits for a person.
@@ -42,10 +49,11 @@ pub(super) struct Held {
 pub(super) async fn take(tx: &mut Tx, definitions: &Definitions, limit: i32) -> Result<Vec<Change>, sqlx::Error> {
     let (names, hashes): (Vec<String>, Vec<String>) = definitions.hashes().into_iter().unzip();
     let rows = sqlx::query!(
-        r#"select id as "id!", relation as "relation!", operation as "operation!", before, after, changed as "changed!"
-           from sluice.take_changes($1, $2, $3)"#,
+        r#"select id as "id!", relation as "relation!", operation as "operation!", before, after, changed as "changed!", changes as "changes!"
+           from sluice.take_changes($1, $2, $3, $4)"#,
         &names,
         &hashes,
+        mapped(definitions),
         limit
     )
     .fetch_all(tx)
@@ -57,13 +65,33 @@ pub(super) async fn take(tx: &mut Tx, definitions: &Definitions, limit: i32) -> 
             "insert" => Operation::Insert,
             "update" => Operation::Update,
             "delete" => Operation::Delete,
+            "untouched" => Operation::Untouched,
             _ => Operation::Truncate,
         },
         before: row.before,
         after: row.after,
         changed: row.changed,
+        changes: row.changes.unsigned_abs(),
     });
     Ok(changes.collect())
+}
+
+/// Relation → the columns that any sync reads of it, where not every column matters.
+fn mapped(definitions: &Definitions) -> Value {
+    let mut mapped: BTreeMap<String, Option<BTreeSet<&String>>> = BTreeMap::new();
+    for definition in definitions.by_name.values() {
+        let columns = mapped.entry(relation(&definition.table)).or_insert_with(|| Some(BTreeSet::new()));
+        match (columns.as_mut(), definition.relevant_columns()) {
+            (Some(columns), Columns::Named(names)) => columns.extend(names),
+            (_, Columns::All) => *columns = None,
+            (None, _) => {}
+        }
+        for watch in &definition.watches {
+            mapped.insert(relation(&watch.table), None);
+        }
+    }
+    let some = mapped.into_iter().filter_map(|(relation, columns)| Some((relation, Value::from_iter(columns?.into_iter().cloned()))));
+    Value::Object(some.collect())
 }
 
 /// The published, unretired syncs that equal our own.

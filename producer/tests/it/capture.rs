@@ -108,7 +108,7 @@ const KINDS: &str = r#"
 #[tokio::test]
 async fn every_kind_of_column_is_compared_as_exactly_as_its_text() {
     let test = TestDb::new().await;
-    let run = async |sql: String| drop(dynamic::script(sql).execute(test.db()).await.unwrap());
+    let run = async |sql: String| assert!(dynamic::script(sql).execute(test.db()).await.is_ok());
     run(KINDS.to_owned()).await;
     let definitions = Definitions::compile(test.db(), &config(CUSTOMERS)).await.unwrap();
     capture::attach(test.db(), &definitions, &[], SOON).await.unwrap();
