@@ -64,7 +64,7 @@ begin
     insert into sluice.change (relation, operation, origin) values (tg_argv[0], 'truncate', nullif(current_setting('sluice.origin', true), ''));
   end if;
   -- as wake_sleeper does; a call less in every business statement
-  if exists (select from sluice.wake where channel = 'change' and asleep) then
+  if pg_sequence_last_value('sluice.change_sleeper'::regclass) > extract(epoch from clock_timestamp()) then
     perform pg_notify('sluice_change', '');
   end if;
   return null;
@@ -76,7 +76,7 @@ language sql set search_path = pg_catalog, sluice as $$
   insert into sluice.change (relation, operation, before, after, changed, origin)
   select p_relation, 'update', sluice.kept(p_kept, p_before), sluice.kept(p_kept, p_after), sluice.changed(p_before, p_after), nullif(current_setting('sluice.origin', true), '')
   where p_before is distinct from p_after
-  returning (select w.asleep from sluice.wake w where w.channel = 'change')
+  returning pg_sequence_last_value('sluice.change_sleeper'::regclass) > extract(epoch from clock_timestamp())
 $$;
 
 -- The body of a table's own capture of updates, once a row: it compares columns by name instead of turning rows into JSON and joining
@@ -121,7 +121,7 @@ begin
   if changed <> '{}' then
     insert into sluice.change (relation, operation, before, after, changed, origin)
     values (%5$L, 'update', jsonb_build_object(%2$s), jsonb_build_object(%3$s), changed, nullif(current_setting('sluice.origin', true), ''))
-    returning (select w.asleep from sluice.wake w where w.channel = 'change') into sleeper;
+    returning pg_sequence_last_value('sluice.change_sleeper'::regclass) > extract(epoch from clock_timestamp()) into sleeper;
   elsif changed is null then
     sleeper := sluice.capture_update(%5$L, %6$L, to_jsonb(old), to_jsonb(new));
   end if;
@@ -172,7 +172,7 @@ end $$;
 create function sluice.wake_sleeper(p_channel text) returns void
 language plpgsql set search_path = pg_catalog, sluice as $$
 begin
-  if exists (select from sluice.wake where channel = p_channel and asleep) then
+  if sluice.has_sleeper(p_channel) then
     perform pg_notify('sluice_' || p_channel, '');
   end if;
 end $$;

@@ -59,7 +59,7 @@ impl Engine {
     /// handed over is given back.
     pub(crate) async fn find_work(self: Arc<Self>, stop: CancellationToken, hand_over: oneshot::Sender<Work>) {
         let mut trouble = Duration::from_millis(50);
-        let mut asleep = false;
+        let mut asleep: Option<Instant> = None; // since when it is said
         while !stop.is_cancelled() && !hand_over.is_closed() {
             let woken = self.wake.notified(); // armed before the query: no wake-up is lost
             let pause = match self.look_once().await {
@@ -76,11 +76,11 @@ impl Engine {
                     trouble = Duration::from_millis(50);
                     let wait = wait.unwrap_or(POLL).min(POLL);
                     if folded {
-                        asleep = false;
+                        asleep = None;
                         wait.min(AWAKE)
-                    } else if !asleep && wait > AWAKE {
+                    } else if wait > AWAKE && asleep.is_none_or(|said| said.elapsed() > wake::SAY_AGAIN) {
                         // Say so, then look once more: a job that came in between told nobody.
-                        asleep = self.say_asleep(true).await;
+                        asleep = self.say_asleep(true).await.then(Instant::now);
                         Duration::ZERO
                     } else {
                         wait
@@ -97,7 +97,7 @@ impl Engine {
             }
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = woken => asleep = false,
+                () = woken => asleep = None,
                 () = tokio::time::sleep(pause) => {}
             }
         }

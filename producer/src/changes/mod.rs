@@ -4,7 +4,7 @@
 //! enqueues the rest. The table is the truth and polling every second the guarantee; LISTEN only spares the wait.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sluice_core::db::Db;
 use sluice_queue::wake::{self, Channel};
@@ -71,8 +71,13 @@ impl Listener {
             }
         }
         wake::set_asleep(&self.db, Channel::Change, true).await?;
+        let mut said = Instant::now();
         // One more look: what committed before the flag was up sent no notification.
         while !shutdown.is_cancelled() && !self.drain().await?.progressed() {
+            if said.elapsed() > wake::SAY_AGAIN {
+                wake::set_asleep(&self.db, Channel::Change, true).await?;
+                said = Instant::now();
+            }
             let woken = tokio::time::timeout(POLL_EVERY, self.wake.notified());
             shutdown.run_until_cancelled(woken).await;
         }

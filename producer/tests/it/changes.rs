@@ -185,10 +185,8 @@ async fn a_sleeping_listener_is_woken_by_a_commit() {
     wait_until(Duration::from_secs(10), || async { notified.state() == listen::State::Listening }).await;
     let mut waits = Vec::new();
     for id in 0..5_i64 {
-        wait_until(Duration::from_secs(10), || async {
-            setting.count("select count(*) from sluice.wake where channel = 'change' and asleep").await == 1
-        })
-        .await;
+        wait_until(Duration::from_secs(10), || async { setting.count("select sluice.has_sleeper('change')::int::bigint").await == 1 })
+            .await;
         let started = Instant::now();
         sqlx::query("insert into customers values ($1, 'a')").bind(id).execute(setting.db()).await.unwrap();
         wait_until(Duration::from_secs(10), || async { setting.count("select count(*) from sluice.job").await == id + 1 }).await;

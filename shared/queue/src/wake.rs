@@ -1,5 +1,7 @@
 //! Who sleeps. A NOTIFY holds a lock of the whole database while it commits, so one is sent only to somebody who said that he sleeps.
 
+use std::time::Duration;
+
 use sqlx::PgExecutor;
 
 /// The two things that are waited for.
@@ -12,7 +14,7 @@ pub enum Channel {
 }
 
 impl Channel {
-    /// The name in `sluice.wake`.
+    /// The name in SQL.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Change => "change",
@@ -29,11 +31,15 @@ impl Channel {
     }
 }
 
-/// Says whether somebody sleeps. Whoever sets it looks once more before waiting; nothing is written if it already says so.
+/// How often a sleeper says so again: what he said counts for 30 s, so that one who was killed does not make others notify for ever.
+pub const SAY_AGAIN: Duration = Duration::from_secs(8);
+
+/// Says that somebody sleeps, or that nobody does. Whoever says so looks once more before he waits, and says it again every
+/// [`SAY_AGAIN`]; nothing is written while it is known already.
 ///
 /// # Errors
 /// The database's.
 pub async fn set_asleep(db: impl PgExecutor<'_>, channel: Channel, asleep: bool) -> Result<(), sqlx::Error> {
-    sqlx::query!("update sluice.wake set asleep = $2 where channel = $1 and asleep <> $2", channel.as_str(), asleep).execute(db).await?;
+    sqlx::query!("select sluice.set_asleep($1, $2)", channel.as_str(), asleep).execute(db).await?;
     Ok(())
 }

@@ -1,7 +1,9 @@
 //! Callers hold locks for as long as they like, and commit when they like: nobody else waits, and nothing is lost.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
-use sluice_core::db::dynamic;
+use sluice_core::db::{Db, Settings, dynamic};
 
 use crate::world::{Setup, World};
 
@@ -108,4 +110,68 @@ async fn a_table_that_refuses_the_writeback_does_not_fail_the_sync() {
     let noted = world.rows("select error from sluice.local_write").await;
     assert!(noted[0]["error"].as_str().unwrap().contains("check constraint"), "{noted:?}");
     world.check_rules().await;
+}
+
+/// As many transactions as `SLUICE_SOAK` says; `SLUICE_SOAK=10000` takes about a quarter of an hour in release.
+fn transactions() -> u64 {
+    std::env::var("SLUICE_SOAK").ok().and_then(|number| number.parse().ok()).unwrap_or(240)
+}
+
+/// Callers that insert jobs of the same 1,000 records, and callers that update the rows, in either order, while workers write those rows
+/// back. Each updating caller has rows of its own: two callers that update the same rows in opposite orders meet a deadlock without us.
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_in_opposite_orders_never_meet_a_deadlock_while_workers_drain_and_write_back() {
+    const CALLERS: u64 = 3;
+    let world = World::new(Setup::new(PEOPLE, CRM)).await;
+    world.run("insert into people select n, 'Person ' || n, 'p' || n || '@people.example' from generate_series(0, 999) n").await;
+    world.start_worker();
+    world.start_worker();
+    world.settled().await;
+    let deadlocks = "select deadlocks from pg_stat_database where datname = current_database()";
+    let before = world.count(deadlocks).await;
+    let each = transactions() / (2 * CALLERS);
+    let caller = |number: u64, updates: bool| {
+        let url = world.url().to_owned();
+        async move {
+            let db = Db::connect(Settings::new(url)).await.unwrap();
+            for turn in 0..each {
+                // every tenth takes all of its rows, the others twenty; each second one backwards
+                let (from, to) = if turn % 10 == 0 { (0, 1000) } else { (turn * 37 % 980, turn * 37 % 980 + 20) };
+                let order = if turn % 2 == 0 { "" } else { "reverse" };
+                let sql = if updates {
+                    format!(
+                        "do $$ begin for i in {order} {} loop
+                           if i % {CALLERS} = {number} then update people set name = 'Turn {turn} of ' || i where id = i; end if;
+                         end loop; end $$",
+                        if turn % 2 == 0 { format!("{from}..{}", to - 1) } else { format!("{}..{from}", to - 1) }
+                    )
+                } else {
+                    let order = if turn % 2 == 0 { "asc" } else { "desc" };
+                    format!(
+                        "insert into sluice.job (kind, args) select 'push', jsonb_build_object('sync', 'people', 'key', k)
+                         from generate_series({from}, {}) k order by k {order}",
+                        to - 1
+                    )
+                };
+                let mut tx = db.begin().await.unwrap();
+                dynamic::script(sql).execute(&mut tx).await.unwrap();
+                tx.commit().await.unwrap();
+            }
+        }
+    };
+    let callers: Vec<_> = (0..CALLERS).flat_map(|number| [false, true].map(|updates| tokio::spawn(caller(number, updates)))).collect();
+    for one in callers {
+        one.await.unwrap();
+    }
+    world.settled_within(Duration::from_secs(120)).await;
+    assert_eq!(world.count(deadlocks).await, before);
+    let names = world.zoho.values("crm", "Contacts", "Last_Name").await;
+    let rows: Vec<String> = sqlx::query_scalar("select name from people").fetch_all(world.db()).await.unwrap();
+    assert_eq!(names, sorted(rows));
+    world.check_rules().await;
+}
+
+fn sorted(mut names: Vec<String>) -> Vec<String> {
+    names.sort();
+    names
 }
