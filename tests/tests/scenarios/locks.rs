@@ -22,6 +22,16 @@ Last_Name = "name"
 Email = "mail"
 "#;
 
+const CUSTOMERS: &str = r#"
+[syncs.people]
+connection = "main"
+table = "public.people"
+key = "id"
+module = "billing/customers"
+writeback = { id = "zoho_id", status = "zoho_status" }
+fields = { display_name = "name", email = "mail" }
+"#;
+
 /// A transaction of the application's that has done this and stays open.
 async fn open(world: &World, sql: &'static str) -> sluice_core::db::Tx {
     let mut tx = world.connect().await.begin().await.unwrap();
@@ -109,6 +119,23 @@ async fn a_table_that_refuses_the_writeback_does_not_fail_the_sync() {
     assert_eq!(world.zoho.values("crm", "Contacts", "Last_Name").await, ["One"]);
     let noted = world.rows("select error from sluice.local_write").await;
     assert!(noted[0]["error"].as_str().unwrap().contains("check constraint"), "{noted:?}");
+    world.check_rules().await;
+}
+
+/// Somebody asks for the new key before the producer has taken the change in: no second record.
+#[tokio::test]
+async fn a_changed_key_that_is_asked_for_before_its_link_has_followed_makes_no_second_record() {
+    let world = World::without_roles(Setup::new(PEOPLE, CUSTOMERS)).await;
+    world.start_worker();
+    world.run("insert into people values (1, 'One', 'one@people.example'); insert into sluice.job (kind, args) values ('push', '{\"sync\": \"people\", \"key\": 1}')").await;
+    world.until("select count(*) = 1 from people where zoho_status = 'synced'").await;
+    world.run("delete from sluice.change").await;
+    world.run("update people set id = 2, name = 'Two'; insert into sluice.job (kind, args) values ('push', '{\"sync\": \"people\", \"key\": 2}')").await;
+    world.until("select count(*) > 0 from sluice.attempt where key = '2'").await;
+    world.start_producer().await;
+    world.settled().await;
+    assert_eq!(world.zoho.values("billing", "customers", "display_name").await, ["Two"]);
+    assert_eq!(world.rows("select key from sluice.link").await, [json!({"key": "2"})]);
     world.check_rules().await;
 }
 

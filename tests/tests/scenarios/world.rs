@@ -123,7 +123,7 @@ impl World {
         tokio::spawn(async move { worker.await.expect("the worker") });
     }
 
-    async fn start_producer(&self) {
+    pub(crate) async fn start_producer(&self) {
         let producer = sluice_producer::run(self.config.clone(), self.connect().await, self.stop.child_token());
         let producer = Box::pin(producer);
         tokio::spawn(async move { producer.await.expect("the producer") });

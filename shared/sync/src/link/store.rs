@@ -43,6 +43,24 @@ pub struct Agreed {
     pub look_again: bool,
 }
 
+/// Whether a row of the table changed its key and no producer has moved the link yet. Asked after the rows were read and before the links are:
+/// then a link that is about to move is either seen under its new key, or known to be on its way.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn keys_are_moving(tx: &mut Tx, relation: &str, key: &[String]) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select exists (
+             select from sluice.change c
+             where c.relation = $1 and c.operation = 'update'
+               and exists (select from unnest($2::text[]) k where c.before -> k is distinct from c.after -> k)) as "moving!""#,
+        relation,
+        key
+    )
+    .fetch_one(tx)
+    .await
+}
+
 /// The links of these keys of a sync; keys without one are absent.
 ///
 /// # Errors

@@ -83,13 +83,15 @@ pub(super) struct Run<'a> {
     session: &'a Session<'a>,
     definition: &'a Definition,
     parents: Parents,
+    /// A key of this table changed and its link has not followed yet: a record without link may be one that has.
+    keys_are_moving: bool,
 }
 
 pub(super) async fn run(engine: &Engine, work: &Work, session: &Session<'_>) -> Handled {
     let Some(definition) = engine.definitions.get(&work.batch.sync) else {
         return all(work, |_| snooze(Duration::from_secs(60), "this worker's file does not have the sync"));
     };
-    let (records, parents) = match load(engine, work, definition).await {
+    let (records, parents, keys_are_moving) = match load(engine, work, definition).await {
         Ok(loaded) => loaded,
         Err(read::Error::Broken { problems }) => {
             let reason = problems.iter().map(|p| format!("{}: {}", p.field, p.message)).collect::<Vec<_>>().join("; ");
@@ -101,15 +103,18 @@ pub(super) async fn run(engine: &Engine, work: &Work, session: &Session<'_>) -> 
             return all(work, |_| snooze(Duration::from_secs(1), "rows could not be read"));
         }
     };
-    let run = Run { engine, work, session, definition, parents };
+    let run = Run { engine, work, session, definition, parents, keys_are_moving };
     let verdicts = run.decide(records).await;
     run.report(verdicts)
 }
 
-async fn load<'a>(engine: &Engine, work: &'a Work, definition: &Definition) -> Result<(Vec<Record<'a>>, Parents), read::Error> {
+async fn load<'a>(engine: &Engine, work: &'a Work, definition: &Definition) -> Result<(Vec<Record<'a>>, Parents, bool), read::Error> {
     let keys: Vec<String> = work.batch.slots.iter().map(|slot| slot.key.clone()).collect();
     let mut rows = engine.reader.rows(definition, &keys).await?;
     let mut tx = engine.db.begin().await?;
+    let table = &definition.table;
+    let key: Vec<String> = definition.key.iter().map(|column| column.name.clone()).collect();
+    let moving = link::store::keys_are_moving(&mut tx, &format!("{}.{}", table.schema, table.name), &key).await?;
     let mut links = link::store::load(&mut tx, definition.name(), &keys).await?;
     let refs: Vec<_> =
         rows.values().filter_map(|found| if let Found::Row(row) = found { Some(row.refs()) } else { None }).flatten().collect();
@@ -124,7 +129,7 @@ async fn load<'a>(engine: &Engine, work: &'a Work, definition: &Definition) -> R
         link: links.remove(&slot.key),
         leave_out: BTreeSet::new(),
     });
-    Ok((records.collect(), parents))
+    Ok((records.collect(), parents, moving))
 }
 
 impl Run<'_> {
@@ -180,6 +185,9 @@ impl Run<'_> {
     /// The verdict on a step that needs no call.
     fn without_call(&self, record: &Record<'_>, step: &Step) -> Option<Verdict> {
         match step {
+            Step::Create(_) if self.keys_are_moving => {
+                Some(Verdict::of(snooze(Duration::from_millis(500), "a key of its table has changed; the link goes first")))
+            }
             Step::Nothing(_) if looks_again(record) => None,
             Step::Nothing(reason) => Some(Verdict::of(Outcome::Done { reason: Some(reason.as_str()) })),
             Step::Held { .. } => Some(Verdict::of(Outcome::Done { reason: Some("held") })),
