@@ -15,6 +15,7 @@ create table sluice.link (
   hold_until       timestamptz,                                -- a lost write may still arrive until then; outlives the record's slot
   pushed_at        timestamptz,                                -- the last write that was sent: min_interval counts from here
   synced_at        timestamptz,                                -- both sides were last known equal
+  held             boolean     not null default false,         -- the row no longer matches `when`: what Zoho has is left as it is
   created_at       timestamptz not null default clock_timestamp(),
   constraint link_pkey primary key (sync, key)
 ) with (fillfactor = 80);

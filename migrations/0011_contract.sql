@@ -167,6 +167,7 @@ create view sluice.record_status as
               when s.id is not null then 'pending'
               when j.sync is not null then 'pending'
               when d.id is not null then 'failed'
+              when l.held then 'held'
               when l.zoho_id is not null then 'synced'
               else 'pending' end as status,
          l.synced_at as last_synced_at, coalesce(s.last_error, d.message) as last_error

@@ -79,6 +79,14 @@ async fn a_row_that_stops_matching_when_is_left_as_it_is_or_deleted_as_its_sync_
     }
     world.all_arrived().await;
     assert_eq!(titles(&world).await, expect(&[("kept", "here")]));
+    let held = "select count(*) from sluice.record_status where sync = 'kept' and key = '1' and status = 'held'";
+    assert_eq!(world.count(held).await, 1);
+    // it matches again with the very values that both sides agree on: nothing to send, and no longer held
+    world.zoho.forget_calls().await;
+    world.run("update kept set title = 'here' where id = 1").await;
+    world.all_arrived().await;
+    assert_eq!(world.count("select count(*) from sluice.record_status where sync = 'kept' and key = '1' and status = 'synced'").await, 1);
+    assert_eq!(world.zoho.count_calls().await, 0);
     world.check_rules().await;
 }
 
