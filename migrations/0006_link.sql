@@ -16,6 +16,7 @@ create table sluice.link (
   pushed_at        timestamptz,                                -- the last write that was sent: min_interval counts from here
   synced_at        timestamptz,                                -- both sides were last known equal
   held             boolean     not null default false,         -- the row no longer matches `when`: what Zoho has is left as it is
+  unsure           boolean     not null default false,         -- a write gave up without an answer: Zoho may have what `fields` does not know of
   created_at       timestamptz not null default clock_timestamp(),
   constraint link_pkey primary key (sync, key)
 ) with (fillfactor = 80);

@@ -156,9 +156,11 @@ begin
     creates = case when o."create" = 'doubt' then l.creates + 1 when o."create" = 'settled' then 0 else l.creates end,
     pushed_at = case when o.pushed then now_ else l.pushed_at end,
     hold_until = case when o.hold_ms > 0 then now_ + make_interval(secs => o.hold_ms::float8 / 1000) else l.hold_until end,
-    held = case when o.outcome = 'done' then o.reason is not distinct from 'held' else l.held end
+    held = case when o.outcome = 'done' then o.reason is not distinct from 'held' else l.held end,
+    unsure = l.unsure or (o.outcome = 'dead' and o.class in ('exhausted', 'unknown', 'panic'))
   from unnest(outcomes) o join sluice.slot s on s.id = o.slot and s.batch = b.token
-  where shape_.kind = 'push' and l.sync = s.sync and l.key = s.key and (s.create_intent or o."create" in ('doubt', 'settled') or o.pushed or o.hold_ms > 0 or (o.outcome = 'done' and l.held <> (o.reason is not distinct from 'held')));
+  where shape_.kind = 'push' and l.sync = s.sync and l.key = s.key and (s.create_intent or o."create" in ('doubt', 'settled') or o.pushed or o.hold_ms > 0 or (o.outcome = 'done' and l.held <> (o.reason is not distinct from 'held'))
+      or (o.outcome = 'dead' and o.class in ('exhausted', 'unknown', 'panic')));
   delete from sluice.link l using unnest(outcomes) o, sluice.slot s
   where shape_.kind = 'push' and s.id = o.slot and s.batch = b.token and s.create_intent and l.sync = s.sync and l.key = s.key
     and l.zoho_id is null and l.create_sent_at is null and l.pushed_at is null and l.creates = 0 and (l.hold_until <= now_) is not false;

@@ -39,7 +39,7 @@ pub(super) async fn drop_equal(tx: &mut Tx, reader: &Reader, definitions: &Defin
 async fn at_rest(tx: &mut Tx, sync: &str, keys: &[String]) -> Result<Vec<String>, sqlx::Error> {
     sqlx::query_scalar!(
         r#"select k.key as "key!" from unnest($2::text[]) as k (key)
-           where exists (select from sluice.link l where l.sync = $1 and l.key = k.key and l.zoho_id is not null and l.synced_at is not null and not l.held)
+           where exists (select from sluice.link l where l.sync = $1 and l.key = k.key and l.zoho_id is not null and l.synced_at is not null and not l.held and not l.unsure)
              and not exists (select from sluice.slot s where s.sync = $1 and s.key = k.key)
              and not exists (select from sluice.dead_letter d where d.sync = $1 and d.key = k.key and d.resolution is null)"#,
         sync,

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_core::db::{Db, listen};
+use sluice_core::db::{Db, Settings, listen, migrate};
+use sluice_core::postgres::{self, DataDir, Options};
 use sluice_producer::capture;
 use sluice_producer::changes::Listener;
 use sluice_producer::definitions::Definitions;
-use sluice_producer::publish::{self, Options};
+use sluice_producer::publish;
 use sluice_sync::read::Reader;
-use sluice_tests::{TestDb, wait_until};
+use sluice_tests::wait_until;
 use tokio::process::Command;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -25,36 +26,44 @@ const ACCOUNTS: &str = r#"
     fields = { display_name = "COLUMN" }
 "#;
 
-/// pgbench's simple update by 16 clients: without triggers and with the producer running, in turns, since the machine has other things to
-/// do as well; for an unmapped and for a mapped column.
+/// pgbench's updates by 16 clients on a durable server: without triggers and with the producer running, in turns, since the machine has other
+/// things to do as well; for an unmapped and for a mapped column.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement of a minute; needs pgbench on the PATH"]
 async fn measure_commits_a_second_with_and_without_capture() {
-    let test = TestDb::new().await;
-    pgbench(&test, &["-i", "-s", "10", "-q"]).await;
-    for column in ["filler", "abalance"] {
+    let server = postgres::start(Options { data: DataDir::Temporary, durable: true, settings: Vec::new() }).await.unwrap();
+    let db = Db::connect(Settings::new(server.url())).await.unwrap();
+    migrate::run(&db).await.unwrap();
+    pgbench(server.url(), &["-i", "-s", "10", "-q"]).await;
+    for (column, script) in [("filler", "simple-update"), ("filler", "tpcb-like"), ("abalance", "simple-update")] {
         let config = config(&ACCOUNTS.replace("COLUMN", column));
-        publish::publish(test.db(), &config, &Options::default()).await.unwrap();
-        let definitions = Definitions::compile(test.db(), &config).await.unwrap();
+        publish::publish(&db, &config, &publish::Options::default()).await.unwrap();
+        let definitions = Definitions::compile(&db, &config).await.unwrap();
         let shutdown = CancellationToken::new();
-        let running = tokio::spawn(listen_on(test.db().clone(), definitions.clone(), shutdown.clone()));
+        let running = tokio::spawn(listen_on(db.clone(), definitions.clone(), shutdown.clone()));
         let (mut bare, mut captured) = (0.0, 0.0);
         for _ in 0..5 {
-            capture::detach(test.db(), &definitions, &[], Duration::from_secs(5)).await.unwrap();
-            bare += commits_a_second(&test).await;
-            capture::attach(test.db(), &definitions, &[], Duration::from_secs(5)).await.unwrap();
-            captured += commits_a_second(&test).await;
+            capture::detach(&db, &definitions, &[], Duration::from_secs(5)).await.unwrap();
+            bare += commits_a_second(server.url(), script).await;
+            capture::attach(&db, &definitions, &[], Duration::from_secs(5)).await.unwrap();
+            captured += commits_a_second(server.url(), script).await;
         }
         let caught_up = std::time::Instant::now();
         wait_until(Duration::from_secs(60), || async {
-            sqlx::query_scalar::<_, i64>("select count(*) from sluice.change").fetch_one(test.db()).await.unwrap() == 0
+            sqlx::query_scalar::<_, i64>("select count(*) from sluice.change").fetch_one(&db).await.unwrap() == 0
         })
         .await;
         let (bare, captured, share) = (bare / 5.0, captured / 5.0, captured / bare * 100.0);
-        println!("{column}: {captured:.0} of {bare:.0} commits a second, {share:.0} %; {:?} behind at the end", caught_up.elapsed());
+        let mapped = if column == "filler" { "an unmapped" } else { "a mapped" };
+        println!(
+            "{script}, {mapped} column: {captured:.0} of {bare:.0} commits a second, {share:.0} %; {:?} behind at the end",
+            caught_up.elapsed()
+        );
         shutdown.cancel();
         running.await.unwrap();
     }
+    db.close().await;
+    server.stop().await.unwrap();
 }
 
 async fn listen_on(db: Db, definitions: Definitions, shutdown: CancellationToken) {
@@ -65,14 +74,14 @@ async fn listen_on(db: Db, definitions: Definitions, shutdown: CancellationToken
     Listener { db, reader, definitions, wake }.run(shutdown).await;
 }
 
-async fn commits_a_second(test: &TestDb) -> f64 {
-    let output = pgbench(test, &["-n", "-N", "-M", "prepared", "-c", "16", "-j", "2", "-T", "3"]).await;
+async fn commits_a_second(url: &str, script: &str) -> f64 {
+    let output = pgbench(url, &["-n", "-b", script, "-M", "prepared", "-c", "16", "-j", "2", "-T", "4"]).await;
     let line = output.lines().find(|line| line.starts_with("tps")).unwrap();
     line.split_whitespace().nth(2).unwrap().parse().unwrap()
 }
 
-async fn pgbench(test: &TestDb, arguments: &[&str]) -> String {
-    let output = Command::new("pgbench").args(arguments).arg(test.url()).output().await.unwrap();
+async fn pgbench(url: &str, arguments: &[&str]) -> String {
+    let output = Command::new("pgbench").args(arguments).arg(url).output().await.unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }

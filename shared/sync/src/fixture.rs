@@ -55,6 +55,7 @@ pub(crate) fn linked(key: &str, zoho_id: Option<&str>, fields: Pairs) -> Link {
         create_sent_at: None,
         creates: 0,
         look_again_at: None,
+        unsure: false,
         pushed_at: None,
         synced_at: None,
     }

@@ -30,3 +30,29 @@ async fn a_row_that_went_back_while_its_write_was_lost_is_in_zoho_as_it_is() {
     assert_eq!(world.letters().await, Vec::<Value>::new());
     world.check_rules().await;
 }
+
+/// The same, when the write gave up: what a person requeues says every field again.
+#[tokio::test]
+async fn a_row_that_went_back_after_its_lost_write_gave_up_is_in_zoho_as_it_is_once_requeued() {
+    let config = format!("[retry]\nmax_failures = 1\n{}", include_str!("../../../recipes/billing/sluice.toml"));
+    let world = World::new(Setup { request_timeout: Duration::from_secs(1), ..Setup::new(TABLES, config) }).await;
+    world
+        .run("insert into customers (id, account_number, name, email, phone) values (1, 'A-1', 'One', 'one@customer.example', 'agreed'), (2, 'A-2', 'Two', 'two@customer.example', null)")
+        .await;
+    world.settled().await;
+
+    let lost = json!({"kind": "error_after", "product": "billing", "method": "PUT", "path": "/billing/v1/customers/*", "times": 1});
+    world.zoho.fault(lost).await;
+    world.run("update customers set phone = 'lost' where id = 1").await;
+    world.until("select count(*) = 1 from sluice.slot where tries = 1 and state = 'available'").await;
+    // a failure counts only once Zoho has answered somebody since
+    world.run("update customers set phone = 'other' where id = 2").await;
+    world.until("select count(*) = 1 from sluice.dead_letter where key = '1' and error_class = 'exhausted'").await;
+    assert_eq!(world.zoho.values("billing", "customers", "phone").await, ["lost", "other"]);
+    world.run("update customers set phone = 'agreed' where id = 1; select sluice.requeue(id) from sluice.dead_letter where resolution is null").await;
+    world.settled().await;
+
+    assert_eq!(world.zoho.values("billing", "customers", "phone").await, ["agreed", "other"]);
+    assert_eq!(world.letters().await, Vec::<Value>::new());
+    world.check_rules().await;
+}

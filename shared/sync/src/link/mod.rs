@@ -45,6 +45,8 @@ pub struct Link {
     pub creates: i16,
     /// When a repeated create is to be looked up once more.
     pub look_again_at: Option<DateTime<Utc>>,
+    /// A write gave up without an answer: Zoho may have what `fields` does not know of, so the next one sends every field.
+    pub unsure: bool,
     /// When the last write was sent.
     pub pushed_at: Option<DateTime<Utc>>,
     /// When both sides were last known equal.

@@ -67,7 +67,7 @@ pub async fn keys_are_moving(tx: &mut Tx, relation: &str, key: &[String]) -> Res
 /// When the database does not answer.
 pub async fn load(tx: &mut Tx, sync: &str, keys: &[String]) -> Result<BTreeMap<String, Link>, sqlx::Error> {
     let rows = sqlx::query!(
-        r#"select key, zoho_id, fields as "fields: Json<Pairs>", zoho_modified_at, create_sent_at, creates, look_again_at, pushed_at, synced_at
+        r#"select key, zoho_id, fields as "fields: Json<Pairs>", zoho_modified_at, create_sent_at, creates, look_again_at, unsure, pushed_at, synced_at
            from sluice.link where sync = $1 and key = any($2)"#,
         sync,
         keys
@@ -83,6 +83,7 @@ pub async fn load(tx: &mut Tx, sync: &str, keys: &[String]) -> Result<BTreeMap<S
         create_sent_at: row.create_sent_at,
         creates: row.creates,
         look_again_at: row.look_again_at,
+        unsure: row.unsure,
         pushed_at: row.pushed_at,
         synced_at: row.synced_at,
     });
@@ -114,6 +115,7 @@ pub async fn save(tx: &mut Tx, sync: &str, agreed: &[Agreed]) -> Result<(), Erro
              zoho_modified_at = greatest(l.zoho_modified_at, excluded.zoho_modified_at),
              pushed_at = coalesce(excluded.pushed_at, l.pushed_at),
              look_again_at = coalesce(excluded.look_again_at, l.look_again_at),
+             unsure = l.unsure and excluded.pushed_at is null,
              create_sent_at = null, creates = 0",
         sync,
         Json(rows) as _,

@@ -244,6 +244,7 @@ impl Run<'_> {
             create_sent_at: None,
             creates: 0,
             look_again_at: None,
+            unsure: false,
             pushed_at: None,
             synced_at: None,
         };

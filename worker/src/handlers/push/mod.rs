@@ -177,7 +177,7 @@ impl Run<'_> {
             leave_out: &record.leave_out,
             // A write whose answer was lost may have changed what the link does not know of, and the row may say again what the link
             // says: after a run that failed every field is sent, or Zoho would keep the lost write's values.
-            force: record.slot.tries > 0 && !looks_again(record),
+            force: (record.slot.tries > 0 || record.link.as_ref().is_some_and(|link| link.unsure)) && !looks_again(record),
         };
         plan::decide(self.definition, facts)
     }

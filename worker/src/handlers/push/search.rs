@@ -113,6 +113,7 @@ mod tests {
             create_sent_at: None,
             creates,
             look_again_at: None,
+            unsure: false,
             pushed_at: None,
             synced_at: None,
         };
