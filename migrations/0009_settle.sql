@@ -181,13 +181,14 @@ begin
            else now_ + make_interval(secs => coalesce(o.delay_ms, 0)::float8 / 1000) end,
       now_ + make_interval(secs => o.hold_ms::float8 / 1000)),
     not_before = case when o.hold_ms > 0 then now_ + make_interval(secs => o.hold_ms::float8 / 1000) else '-infinity' end,
-    failures = case when o.outcome in ('done', 'dead') then 0 when o.counts then s.failures + 1 else s.failures end,
+    -- the record that a lost create left was found: what failed before were answers, not the record. Once in a link's life
+    failures = case when o.outcome in ('done', 'dead') or (o.outcome = 'continue' and o."create" = 'settled') then 0 when o.counts then s.failures + 1 else s.failures end,
     tries = case when o.outcome in ('done', 'dead') then 0 when o.outcome = 'retry' then s.tries + 1 else s.tries end,
     -- in a row: a run that ended otherwise starts anew, one that was only given back or not alone says nothing
     deaths = case when o.death then s.deaths + 1 when o.death is false or o.outcome = 'continue' then s.deaths else 0 end,
     panics = case when o.panic then s.panics + 1 when o.death is false or o.outcome = 'continue' then s.panics else 0 end,
     max_batch = case when o.outcome in ('done', 'dead') then null else coalesce(o.max_batch, s.max_batch) end,
-    unbooked_at = case when o.outcome in ('done', 'dead') then null when o.unbooked then now_ else s.unbooked_at end,
+    unbooked_at = case when o.outcome in ('done', 'dead') or (o.outcome = 'continue' and o."create" = 'settled') then null when o.unbooked then now_ else s.unbooked_at end,
     waiting_sync = case when o.outcome = 'wait' and s.work = s.claimed_work then o.waiting_sync end,
     waiting_key = case when o.outcome = 'wait' and s.work = s.claimed_work then o.waiting_key end,
     progress = case when o.outcome = 'continue' then o.progress when o.outcome in ('snooze', 'retry') then coalesce(o.progress, s.progress) end,

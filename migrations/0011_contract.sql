@@ -73,7 +73,7 @@ begin
   update sluice.dead_letter set resolution = 'requeued', resolved_by = session_user, resolved_at = clock_timestamp()
   where id = $1 and resolution is null returning * into d;
   if not found then
-    raise exception using errcode = '02000', message = format('there is no open dead letter %s', $1);
+    raise exception using errcode = '02000', message = format('there is no open dead letter %s; the open ones: sluice dlq list, or sluice.dead_letter where resolution is null', $1);
   end if;
   insert into sluice.job (kind, args, lane) values (d.kind, d.args, 'interactive') returning id into job;
   return job;
@@ -84,7 +84,7 @@ language plpgsql security definer set search_path = pg_catalog, sluice as $$
 begin
   update sluice.dead_letter set resolution = 'discarded', resolved_by = session_user, resolved_at = clock_timestamp() where id = $1 and resolution is null;
   if not found then
-    raise exception using errcode = '02000', message = format('there is no open dead letter %s', $1);
+    raise exception using errcode = '02000', message = format('there is no open dead letter %s; the open ones: sluice dlq list, or sluice.dead_letter where resolution is null', $1);
   end if;
 end $$;
 

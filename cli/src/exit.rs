@@ -37,7 +37,11 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     if is_broken_pipe(error) {
         return ExitCode::SUCCESS; // the reader has seen enough: `sluice jobs list | head`
     }
-    eprintln!("sluice: {error:#}");
+    // sqlx says what the database said twice, and at which line of PostgreSQL's own source
+    match error.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error) {
+        Some(said) => eprintln!("sluice: {}", said.message()),
+        None => eprintln!("sluice: {error:#}"),
+    }
     if let Some(hint) = hint(error) {
         eprintln!("hint: {hint}");
     }

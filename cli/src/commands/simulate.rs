@@ -22,10 +22,14 @@ pub(crate) struct Args {
     scenario: Option<PathBuf>,
 }
 
+/// A simulator without a list knows every organisation.
+const ANY_ORGANIZATION: &str = "60000000001";
+
 pub(crate) async fn run(session: &Session, args: Args) -> anyhow::Result<Answer> {
     let _log = session.log(&Log::default(), ".".as_ref(), 0)?;
     let scenario = args.scenario.as_deref().map_or_else(|| Ok(Scenario::default()), Scenario::from_file)?;
     let shutdown = process::shutdown_on_signal()?;
+    let organization = scenario.finance.organizations.first().map_or(ANY_ORGANIZATION, String::as_str).to_owned();
     let simulator = Simulator::bind(Config { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, args.port)), scenario }).await?;
     let (url, credentials) = (simulator.url(), simulator.credentials());
     if session.options.json {
@@ -34,11 +38,12 @@ pub(crate) async fn run(session: &Session, args: Args) -> anyhow::Result<Answer>
             "client_id": credentials.client_id,
             "client_secret": credentials.client_secret,
             "refresh_token": credentials.refresh_token,
+            "organization_id": organization,
         }))?;
     } else {
         output::line(&format!(
             "A simulated Zoho listens at {url}; what it has and saw: {url}/admin/stats\n\n\
-             [connections.main]\naccounts_url = \"{url}\"\napi_url = \"{url}\"\nclient_id = \"{}\"\nclient_secret = \"{}\"\nrefresh_token = \"{}\"",
+             [connections.main]\naccounts_url = \"{url}\"\napi_url = \"{url}\"\nclient_id = \"{}\"\nclient_secret = \"{}\"\nrefresh_token = \"{}\"\norganization_id = \"{organization}\"",
             credentials.client_id, credentials.client_secret, credentials.refresh_token
         ))?;
     }

@@ -2,6 +2,7 @@
 //! last.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sluice_core::config::Config;
 use sluice_core::db::{self, Db};
@@ -9,6 +10,7 @@ use sluice_core::postgres::{self, DataDir, Server};
 use sluice_core::secrets::KeyRing;
 use sluice_producer::Definitions;
 use sluice_producer::capture::{self, LOCK_PATIENCE};
+use sluice_producer::publish::{Error, Published};
 use sluice_worker::WorkerOptions;
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +20,9 @@ use crate::output;
 use crate::process;
 use crate::publish;
 use crate::session::{self, Address, Session};
+
+/// Between two looks at whether the tables are there.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -44,7 +49,10 @@ pub(crate) async fn run(session: &Session, args: Args) -> anyhow::Result<Answer>
         }
     };
     let db = session::connect(&config, &url, "sluice up").await?;
-    let ended = serve(config, &db, args.no_migrate, options, shutdown).await;
+    if server.is_some() {
+        output::line("PostgreSQL runs for this folder until this ends: psql \"$(cat .sluice/url)\"")?;
+    }
+    let ended = serve(config, &db, Serving { no_migrate: args.no_migrate, own: server.is_some() }, options, shutdown).await;
     db.close().await;
     if let Some(server) = server {
         server.stop().await?;
@@ -57,17 +65,46 @@ pub(crate) async fn start(data: DataDir) -> Result<Server, postgres::Error> {
     postgres::start(postgres::Options { data, durable: true, settings: Vec::new() }).await
 }
 
-async fn serve(config: Config, db: &Db, no_migrate: bool, options: WorkerOptions, shutdown: CancellationToken) -> anyhow::Result<()> {
-    if no_migrate {
+struct Serving {
+    no_migrate: bool,
+    /// The server is ours, and nobody can reach it but while this runs.
+    own: bool,
+}
+
+async fn serve(config: Config, db: &Db, serving: Serving, options: WorkerOptions, shutdown: CancellationToken) -> anyhow::Result<()> {
+    if serving.no_migrate {
         db::migrate::check(db).await?;
     } else {
         db::migrate::run(db).await?;
     }
-    publish::print(&publish::publish(db, &config, false).await?)?;
+    let published =
+        if serving.own { published_in_the_end(db, &config, &shutdown).await? } else { Some(publish::publish(db, &config, false).await?) };
+    let Some(published) = published else { return Ok(()) };
+    publish::print(&published)?;
     let definitions = Definitions::compile(db, &config).await?;
     attach::print(&capture::attach(db, &definitions, &[], LOCK_PATIENCE).await?)?;
     output::line(&format!("http://{}", config.http.listen))?;
     both(Arc::new(config), db, options, shutdown).await
+}
+
+/// Publishes as soon as the database has what the configuration names: a server that ends because its tables lack leaves no way to make
+/// them. `None`: shut down before.
+async fn published_in_the_end(db: &Db, config: &Config, shutdown: &CancellationToken) -> anyhow::Result<Option<Published>> {
+    let mut said = String::new();
+    loop {
+        match publish::publish(db, config, false).await {
+            Ok(published) => return Ok(Some(published)),
+            Err(error @ Error::Invalid(_)) if error.to_string() == said => {}
+            Err(error @ Error::Invalid(_)) => {
+                said = error.to_string();
+                eprintln!("{said}\nwaiting for that, and looking again every 2 s");
+            }
+            Err(error) => return Err(error.into()),
+        }
+        if shutdown.run_until_cancelled(tokio::time::sleep(LOOK_AGAIN)).await.is_none() {
+            return Ok(None);
+        }
+    }
 }
 
 /// Runs producer and worker until the shutdown. When one of them ends, with an error or without, the other comes to its end as well.

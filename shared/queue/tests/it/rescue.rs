@@ -1,9 +1,10 @@
 //! What becomes of a dead worker's records.
 
 use sluice_queue::outcome::Retry;
-use sluice_queue::{Outcome, store};
+use sluice_queue::settle::Create;
+use sluice_queue::{Outcome, Settlement, store};
 
-use crate::world::{World, done};
+use crate::world::{World, answered, done, failed};
 
 #[tokio::test]
 async fn a_batch_whose_worker_dies_is_retried_in_halves_until_the_guilty_record_stands_alone() {
@@ -169,4 +170,23 @@ async fn a_suspect_rides_only_with_its_like() {
     }
     sizes.sort_unstable();
     assert_eq!(sizes, [2, 2, 4]);
+}
+
+#[tokio::test]
+async fn failures_are_forgotten_when_what_a_lost_create_left_was_found() {
+    let world = World::new().await;
+    let job = world.push("orders", 1).await;
+    for failures in 1..=3 {
+        let batch = world.batch().await;
+        let lost = |slot| Settlement { create: Create::Doubt, ..Settlement::new(slot, failed()) };
+        assert!(world.settle_with(&batch, &answered(), lost).await);
+        assert_eq!(world.get::<i32>("select failures from sluice.slot".to_owned()).await, failures);
+        world.run("update sluice.slot set due_at = '-infinity', not_before = '-infinity'; update sluice.link set hold_until = null").await;
+    }
+    let batch = world.batch().await;
+    assert!(world.settle(&batch, Outcome::Continue { progress: None }).await);
+    assert_eq!(world.get::<i32>("select failures from sluice.slot".to_owned()).await, 0);
+    let batch = world.batch().await;
+    assert!(world.settle(&batch, done()).await);
+    assert_eq!(world.result(job).await.as_deref(), Some("done"));
 }

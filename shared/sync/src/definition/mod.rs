@@ -80,7 +80,13 @@ impl Definition {
         let module = Module::of(&sync.module);
         check::settings(sync, &module, &mut findings);
         let Some(table) = catalog.table(&sync.table) else {
-            findings.error("table", format!("there is no table or view `{}`, or the role may not see it", sync.table));
+            findings.error(
+                "table",
+                format!(
+                    "there is no table or view `{}`, or the role may not see it: create it, mend the name, or grant select on it",
+                    sync.table
+                ),
+            );
             return Err(findings.into_vec());
         };
         let key = key_columns(sync, table, &mut findings);
@@ -198,7 +204,12 @@ fn watches(sync: &Sync, catalog: &Catalog, findings: &mut check::Findings) -> Ve
                 key: key.clone(),
                 columns: words::named_columns(key, &table.column_names()),
             }),
-            None => findings.error("watch", format!("there is no table or view `{relation}`, or the role may not see it")),
+            None => findings.error(
+                "watch",
+                format!(
+                    "there is no table or view `{relation}`, or the role may not see it: create it, mend the name, or grant select on it"
+                ),
+            ),
         }
     }
     watches
