@@ -1,6 +1,7 @@
 //! `sluice up`: everything in one process, for one machine. Where no database is named it starts a PostgreSQL of its own, and stops it
 //! last.
 
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,7 +72,7 @@ struct Serving {
     own: bool,
 }
 
-async fn serve(config: Config, db: &Db, serving: Serving, options: WorkerOptions, shutdown: CancellationToken) -> anyhow::Result<()> {
+async fn serve(mut config: Config, db: &Db, serving: Serving, options: WorkerOptions, shutdown: CancellationToken) -> anyhow::Result<()> {
     if serving.no_migrate {
         db::migrate::check(db).await?;
     } else {
@@ -83,7 +84,14 @@ async fn serve(config: Config, db: &Db, serving: Serving, options: WorkerOptions
     publish::print(&published)?;
     let definitions = Definitions::compile(db, &config).await?;
     attach::print(&capture::attach(db, &definitions, &[], LOCK_PATIENCE).await?)?;
-    output::line(&format!("http://{}", config.http.listen))?;
+    let taken = TcpListener::bind(config.http.listen).is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse);
+    if serving.own && taken {
+        // As with the database, a second `up` in a folder joins the first.
+        output::line(&format!("{} is in use, by another `sluice up` perhaps: this one serves no pages there", config.http.listen))?;
+        config.http.listen.set_port(0);
+    } else {
+        output::line(&format!("http://{}", config.http.listen))?;
+    }
     both(Arc::new(config), db, options, shutdown).await
 }
 
