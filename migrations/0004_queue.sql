@@ -195,7 +195,7 @@ create index call_result_answered_at_idx on sluice.call_result (answered_at);
 -- Who sleeps: a NOTIFY takes a lock of the whole database at commit, so it is sent only to somebody who is asleep. Each channel has a
 -- sequence whose value is the second (Unix time, of this database's clock) until which somebody said that he sleeps; 0 for nobody. A time, since
 -- a listener that was killed asleep would otherwise make every commit notify for ever: measured, a third of the commits a second were left. A
--- sequence, since reading one costs a business statement a fifth of what reading a row does, and nothing that writes to it waits.
+-- sequence, since reading one is cheaper in a business statement than reading a row, and nothing that writes to it waits.
 create sequence sluice.change_sleeper as bigint minvalue 0;
 create sequence sluice.job_sleeper as bigint minvalue 0;
 

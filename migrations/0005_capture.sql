@@ -105,7 +105,7 @@ begin
     where a.attrelid = p_table and a.attnum > 0 and not a.attisdropped;
   select string_agg(format('%1$L, old.%1$I', k), ', '), string_agg(format('%1$L, new.%1$I', k), ', ') into before, after from unnest(p_kept) k;
   select c.relnatts + 1 into next_column from pg_class c where c.oid = p_table;
-  -- Few expressions: each that a transaction evaluates for the first time costs it as much as the insert into the index. The comparison names
+  -- Few expressions, since a transaction sets each of them up anew. The comparison names
   -- every column, so the insert is reached only while all of them are there.
   return format($body$
 declare
