@@ -65,8 +65,10 @@ fn spawn_owner_as(binary: &Path, data: &str, uid: Option<u32>) -> (Child, String
     (owner, url.expect("the owner's server"))
 }
 
-fn kill(pid: i32) {
+/// Returns when the process is gone: only then has the system let go of its files and of the lock on them.
+async fn kill(pid: i32) {
     assert!(Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap().success());
+    wait_until(LIMIT, || async { !lives(pid) }).await;
 }
 
 #[tokio::test]
@@ -137,7 +139,7 @@ async fn a_leftover_is_ended_and_its_data_kept() {
     let (folder, left) = traces(&url).await;
     let mut connection = PgConnection::connect(&url).await.unwrap();
     sqlx::raw_sql("create table kept as select 'forty-two' as a").execute(&mut connection).await.unwrap();
-    kill(guard_of(&folder));
+    kill(guard_of(&folder)).await;
     owner.kill().unwrap();
     owner.wait().unwrap();
     assert!(lives(left), "with its guard killed, too, the server must be a leftover for this test to mean anything");
@@ -154,7 +156,7 @@ async fn a_leftover_is_ended_and_its_data_kept() {
 async fn a_temporary_leftover_is_removed_by_the_next_start() {
     let (mut owner, url) = spawn_owner("temporary");
     let (folder, left) = traces(&url).await;
-    kill(guard_of(&folder));
+    kill(guard_of(&folder)).await;
     owner.kill().unwrap();
     owner.wait().unwrap();
     let server = postgres::start(options(DataDir::Temporary)).await.unwrap();
