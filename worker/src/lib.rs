@@ -9,6 +9,7 @@ mod engine;
 mod handlers;
 mod local_write;
 mod outcome;
+mod pause;
 mod session;
 mod settle;
 mod shapes;

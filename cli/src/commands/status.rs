@@ -95,7 +95,7 @@ async fn paused(db: &Db) -> Result<Vec<String>, sqlx::Error> {
         r#"select format('paused: connection %s, by %s%s', name, paused_by, ': ' || pause_reason) as "line!" from sluice.connection
            where paused_at is not null and retired_at is null
            union all
-           select format('paused: sync %s, by %s', name, paused_by) from sluice.sync where paused_at is not null and retired_at is null
+           select format('paused: sync %s, by %s%s', name, paused_by, ': ' || pause_reason) from sluice.sync where paused_at is not null and retired_at is null
            union all
            select format('waiting for Zoho: %s of connection %s has not answered since %s', product, connection, to_char(opened_at, 'HH24:MI:SS')) from sluice.product
            where opened_at is not null
@@ -103,7 +103,7 @@ async fn paused(db: &Db) -> Result<Vec<String>, sqlx::Error> {
            select format('blocked by Zoho until %s: %s', to_char(blocked_until, 'HH24:MI:SS'), coalesce(blocked_reason, scope)) from sluice.budget
            where blocked_until > clock_timestamp()
            union all
-           select format('no access token for connection %s: %s', c.name, r.failure) from sluice.connection c join sluice.credential r on r.fingerprint = c.credential
+           select format('no access token for connection %s: %s (another refresh token: sluice auth %s)', c.name, r.failure, c.name) from sluice.connection c join sluice.credential r on r.fingerprint = c.credential
            where r.failure is not null"#
     )
     .fetch_all(db)

@@ -3,12 +3,9 @@
 mod database;
 mod syncs;
 
-use std::collections::BTreeSet;
-
 use serde::Serialize;
 use serde_json::json;
-use sluice_core::config::sync::Product;
-use sluice_core::config::{Config, Sync};
+use sluice_core::config::Config;
 use sluice_core::db::{self, Db};
 use sluice_core::secrets::KeyRing;
 use sluice_producer::{Definitions, capture};
@@ -71,17 +68,7 @@ fn configuration(config: &Config) -> Vec<Finding> {
     let read = format!("{file}: {} connection(s), {} sync(s)", config.connections.len(), config.syncs.len());
     let notes = config.notes.iter().map(|note| Finding::warning("configuration", note.to_string()));
     let key = KeyRing::load(&config.security, config.folder()).err().map(|error| Finding::warning("security.key", error.to_string()));
-    std::iter::once(Finding::ok("configuration", read)).chain(notes).chain(key).chain(organizations(config)).collect()
-}
-
-/// Zoho refuses every call of its finance apps that names no organisation.
-fn organizations(config: &Config) -> Vec<Finding> {
-    let finance = |sync: &&Sync| matches!(sync.module.product, Product::Billing | Product::Books | Product::Inventory);
-    let lacking: BTreeSet<&str> = config.syncs.values().filter(finance).map(|sync| sync.connection.as_str()).collect();
-    let lacking =
-        lacking.into_iter().filter(|name| config.connections.get(*name).is_some_and(|connection| connection.organization_id.is_none()));
-    let says = "Zoho's finance apps refuse calls without organization_id: it stands in Zoho under Settings, Organization Profile";
-    lacking.map(|name| Finding::error(format!("connections.{name}"), says)).collect()
+    std::iter::once(Finding::ok("configuration", read)).chain(notes).chain(key).collect()
 }
 
 async fn in_database(config: &Config, db: &Db, findings: &mut Vec<Finding>) -> anyhow::Result<()> {
