@@ -4,6 +4,7 @@
 //! restarts and drains. Everything that must survive a crash is in the queue. A worker makes no jobs of its own accord but those of
 //! parents that a record needs first; it knows no webhook, no schedule and no page.
 
+mod ask;
 mod backend;
 mod engine;
 mod handlers;
@@ -25,7 +26,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use apalis::prelude::{Data, Monitor, WorkerBuilder, WorkerBuilderExt as _};
 use apalis_core::worker::ext::parallelize::ParallelizeExt as _;
-use sluice_core::config::Config;
+use sluice_core::config::{Config, Connection};
 use sluice_core::db::{Db, listen};
 use sluice_core::secrets::KeyRing;
 use sluice_queue::lease;
@@ -37,6 +38,7 @@ use sluice_sync::read::Reader;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+pub use crate::ask::{Asked, ask};
 use crate::backend::QueueBackend;
 use crate::engine::Engine;
 use crate::tokens::Tokens;
@@ -115,7 +117,7 @@ async fn start(config: Arc<Config>, db: Db, options: WorkerOptions, background: 
     let definitions = definitions(&config, &db).await?;
     let wake = Arc::new(Notify::new());
     let changed = Arc::new(Notify::new());
-    let tokens = Arc::new(Tokens::new(db.clone(), worker.clone(), keys, clients(&config)?, changed.clone()));
+    let tokens = Arc::new(Tokens::new(db.clone(), worker.clone(), keys, clients(&config, &config.connections)?, changed.clone()));
     let (shapes_sender, shapes) = watch::channel(Arc::new(Vec::new()));
     let engine = Arc::new(Engine {
         reader: Reader::new(db.clone(), config.database.expression_role.clone()),
@@ -182,10 +184,9 @@ async fn definitions(config: &Config, db: &Db) -> anyhow::Result<BTreeMap<String
 
 type NamedClient = (String, sluice_zoho::Client, Option<sluice_core::secrets::SecretString>);
 
-fn clients(config: &Config) -> anyhow::Result<Vec<NamedClient>> {
-    config
-        .connections
-        .iter()
+fn clients<'a>(config: &Config, connections: impl IntoIterator<Item = (&'a String, &'a Connection)>) -> anyhow::Result<Vec<NamedClient>> {
+    connections
+        .into_iter()
         .map(|(name, connection)| {
             let url = |text: &Option<String>| text.as_deref().map(str::parse).transpose();
             let settings = sluice_zoho::Settings {

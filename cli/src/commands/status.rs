@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sluice_core::config::Config;
 use sluice_core::db::Db;
+use sluice_producer::Definitions;
 use sluice_queue::agreement::Agreement;
 
 use crate::exit::Answer;
@@ -74,10 +75,23 @@ async fn syncs(db: &Db) -> Result<Vec<Value>, sqlx::Error> {
 
 /// What keeps work from being done, a line each.
 async fn notices(config: &Config, db: &Db) -> Result<Vec<String>, sqlx::Error> {
-    let mut notices = differing(config, db).await?;
+    let mut notices = broken(config, db).await?;
+    notices.extend(differing(config, db).await?);
     notices.extend(paused(db).await?);
     notices.extend(unwritten(db).await?);
     Ok(notices)
+}
+
+/// Published syncs that cannot work as they are: their records wait until that is mended. A role that may only look has no rights on the
+/// tables by which to judge.
+async fn broken(config: &Config, db: &Db) -> Result<Vec<String>, sqlx::Error> {
+    let only_looks =
+        sqlx::query_scalar!(r#"select not has_table_privilege('sluice.slot', 'update') as "only_looks!""#).fetch_one(db).await?;
+    if only_looks {
+        return Ok(Vec::new());
+    }
+    let published = Definitions::published(db, config.database.expression_role.clone()).await?;
+    Ok(published.errors(None).iter().map(|finding| format!("cannot work: {finding}")).collect())
 }
 
 /// Syncs whose published definition is not this file's: replicas with this file leave them alone. Without a file there is nothing to compare.

@@ -2,7 +2,7 @@
 
 mod call;
 pub(crate) mod matching;
-mod organization;
+pub(crate) mod organization;
 mod push;
 
 use std::time::Duration;

@@ -179,6 +179,32 @@ impl Tokens {
         self.changed.notify_waiters();
     }
 
+    /// Sees to the token of one connection until there is one, or says why there is none. `None`: not within `limit`, or the
+    /// connection is not published.
+    pub(crate) async fn obtain(
+        &self,
+        connection: &str,
+        limit: Duration,
+    ) -> anyhow::Result<Option<std::result::Result<(Client, Live), String>>> {
+        let Some(known) = self.connections.get(connection) else { return Ok(None) };
+        store::try_again(&self.db, connection).await?;
+        let deadline = Instant::now() + limit;
+        while Instant::now() < deadline {
+            self.look_after(connection, known).await?;
+            if let Some(had) = self.of(connection) {
+                return Ok(Some(Ok(had)));
+            }
+            match store::load(&self.db, connection).await? {
+                // it is stored with the connection
+                None if known.from_file.is_some() => return Ok(None),
+                None => return Ok(Some(Err(format!("there is no refresh token: run `sluice auth {connection}`, or set refresh_token")))),
+                Some(store::Stored { failure: Some(failure), .. }) => return Ok(Some(Err(failure))),
+                Some(_) => tokio::time::sleep(LOOK_SOON).await,
+            }
+        }
+        Ok(None)
+    }
+
     /// Keeps the tokens alive until `shutdown`.
     pub(crate) async fn keep(&self, shutdown: CancellationToken) {
         loop {

@@ -123,6 +123,18 @@ pub(crate) async fn take_mint(db: impl PgExecutor<'_>, fingerprint: &str, timeou
     .await
 }
 
+/// Lets a refresh that failed be tried again at once: what was wrong may be mended. A pause that Zoho asked for is longer than a minute, and kept.
+pub(crate) async fn try_again(db: impl PgExecutor<'_>, connection: &str) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update sluice.credential set retry_at = '-infinity', failure = null
+         where fingerprint = (select credential from sluice.connection where name = $1) and failure is not null and retry_at < clock_timestamp() + interval '1 min'",
+        connection
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
 /// Gives back a place whose request never left.
 pub(crate) async fn return_mint(db: impl PgExecutor<'_>, fingerprint: &str, place: i16) -> Result<(), sqlx::Error> {
     sqlx::query!("update sluice.mint set free_at = clock_timestamp() where fingerprint = $1 and place = $2", fingerprint, place)
