@@ -88,7 +88,7 @@ pub(crate) async fn run(engine: Arc<Engine>, written: Arc<Notify>, shutdown: Can
 
 /// The records that are due, the longest waiting first. `false`: there was none.
 async fn carry_out_due(engine: &Engine) -> Result<bool, sqlx::Error> {
-    let syncs: Vec<String> = engine.definitions.keys().cloned().collect();
+    let syncs: Vec<String> = engine.definitions.borrow().keys().cloned().collect();
     let due = sqlx::query!(
         "select sync, key from sluice.local_write where due_at <= clock_timestamp() and sync = any ($1) group by sync, key order by min(due_at) limit 50",
         &syncs
@@ -97,8 +97,8 @@ async fn carry_out_due(engine: &Engine) -> Result<bool, sqlx::Error> {
     .await?;
     let mut carried_out = false;
     for record in &due {
-        if let Some(definition) = engine.definitions.get(&record.sync) {
-            carried_out |= carry_out(&engine.db, definition, &record.key).await?;
+        if let Some(definition) = engine.definition(&record.sync) {
+            carried_out |= carry_out(&engine.db, &definition, &record.key).await?;
         }
     }
     Ok(carried_out)

@@ -109,7 +109,7 @@ impl<'a> Session<'a> {
     /// Pauses the batch's sync. A `call` job has none: its own refusal says all.
     async fn pause_sync(&self, cause: &'static str, error: &Error) {
         let (connection, sync) = (&self.work.batch.connection, &self.work.batch.sync);
-        let Some(definition) = self.engine.definitions.get(sync) else { return };
+        let Some(definition) = self.engine.definition(sync) else { return };
         let module = &definition.module;
         let reason = match cause {
             "module" => format!(

@@ -192,3 +192,18 @@ async fn a_scope_that_crm_misses_kills_no_record_and_another_refresh_token_resum
     assert_eq!(world.zoho.records("crm", "Contacts").await.len(), 8);
     world.check_rules().await;
 }
+
+#[tokio::test]
+async fn a_sync_whose_table_lost_a_column_before_the_worker_came_goes_on_once_it_is_mended_without_a_restart() {
+    let world = World::without_worker(naming("organization_id = \"60000000001\"", ONE_ORGANIZATION)).await;
+    rows(&world).await;
+    world.until("select count(*) = 12 from sluice.job").await;
+    world.run("alter table people rename column mail to email").await;
+    world.start_worker();
+    world.until("select count(*) = 4 from sluice.link where sync = 'goods' and zoho_id is not null").await;
+    nobody_was_blamed(&world).await;
+    assert_eq!(world.count("select count(*) from sluice.link where sync = 'people'").await, 0);
+    world.run("alter table people rename column email to mail").await;
+    everything_arrived(&world).await;
+    world.check_rules().await;
+}

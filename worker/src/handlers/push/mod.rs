@@ -88,10 +88,10 @@ pub(super) struct Run<'a> {
 }
 
 pub(super) async fn run(engine: &Engine, work: &Work, session: &Session<'_>) -> Handled {
-    let Some(definition) = engine.definitions.get(&work.batch.sync) else {
+    let Some(definition) = engine.definition(&work.batch.sync) else {
         return all(work, |_| snooze(Duration::from_secs(60), "this worker's file does not have the sync"));
     };
-    let (records, parents, keys_are_moving) = match load(engine, work, definition).await {
+    let (records, parents, keys_are_moving) = match load(engine, work, &definition).await {
         Ok(loaded) => loaded,
         Err(read::Error::Broken { problems }) => {
             let reason = problems.iter().map(|p| format!("{}: {}", p.field, p.message)).collect::<Vec<_>>().join("; ");
@@ -103,7 +103,7 @@ pub(super) async fn run(engine: &Engine, work: &Work, session: &Session<'_>) -> 
             return all(work, |_| snooze(Duration::from_secs(1), "rows could not be read"));
         }
     };
-    let run = Run { engine, work, session, definition, parents, keys_are_moving };
+    let run = Run { engine, work, session, definition: &definition, parents, keys_are_moving };
     let verdicts = run.decide(records).await;
     run.report(verdicts)
 }
