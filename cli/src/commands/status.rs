@@ -51,7 +51,8 @@ async fn show(session: &Session, config: &Config, db: &Db) -> anyhow::Result<()>
     }
     let columns = [
         text("SYNC", "sync"),
-        text("TOTAL", "total"),
+        text("ROWS", "total"),
+        time("COUNTED", "counted_at"),
         text("SYNCED", "synced"),
         text("PENDING", "pending"),
         text("RUNNING", "running"),
@@ -78,6 +79,7 @@ async fn notices(config: &Config, db: &Db) -> Result<Vec<String>, sqlx::Error> {
     let mut notices = broken(config, db).await?;
     notices.extend(differing(config, db).await?);
     notices.extend(paused(db).await?);
+    notices.extend(held(db).await?);
     notices.extend(unwritten(db).await?);
     Ok(notices)
 }
@@ -124,11 +126,21 @@ async fn paused(db: &Db) -> Result<Vec<String>, sqlx::Error> {
     .await
 }
 
+/// Changes that wait for a person: a truncate, a mass change, a watch whose expression failed.
+async fn held(db: &Db) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select format('held: %s change(s) of %s since %s: %s (sluice.held_change has them)', count(*), sync, to_char(min(created_at), 'YYYY-MM-DD HH24:MI'), reason) as "line!"
+           from sluice.held_change where resolution is null group by sync, reason order by sync, min(created_at) limit 20"#
+    )
+    .fetch_all(db)
+    .await
+}
+
 /// Status columns that a table refuses. The sync itself is not hindered.
 pub(crate) async fn unwritten(db: &Db) -> Result<Vec<String>, sqlx::Error> {
     sqlx::query_scalar!(
-        r#"select format('writeback refused: %s row(s) of %s: %s', count(*), sync, min(error)) as "line!" from sluice.local_write
-           where error is not null group by sync order by sync"#
+        r#"select format('writeback refused: %s row(s) of %s: %s', count(distinct key), sync, error) as "line!" from sluice.local_write
+           where error is not null group by sync, error order by sync, count(*) desc limit 20"#
     )
     .fetch_all(db)
     .await

@@ -160,7 +160,10 @@ async fn trigger_enqueues_what_is_due_and_jobs_can_be_listed_shown_and_withdrawn
     assert_eq!(folder.run(&["jobs", "show", &id, "--json"]).json()["result"], "waiting");
     assert_eq!(folder.run(&["jobs", "cancel", &id, "--json"]).json()["cancelled"], json!([one[0]["id"]]));
     assert_eq!(folder.run(&["jobs", "show", &id, "--json"]).json()["result"], "cancelled");
-    assert_eq!(folder.run(&["jobs", "cancel", &id]).code, 1, "it is not there to be withdrawn any more");
+    for (job, said) in [(id.as_str(), "was withdrawn already"), ("987654", "is unknown")] {
+        let ended = folder.run(&["jobs", "cancel", job]);
+        assert!(ended.code == 1 && ended.err.contains(&format!("job {job} {said}")), "{ended:?}");
+    }
 }
 
 #[tokio::test]
@@ -199,8 +202,8 @@ async fn acting_on_many_dead_letters_is_planned_first_and_done_only_when_told() 
 }
 
 #[tokio::test]
-async fn status_shows_the_columns_of_the_contract_and_what_is_paused() {
-    let (_db, folder) = attached().await;
+async fn status_shows_the_columns_of_the_contract_what_is_paused_and_what_is_held() {
+    let (db, folder) = attached().await;
     assert_eq!(folder.run(&["pause", "--sync", "customers"]).code, 0);
     let status = folder.run(&["status", "--json"]).json();
     for column in ["sync", "total", "synced", "pending", "running", "retrying", "failed", "oldest_due_at", "last_success_at"] {
@@ -209,6 +212,15 @@ async fn status_shows_the_columns_of_the_contract_and_what_is_paused() {
     assert!(status["notices"][0].as_str().unwrap().starts_with("paused: sync customers"), "{status}");
     assert_eq!(folder.run(&["resume", "--sync", "customers"]).code, 0);
     assert_eq!(folder.run(&["status", "--json"]).json()["notices"], json!([]));
+    sqlx::query(
+        "insert into sluice.held_change (sync, reason, operation) values ('customers', 'public.customers was truncated', 'truncate')",
+    )
+    .execute(db.db())
+    .await
+    .unwrap();
+    let held = folder.run(&["status", "--json"]).json()["notices"].clone();
+    assert!(held[0].as_str().unwrap().starts_with("held: 1 change(s) of customers since "), "{held}");
+    assert!(folder.run(&["status"]).out.contains("COUNTED"), "a total without its time would pass for today's");
     let limits = folder.run(&["budget", "--json"]).json();
     let billing =
         limits.as_array().unwrap().iter().find(|row| row["product"] == "billing" && row["limit_kind"] == "calls_per_window").unwrap();
