@@ -152,13 +152,14 @@ impl Asker<'_> {
 
     fn said(&self, error: &sluice_zoho::Error) -> Asked {
         use sluice_zoho::Error as E;
-        let connection = self.connection;
+        let (connection, words) = (self.connection, error.to_string());
+        let words = words.trim_end_matches('.');
         match error {
             E::Unauthorized { kind: sluice_zoho::AuthKind::Organization, .. } => Asked::Refused(format!(
-                "{error}. Set organization_id in [connections.{connection}]: in Zoho, Settings, Organization Profile"
+                "{words}. Set organization_id in [connections.{connection}]: in Zoho, Settings, Organization Profile"
             )),
             E::Unauthorized { .. } => Asked::Refused(format!(
-                "{error}. Give the connection's user the right in Zoho, or its token the scope: sluice auth {connection}"
+                "{words}. Give the connection's user the right in Zoho, or its token the scope: sluice auth {connection}"
             )),
             E::Rejected(_) | E::NotFound { .. } | E::NotSent(_) => Asked::Refused(error.to_string()),
             E::RateLimited { .. } | E::Unavailable { .. } | E::Malformed { .. } | E::OutcomeUnknown { .. } => {

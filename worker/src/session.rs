@@ -97,6 +97,7 @@ impl<'a> Session<'a> {
     /// Pauses the connection: with the organisation that it has, or has not, it can do nothing.
     pub(crate) async fn pause_connection(&self, why: &str) {
         let connection = &self.work.batch.connection;
+        let why = why.trim_end_matches('.');
         let reason = format!(
             "{why}. Set organization_id in [connections.{connection}] (in Zoho: Settings, Organization Profile; without it the account's only or default \
              organisation is used), publish it with `sluice attach`; or, if Zoho was changed: sluice resume --connection {connection}"
@@ -110,7 +111,8 @@ impl<'a> Session<'a> {
     async fn pause_sync(&self, cause: &'static str, error: &Error) {
         let (connection, sync) = (&self.work.batch.connection, &self.work.batch.sync);
         let Some(definition) = self.engine.definition(sync) else { return };
-        let module = &definition.module;
+        let (module, error) = (&definition.module, error.to_string());
+        let error = error.trim_end_matches('.');
         let reason = match cause {
             "module" => format!(
                 "{error}. Mend `module = \"{module}\"` and publish it with `sluice attach`; or make the module in Zoho, then: sluice resume --sync {sync}"
