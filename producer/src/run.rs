@@ -28,7 +28,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// When it cannot start: the database does not answer, or the web server's address is taken. Once started, it goes on whatever happens.
 pub async fn run(config: Arc<Config>, db: Db, shutdown: CancellationToken) -> anyhow::Result<()> {
     let socket = TcpListener::bind(config.http.listen).await.with_context(|| format!("listening on {}", config.http.listen))?;
-    run_on(socket, config, db, shutdown).await
+    Box::pin(run_on(socket, config, db, shutdown)).await
 }
 
 /// The same, with the web server on a socket that the caller bound.

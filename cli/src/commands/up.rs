@@ -148,6 +148,8 @@ async fn ending(role: impl Future<Output = anyhow::Result<()>>, stop: &Cancellat
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     #[tokio::test]
