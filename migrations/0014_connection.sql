@@ -1,0 +1,68 @@
+-- What a connection finds out about itself, and the one call that is made without a job.
+
+-- Notes the organisation that Zoho named for a connection whose file names none. Its budgets become the organisation's, with the calls in
+-- their windows. Where another connection made the organisation's budget already, this one's products draw from that from now on, and their
+-- calls take as many places there: two connections to one organisation share one minute. False: it was known before, or is not published.
+-- Locks the connection, then the budgets by id, then places and products: as publishing does.
+create function sluice.learn_organization(p_connection text, p_organization_id text) returns boolean
+language plpgsql set search_path = pg_catalog, sluice as $$
+declare
+  own constant text := 'connection:' || p_connection;
+  twin record;
+begin
+  update sluice.connection set organization_id = p_organization_id where name = p_connection and organization_id is null and retired_at is null;
+  if not found then
+    return false;
+  end if;
+  perform from sluice.budget order by id for update;
+  update sluice.budget b set organization_id = p_organization_id
+  where b.organization_id = own
+    and not exists (select from sluice.budget o where o.data_center = b.data_center and o.organization_id = p_organization_id and o.scope = b.scope);
+  for twin in
+    select b.id as own_id, o.id as shared_id from sluice.budget b
+    join sluice.budget o on o.data_center = b.data_center and o.scope = b.scope and o.organization_id = p_organization_id
+    where b.organization_id = own order by o.id
+  loop
+    with taken as (
+      select free_at, row_number() over (order by free_at desc) as n from sluice.place
+      where budget_id = twin.own_id and kind = 'window' and free_at > clock_timestamp()
+    ), places as (
+      select id, row_number() over (order by batch is not null, free_at) as n from sluice.place where budget_id = twin.shared_id and kind = 'window'
+    )
+    update sluice.place p set free_at = greatest(p.free_at, taken.free_at) from taken join places using (n) where p.id = places.id;
+    update sluice.product set budget_id = twin.shared_id where budget_id = twin.own_id;
+  end loop;
+  return true;
+end $$;
+
+-- A grant for a call that no job asks for: `sluice check` wants to know whether Zoho lets us in. It is a batch without records, so that lease,
+-- settle and rescue hold for it as for any other; pauses do not, since a paused connection is the one to ask about. Null: nothing is
+-- published under that name.
+create function sluice.grant_alone(p_worker text, p_connection text, p_product text, p_lease interval, p_timeout interval) returns jsonb
+language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+declare
+  budget sluice.budget;
+  places record;
+  shape_id_ bigint;
+  token_ bigint;
+  now_ timestamptz;
+begin
+  select b.* into budget from sluice.budget b join sluice.product p on p.budget_id = b.id
+  where p.connection = p_connection and p.product = p_product for no key update of b;
+  if not found then
+    return null;
+  end if;
+  now_ := clock_timestamp();
+  select h.id into strict shape_id_ from sluice.shape h where h.connection = p_connection and h.product = p_product and h.kind = 'call' and h.sync = '';
+  places := sluice.take_places(budget, now_, false, true);
+  if places.place_id is null then
+    return jsonb_build_object('wait_ms', greatest(0, ceil(extract(epoch from places.ready_at - now_) * 1000))::bigint);
+  end if;
+  insert into sluice.batch (worker, shape_id, budget_id, connection, product, lane, records, claimed_at, send_by, timeout, lease_until, place_id, flight_id)
+  values (p_worker, shape_id_, budget.id, p_connection, p_product, 0, 0, now_, now_ + interval '2 s', p_timeout, now_ + p_lease, places.place_id, places.flight_id)
+  returning token into token_;
+  perform sluice.note_grant(budget, places.place_id, places.flight_id, token_, 0::smallint, now_, now_ + interval '2 s', p_timeout, false);
+  return jsonb_build_object('token', token_, 'place', places.place_id, 'send_by_ms', 2000);
+end $$;
+
+revoke all on function sluice.learn_organization(text, text), sluice.grant_alone(text, text, text, interval, interval) from public;
