@@ -54,7 +54,7 @@ async fn main() -> Result<()> {
 }
 
 async fn claim_and_settle(db: &Db, shape: i64) -> Result<(Duration, Duration)> {
-    let report = Report { sent: true, answered_in: Some(Duration::from_millis(1)), health: Health::Answered, blocked_for: None };
+    let report = Report { sent: true, answered_in: Some(Duration::from_millis(1)), health: Health::Answered, ..Report::default() };
     let (mut claims, mut settles) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         script("update sluice.budget set grid_at = '-infinity'; update sluice.place set free_at = '-infinity'".into()).execute(db).await?;
