@@ -289,7 +289,7 @@ begin
     room := least(room, 10);
   end if;
   m := sluice.read_meter(p_budget, p_product, p_now);
-  return least(room, 10 * greatest(1, sluice.meter_left(m) - sluice.meter_kept(m, p_lane, p_now)));
+  return least(room, case when sluice.meter_left(m) is not null then 10 * greatest(1, sluice.meter_left(m) - sluice.meter_kept(m, p_lane, p_now)) end);
 end $$;
 
 -- The grant and its batch: every limit that the call counts against is charged here, with the largest cost that it can have.

@@ -9,7 +9,7 @@ use sluice_core::db::Db;
 use sluice_queue::calls::Calls;
 use sluice_queue::retry::Policy;
 use sluice_queue::wake::{self, Channel};
-use sluice_queue::{Claim, lease, store};
+use sluice_queue::{Claim, Cost, lease, store};
 use sluice_sync::definition::Definition;
 use sluice_sync::read::Reader;
 use tokio::sync::{Notify, oneshot, watch};
@@ -125,7 +125,8 @@ impl Engine {
         match store::claim(&self.db, &self.worker, &shapes, self.lease(), self.request_timeout()).await? {
             Claim::Batch(batch, grant) => {
                 let lease = Arc::new(self.keeper.hold(batch.token));
-                let calls = Calls::new(batch.token, self.worker.clone(), grant);
+                let reserved = Cost { units: batch.cost, heavy: batch.heavy };
+                let calls = Calls::new(batch.token, self.worker.clone(), grant, reserved);
                 Ok(Look::Found(Box::new(Work { batch: Arc::new(*batch), calls, _lease: lease })))
             }
             Claim::Wait(wait) => Ok(Look::Nothing { folded, wait: [wait, next_in].into_iter().flatten().min() }),

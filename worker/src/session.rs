@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use sluice_queue::Cost;
 use sluice_queue::calls::{Calls, NoGrant};
-use sluice_zoho::{AccessToken, Answer, AuthKind, Client, Error, Evidence, Failed, Sent};
+use sluice_queue::settle::Seen;
+use sluice_zoho::{AccessToken, Answer, AuthKind, Client, Error, Evidence, Failed, Limits, Sent, cost};
 
 use sluice_core::grant::Grant;
 
@@ -42,20 +44,29 @@ impl<'a> Session<'a> {
         self.live.replaces_refused()
     }
 
-    /// Makes one call, if there is a grant for it.
+    /// Makes one ordinary call, if there is a grant for it.
     pub(crate) async fn call<T, F>(&self, send: F) -> Result<T, Ended>
     where
         F: AsyncFnOnce(Grant, &Client, &AccessToken) -> sluice_zoho::Result<T>,
     {
-        let grant = self.calls.grant(&self.engine.db).await.map_err(Ended::NoGrant)?;
+        self.call_costing(cost::Cost::ONE, send).await
+    }
+
+    /// Makes one call that costs so much, if there is a grant for it.
+    pub(crate) async fn call_costing<T, F>(&self, cost: cost::Cost, send: F) -> Result<T, Ended>
+    where
+        F: AsyncFnOnce(Grant, &Client, &AccessToken) -> sluice_zoho::Result<T>,
+    {
+        let cost = Cost { units: cost.units, heavy: cost.heavy };
+        let grant = self.calls.grant(&self.engine.db, cost).await.map_err(Ended::NoGrant)?;
         self.calls.sending();
         match send(grant, &self.client, &self.live.token).await {
             Ok(Answer { value, evidence }) => {
-                self.report(&evidence, None);
+                self.report(&evidence, cost, None);
                 Ok(value)
             }
             Err(Failed { error, evidence }) => {
-                self.report(&evidence, Some(&error));
+                self.report(&evidence, cost, Some(&error));
                 if let Error::Unauthorized { kind: AuthKind::InvalidToken | AuthKind::Other, .. } = &error {
                     self.engine.tokens.refused(self.connection, &self.live).await;
                 }
@@ -64,15 +75,27 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn report(&self, evidence: &Evidence, error: Option<&Error>) {
-        let blocked_for = error.and_then(outcome::blocked_for);
+    fn report(&self, evidence: &Evidence, cost: Cost, error: Option<&Error>) {
         match (evidence.sent, evidence.status) {
-            (Sent::Answered, Some(status)) => self.calls.answered(evidence.latency, status < 500, blocked_for),
+            (Sent::Answered, Some(status)) => {
+                let throttled = error.and_then(outcome::throttled);
+                self.calls.answered(evidence.latency, status < 500, cost, throttled, seen(&evidence.limits));
+            }
             (Sent::Answered, None) | (Sent::Maybe, _) => self.calls.unanswered(),
             (Sent::Nothing, _) => match error {
                 Some(Error::Unavailable { .. }) => self.calls.unreachable(),
                 _ => self.calls.not_sent(),
             },
         }
+    }
+}
+
+/// What the ledger can use of an answer's headers.
+fn seen(limits: &Limits) -> Seen {
+    Seen {
+        day_limit: limits.day_limit,
+        day_remaining: limits.day_remaining,
+        day_resets_in: limits.day_resets_in,
+        credits_remaining: limits.credits_remaining,
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rand::{RngExt as _, SeedableRng as _};
 use sluice_queue::calls::{Calls, NoGrant};
 use sluice_queue::settle::{Health, Limit, Seen, Throttled};
-use sluice_queue::{Cost, Claim, Report, Settlement, store};
+use sluice_queue::{Claim, Cost, Report, Settlement, store};
 
 use crate::world::{LEASE, TIMEOUT, WORKER, World, answered, done, unanswered};
 
@@ -186,7 +186,10 @@ async fn a_refusal_by_zoho_stops_every_claim_and_every_second_call_until_it_ends
     }
     let (one, two) = (world.batch().await, world.claim().await.unwrap());
     let limited = Report { throttled: limited_for(1800), ..answered() };
-    assert!(matches!(store::grant_again(&world.db, one.token, WORKER, &limited, Cost::ONE).await.unwrap(), store::Again::Later), "also its own");
+    assert!(
+        matches!(store::grant_again(&world.db, one.token, WORKER, &limited, Cost::ONE).await.unwrap(), store::Again::Later),
+        "also its own"
+    );
     assert!(matches!(store::grant_again(&world.db, two.token, WORKER, &answered(), Cost::ONE).await.unwrap(), store::Again::Later));
     world.push("orders", 1).await;
     world.fold().await;
@@ -213,7 +216,10 @@ async fn what_is_paused_claims_nothing_and_makes_no_second_call() {
         [(format!("sync => '{}'", running.sync), format!("sync => '{}'", running.sync)), (format!("'{}'", running.connection), "".into())]
     {
         world.run(format!("select sluice.pause({pause})")).await;
-        assert!(matches!(store::grant_again(&world.db, running.token, WORKER, &answered(), Cost::ONE).await.unwrap(), store::Again::Later), "{pause}");
+        assert!(
+            matches!(store::grant_again(&world.db, running.token, WORKER, &answered(), Cost::ONE).await.unwrap(), store::Again::Later),
+            "{pause}"
+        );
         world.run(format!("select sluice.resume({resume})")).await;
     }
     world.settle(&running, done()).await;

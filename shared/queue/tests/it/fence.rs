@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sluice_queue::calls::{Calls, NoGrant};
 use sluice_queue::settle::{Create, Seen};
-use sluice_queue::{Cost, Claim, Settlement, store};
+use sluice_queue::{Claim, Cost, Settlement, store};
 
 use crate::world::{LEASE, TIMEOUT, WORKER, World, answered, done, failed, unanswered};
 

@@ -10,6 +10,7 @@ mod fence;
 mod insert;
 mod lanes;
 mod letters;
+mod meters;
 mod rescue;
 mod rights;
 mod scale;
