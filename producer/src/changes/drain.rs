@@ -25,11 +25,6 @@ pub struct Drained {
 }
 
 impl Drained {
-    /// Whether more is likely to wait already.
-    pub fn is_full(&self) -> bool {
-        self.taken >= u64::from(MAX_CHANGES)
-    }
-
     /// Whether looking again at once is worth it.
     pub fn progressed(&self) -> bool {
         self.taken > self.deferred

@@ -87,7 +87,9 @@ async fn own_change(sifted: &mut Sifted, keys: &mut Keys<'_>, definition: &Defin
         *sifted.avoided.entry(definition.name().to_owned()).or_default() += change.changes;
         return Ok(());
     }
-    if change.operation == Operation::Update && !definition.relevant_columns().touched_by(&change.changed) {
+    if change.operation == Operation::Update
+        && change.changed.as_ref().is_some_and(|changed| !definition.relevant_columns().touched_by(changed))
+    {
         *sifted.avoided.entry(definition.name().to_owned()).or_default() += 1;
         return Ok(());
     }

@@ -21,8 +21,8 @@ pub(super) struct Change {
     pub(super) before: Option<Value>,
     /// The kept columns after; `None` for deletes.
     pub(super) after: Option<Value>,
-    /// Of an update: the columns that differ.
-    pub(super) changed: Vec<String>,
+    /// Of an update: the columns that differ; `None`: nobody knows any more.
+    pub(super) changed: Option<Vec<String>>,
     /// One; of [`Operation::Untouched`], how many it stands for.
     pub(super) changes: u64,
 }
@@ -49,7 +49,7 @@ pub(super) struct Held {
 pub(super) async fn take(tx: &mut Tx, definitions: &Definitions, limit: i32) -> Result<Vec<Change>, sqlx::Error> {
     let (names, hashes): (Vec<String>, Vec<String>) = definitions.hashes().into_iter().unzip();
     let rows = sqlx::query!(
-        r#"select id as "id!", relation as "relation!", operation as "operation!", before, after, changed as "changed!", changes as "changes!"
+        r#"select id as "id!", relation as "relation!", operation as "operation!", before, after, changed, changes as "changes!"
            from sluice.take_changes($1, $2, $3, $4)"#,
         &names,
         &hashes,
@@ -111,8 +111,8 @@ pub(super) async fn agreed(tx: &mut Tx, definitions: &Definitions) -> Result<BTr
 pub(super) async fn put_back(tx: &mut Tx, ids: &[i64]) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "with taken as (delete from sluice.change_history where id = any ($1) and consumed_at > clock_timestamp() - interval '1 min' returning *)
-         insert into sluice.change (relation, operation, before, after, changed, origin, captured_at)
-         select relation, operation, before, after, changed, origin, captured_at from taken order by id",
+         insert into sluice.change (relation, operation, before, after, changed, kept, key, touched, relid, origin, captured_at)
+         select relation, operation, before, after, changed, kept, key, touched, relid, origin, captured_at from taken order by id",
         ids
     )
     .execute(tx)

@@ -5,7 +5,9 @@ use std::time::Duration;
 use sluice_core::db::dynamic;
 use sluice_producer::capture::{self, Error};
 use sluice_producer::definitions::Definitions;
+use sluice_producer::publish;
 
+use serde_json::{Value, json};
 use sluice_tests::TestDb;
 
 use crate::setting::{CUSTOMERS, ORDERS, Setting, config};
@@ -134,12 +136,73 @@ async fn every_kind_of_column_is_compared_as_exactly_as_its_text() {
         ("id = 2", "id"),
     ] {
         run(format!("delete from sluice.change; update customers set {set}")).await;
-        let changed = sqlx::query_scalar::<_, Vec<String>>("select changed from sluice.change").fetch_all(test.db()).await.unwrap();
+        let changed = sqlx::query_scalar::<_, Vec<String>>("select sluice.changed_columns(changed, relid, touched) from sluice.change")
+            .fetch_all(test.db())
+            .await
+            .unwrap();
         assert_eq!(changed, [[column]], "{set}");
     }
     run("delete from sluice.change; update customers set f = 'NaN', name = name, n = 1.250, unset = ''".to_owned()).await;
     let changes: i64 = sqlx::query_scalar("select count(*) from sluice.change").fetch_one(test.db()).await.unwrap();
     assert_eq!(changes, 0, "nothing changed");
+}
+
+const TWO_KEYS: &str = r#"
+    [syncs.lines]
+    connection = "main"
+    table = "public.lines"
+    key = ["document", "line"]
+    module = "billing/customers"
+    fields = { display_name = "document", email = "line" }
+"#;
+
+/// The short form of an update names its row and its columns by number; whoever takes it sees what the long form would have said.
+#[tokio::test]
+async fn an_update_is_told_whole_whatever_its_key_and_however_many_columns() {
+    let test = TestDb::new().await;
+    let run = async |sql: String| dynamic::script(sql).execute(test.db()).await.unwrap();
+    run("create table customers (id uuid primary key, name text, email text); create table addresses (id int, customer_id uuid);
+         insert into customers values ('6f9619ff-8b86-d011-b42d-00cf4fc964ff')"
+        .to_owned())
+    .await;
+    for columns in [3, 70] {
+        let more: String = (3..=columns).map(|number| format!(", c{number} int")).collect();
+        run(format!(
+            "drop table if exists lines; create table lines (document date, line int{more}, primary key (document, line));
+             insert into lines values ('2026-01-02', 1)"
+        ))
+        .await;
+        let config = config(&format!("{CUSTOMERS}{TWO_KEYS}"));
+        publish::publish(test.db(), &config, &publish::Options::default()).await.unwrap();
+        let definitions = Definitions::compile(test.db(), &config).await.unwrap();
+        capture::attach(test.db(), &definitions, &[], SOON).await.unwrap();
+        let (names, hashes): (Vec<String>, Vec<String>) = definitions.hashes().into_iter().unzip();
+        let last = format!("c{columns}");
+        for (update, expected) in [
+            (format!("update lines set {last} = 5"), json!([null, {"document": "2026-01-02", "line": 1}, [last]])),
+            (
+                "update lines set document = '2026-01-03'".to_owned(),
+                json!([{"document": "2026-01-02", "line": 1}, {"document": "2026-01-03", "line": 1}, ["document"]]),
+            ),
+            (
+                "update lines set document = '2026-01-02', c3 = 7".to_owned(),
+                json!([{"document": "2026-01-03", "line": 1}, {"document": "2026-01-02", "line": 1}, ["c3", "document"]]),
+            ),
+            (
+                format!("update customers set name = 'n{columns}', email = 'e{columns}'"),
+                json!([null, {"id": "6f9619ff-8b86-d011-b42d-00cf4fc964ff"}, ["email", "name"]]),
+            ),
+        ] {
+            run(update.clone()).await;
+            let seen: Value = sqlx::query_scalar("select jsonb_build_array(case when before <> after then before end, after, (select array_agg(c order by c) from unnest(changed) c)) from sluice.take_changes($1, $2, '{}', 9)")
+                .bind(&names)
+                .bind(&hashes)
+                .fetch_one(test.db())
+                .await
+                .unwrap();
+            assert_eq!(seen, expected, "{update}");
+        }
+    }
 }
 
 /// In one session that has run the trigger before, since sessions keep plans.
@@ -164,7 +227,10 @@ async fn columns_dropped_renamed_retyped_or_added_since_attach_are_captured_all_
         sqlx::query("delete from sluice.change").execute(&mut tx).await.unwrap();
         dynamic::script(statement.to_owned()).execute(&mut tx).await.unwrap();
         let seen: Vec<Vec<String>> =
-            sqlx::query_scalar("select changed from sluice.change where operation = 'update'").fetch_all(&mut tx).await.unwrap();
+            sqlx::query_scalar("select sluice.changed_columns(changed, relid, touched) from sluice.change where operation = 'update'")
+                .fetch_all(&mut tx)
+                .await
+                .unwrap();
         assert_eq!(seen, changed.map(|columns| vec![columns]).unwrap_or_default(), "{statement}");
     }
     tx.commit().await.unwrap();

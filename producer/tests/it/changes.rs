@@ -160,6 +160,46 @@ async fn a_changed_key_takes_its_link_along_unless_a_run_is_under_way() {
     assert_eq!(keys().await, pairs(&[("2", "z1"), ("6", "z5")]));
 }
 
+/// A listener that was killed asleep would make every commit notify, and commits that notify wait for one another.
+#[tokio::test]
+async fn a_commit_notifies_only_while_somebody_sleeps() {
+    let setting = Setting::of(CUSTOMERS).await;
+    let mut listener = sqlx::postgres::PgListener::connect(setting.test.url()).await.unwrap();
+    listener.listen("sluice_change").await.unwrap();
+    for (until, notified) in [("now() + interval '20 s'", true), ("now() - interval '1 s'", false)] {
+        setting.run(&format!("select setval('sluice.change_sleeper', extract(epoch from {until})::bigint)")).await;
+        setting.run("insert into customers values (1, 'a')").await;
+        setting.run("update customers set name = 'b'").await;
+        setting.run("update customers set id = 2").await;
+        setting.run("delete from customers").await;
+        setting.run("notify sluice_change, 'the end'").await;
+        let mut heard = 0;
+        while listener.recv().await.unwrap().payload() != "the end" {
+            heard += 1;
+        }
+        assert_eq!(heard, if notified { 4 } else { 0 }, "{until}");
+    }
+}
+
+/// Rows lie in the table where there was room for them.
+#[tokio::test]
+async fn earlier_changes_of_a_key_come_along_with_later_ones_wherever_they_lie() {
+    let setting = Setting::of(CUSTOMERS).await;
+    setting.run("insert into customers values (1, 'a')").await;
+    setting.drain().await;
+    setting.link("1", "a", None).await;
+    setting.run("update customers set id = 2; update customers set id = 3; update customers set name = 'b'").await;
+    setting.run("with taken as (delete from sluice.change where after ->> 'id' = '2' returning *) insert into sluice.change overriding system value select * from taken").await;
+    let (names, hashes): (Vec<String>, Vec<String>) = setting.definitions.hashes().into_iter().unzip();
+    let taken: Vec<String> = sqlx::query_scalar("select after ->> 'id' from sluice.take_changes($1, $2, '{}', 1)")
+        .bind(&names)
+        .bind(&hashes)
+        .fetch_all(setting.db())
+        .await
+        .unwrap();
+    assert_eq!(taken, ["2", "3"]);
+}
+
 #[tokio::test]
 async fn a_replica_leaves_alone_what_its_file_does_not_agree_on() {
     let setting = Setting::of(&format!("{CUSTOMERS}{ORDERS}")).await;

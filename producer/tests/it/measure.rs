@@ -35,7 +35,15 @@ async fn measure_commits_a_second_with_and_without_capture() {
     let db = Db::connect(Settings::new(server.url())).await.unwrap();
     migrate::run(&db).await.unwrap();
     pgbench(server.url(), &["-i", "-s", "10", "-q"]).await;
-    for (column, script) in [("filler", "simple-update"), ("filler", "tpcb-like"), ("abalance", "simple-update")] {
+    let update = lone_update();
+    let update = update.path().to_str().unwrap();
+    for (column, name, script) in [
+        ("filler", "tpcb-like", ["-b", "tpcb-like"]),
+        ("filler", "simple-update", ["-b", "simple-update"]),
+        ("abalance", "simple-update", ["-b", "simple-update"]),
+        ("filler", "one update and nothing else", ["-f", update]),
+        ("abalance", "one update and nothing else", ["-f", update]),
+    ] {
         let config = config(&ACCOUNTS.replace("COLUMN", column));
         publish::publish(&db, &config, &publish::Options::default()).await.unwrap();
         let definitions = Definitions::compile(&db, &config).await.unwrap();
@@ -56,7 +64,7 @@ async fn measure_commits_a_second_with_and_without_capture() {
         let (bare, captured, share) = (bare / 5.0, captured / 5.0, captured / bare * 100.0);
         let mapped = if column == "filler" { "an unmapped" } else { "a mapped" };
         println!(
-            "{script}, {mapped} column: {captured:.0} of {bare:.0} commits a second, {share:.0} %; {:?} behind at the end",
+            "{name}, {mapped} column: {captured:.0} of {bare:.0} commits a second, {share:.0} %; {:?} behind at the end",
             caught_up.elapsed()
         );
         shutdown.cancel();
@@ -74,8 +82,16 @@ async fn listen_on(db: Db, definitions: Definitions, shutdown: CancellationToken
     Listener { db, reader, definitions, wake }.run(shutdown).await;
 }
 
-async fn commits_a_second(url: &str, script: &str) -> f64 {
-    let output = pgbench(url, &["-n", "-b", script, "-M", "prepared", "-c", "16", "-j", "2", "-T", "4"]).await;
+/// The least that a transaction which updates a row can do, so the most that capture can weigh.
+fn lone_update() -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let text = "\\set aid random(1, 1000000)\n\\set delta random(-5000, 5000)\nupdate pgbench_accounts set abalance = abalance + :delta where aid = :aid;\n";
+    std::fs::write(file.path(), text).unwrap();
+    file
+}
+
+async fn commits_a_second(url: &str, script: [&str; 2]) -> f64 {
+    let output = pgbench(url, &["-n", script[0], script[1], "-M", "prepared", "-c", "16", "-j", "2", "-T", "3"]).await;
     let line = output.lines().find(|line| line.starts_with("tps")).unwrap();
     line.split_whitespace().nth(2).unwrap().parse().unwrap()
 }

@@ -52,7 +52,7 @@ pub async fn keys_are_moving(tx: &mut Tx, relation: &str, key: &[String]) -> Res
     sqlx::query_scalar!(
         r#"select exists (
              select from sluice.change c
-             where c.relation = $1 and c.operation = 'update'
+             where c.relation = $1 and c.operation = 'update' and c.before is not null
                and exists (select from unnest($2::text[]) k where c.before -> k is distinct from c.after -> k)) as "moving!""#,
         relation,
         key
