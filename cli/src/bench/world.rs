@@ -213,7 +213,7 @@ pub(crate) async fn until(at: i64) {
 fn configuration(setup: &Setup, database: &str, simulator: &Simulator) -> String {
     let zoho = simulator.credentials();
     let url = simulator.url();
-    let half = u64::from(setup.window) * 500;
+    let half = (u64::from(setup.window) * 500).max(1000);
     format!(
         "[database]\nurl = \"{database}\"\n[http]\nlisten = \"127.0.0.1:0\"\n[security]\nkey = \"{key}\"\n[worker]\nlease = \"{half}ms\"\nrequest_timeout = \"{half}ms\"\ngrace = \"1s\"\n\
          [connections.main]\nclient_id = \"{id}\"\nclient_secret = \"{secret}\"\nrefresh_token = \"{token}\"\norganization_id = \"{ORGANIZATION}\"\naccounts_url = \"{url}\"\napi_url = \"{url}\"\n\
