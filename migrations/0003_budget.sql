@@ -121,25 +121,26 @@ create table sluice.mint (
 ) with (fillfactor = 50);
 
 -- The arithmetic of the meters, apart from the grants that use it: what is left, what is kept back for whom, and until when. None of these
--- functions writes or locks; whoever writes a meter holds its budget's row.
+-- functions writes or locks but those named for it; whoever writes a meter holds its budget's row. They set nothing for themselves, since a claim calls a
+-- dozen of them: every name is qualified, and who calls has set the path.
 
 -- What the limit is, as far as it is known; null while nobody has said.
 create function sluice.meter_cap(m sluice.meter) returns integer
-language plpgsql immutable set search_path = pg_catalog, sluice as $$
+language plpgsql immutable as $$
 begin
   return least(m.configured, m.told);
 end $$;
 
 -- What is left: the configuration bounds our own use, Zoho's figure everybody's. Null: no limit is known.
 create function sluice.meter_left(m sluice.meter) returns integer
-language plpgsql immutable set search_path = pg_catalog, sluice as $$
+language plpgsql immutable as $$
 begin
   return least(m.configured - m.used, m.told - m.used - m.others);
 end $$;
 
 -- The end of the organisation's day.
 create function sluice.next_midnight(p_zone text, p_now timestamptz) returns timestamptz
-language plpgsql stable set search_path = pg_catalog, sluice as $$
+language plpgsql stable as $$
 begin
   return (date_trunc('day', p_now at time zone coalesce(p_zone, 'UTC')) + interval '1 day') at time zone coalesce(p_zone, 'UTC');
 end $$;
@@ -147,7 +148,7 @@ end $$;
 -- The meter as it stands now: buckets that are over are emptied, and a day that is over begins anew. `p_straddling`: calls that the window still
 -- holds. They count for the new day as well, since Zoho's midnight may be some seconds from ours and they may have arrived on either side.
 create function sluice.meter_turned(m sluice.meter, p_zone text, p_straddling integer, p_now timestamptz) returns sluice.meter
-language plpgsql stable set search_path = pg_catalog, sluice as $$
+language plpgsql stable as $$
 declare
   current_bucket constant bigint := floor(extract(epoch from p_now) / 900);
 begin
@@ -186,7 +187,7 @@ end $$;
 -- needed. As the day goes by less is kept, so that bulk work slows down rather than stops, and nothing is left over at midnight. Rolling credits
 -- have no midnight: the shares are kept at all times.
 create function sluice.meter_kept(m sluice.meter, p_lane smallint, p_now timestamptz) returns integer
-language plpgsql stable set search_path = pg_catalog, sluice as $$
+language plpgsql stable as $$
 declare
   cap constant integer := least(m.configured, m.told);
   ahead float8 := 1;
@@ -206,7 +207,7 @@ end $$;
 
 -- The least urgent lane that the meter allows a call that costs one, -1 for none, and when to look again for the others.
 create function sluice.meter_allows(m sluice.meter, p_now timestamptz, out lane smallint, out ready_at timestamptz)
-language plpgsql stable set search_path = pg_catalog, sluice as $$
+language plpgsql stable as $$
 declare
   remaining constant integer := sluice.meter_left(m);
   ends_at constant timestamptz := coalesce(m.resets_at, to_timestamp((m.bucket + 1) * 900));
@@ -228,7 +229,7 @@ end $$;
 
 -- When the meter is spent at the pace of the last quarter of an hour or two; null if not before it resets, or if no limit is known.
 create function sluice.meter_spent_at(m sluice.meter, p_now timestamptz) returns timestamptz
-language plpgsql stable set search_path = pg_catalog, sluice as $$
+language plpgsql stable as $$
 declare
   recent constant integer := m.buckets[m.bucket % 98 + 1] + m.buckets[(m.bucket - 1) % 98 + 1];
   seconds constant float8 := 900 + extract(epoch from p_now) - m.bucket * 900;
@@ -244,7 +245,7 @@ end $$;
 -- The meter with so much more, or less, of it used: by a call that was granted at that time. What is given back must not be given back twice,
 -- nor to another day.
 create function sluice.meter_charged(m sluice.meter, p_amount integer, p_lane smallint, p_granted_at timestamptz) returns sluice.meter
-language plpgsql stable set search_path = pg_catalog, sluice as $$
+language plpgsql stable as $$
 declare
   b constant bigint := floor(extract(epoch from p_granted_at) / 900);
 begin
@@ -264,7 +265,7 @@ end $$;
 -- The meter corrected by what an answer said. Zoho's figure may or may not hold calls of ours that are under way, so only what exceeds all that
 -- we were granted is taken for others'. `p_under_way`: what the calls under way may still cost.
 create function sluice.meter_told(m sluice.meter, p_report jsonb, p_under_way integer, p_now timestamptz) returns sluice.meter
-language plpgsql stable set search_path = pg_catalog, sluice as $$
+language plpgsql stable as $$
 declare
   day_limit constant integer := (p_report ->> 'day_limit')::integer;
   day_left constant integer := (p_report ->> 'day_remaining')::integer;
@@ -300,7 +301,7 @@ end $$;
 
 -- What the ledger counts against a call's answer: nothing if it was not sent, what it cost if the worker knows, else what was reserved.
 create function sluice.meter_unused(p_reserved integer, p_report jsonb) returns integer
-language plpgsql immutable set search_path = pg_catalog, sluice as $$
+language plpgsql immutable as $$
 begin
   return case
     when not coalesce((p_report ->> 'sent')::boolean, true) then p_reserved
@@ -310,7 +311,7 @@ end $$;
 
 -- The meter of a budget's product, as it stands now. The caller holds the budget's row. All null where the product has none.
 create function sluice.read_meter(p_budget sluice.budget, p_product text, p_now timestamptz) returns sluice.meter
-language plpgsql stable set search_path = pg_catalog, sluice set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+language plpgsql stable as $$
 declare
   m sluice.meter;
 begin
@@ -323,7 +324,7 @@ end $$;
 
 -- Calls of the last window before the day's end, of any product: a place remembers its last one.
 create function sluice.straddling(m sluice.meter, p_budget sluice.budget) returns integer
-language plpgsql stable set search_path = pg_catalog, sluice set enable_seqscan = off set jit = off as $$
+language plpgsql stable as $$
 begin
   if m.resets_at is null or m.resets_at > clock_timestamp() then
     return 0;
@@ -333,7 +334,7 @@ begin
 end $$;
 
 create function sluice.write_meter(m sluice.meter) returns void
-language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set jit = off as $$
+language plpgsql as $$
 begin
   update sluice.meter set told = m.told, told_by = m.told_by, used = m.used, others = m.others, urgent = m.urgent, normal = m.normal,
     urgent_before = m.urgent_before, normal_before = m.normal_before, resets_at = m.resets_at, bucket = m.bucket, buckets = m.buckets,
@@ -343,7 +344,7 @@ end $$;
 
 -- Says once a day that work of this meter waits, and until when.
 create function sluice.meter_alert(m sluice.meter, p_budget sluice.budget, p_now timestamptz) returns sluice.meter
-language plpgsql set search_path = pg_catalog, sluice as $$
+language plpgsql as $$
 begin
   if m.alerted_at is not null and (m.kind = 'calls' or m.alerted_at > p_now - interval '24 hours') then
     return m;
@@ -355,7 +356,7 @@ end $$;
 
 -- For people: what waits for the meter, and until when. Null: nothing.
 create function sluice.meter_says(m sluice.meter, p_now timestamptz) returns text
-language plpgsql stable set search_path = pg_catalog, sluice as $$
+language plpgsql stable as $$
 declare
   allowed constant record := sluice.meter_allows(m, p_now);
   what constant text := case m.kind when 'calls' then 'calls' else 'credits' end;

@@ -5,9 +5,9 @@
 -- The head of every shape and lane: when its first slot is due. Two index probes per shape and lane, however long the queue.
 -- A paused connection or sync has no head; an open circuit shows its next probe instead. `rank` is the lane that it goes with: one up for what has
 -- waited longer than its sync's fresh_within, never above realtime. In plpgsql, here and below, because that keeps its plan: an SQL function
--- would be planned at each of the three times a claim asks.
-create function sluice.heads(p_shapes bigint[])
-returns table (budget_id bigint, shape_id bigint, product text, lane smallint, rank smallint, due_at timestamptz, served_at timestamptz)
+-- would be planned at each of the two times a claim asks.
+create type sluice.head as (budget_id bigint, shape_id bigint, product text, lane smallint, rank smallint, due_at timestamptz, served_at timestamptz);
+create function sluice.heads(p_shapes bigint[]) returns setof sluice.head
 language plpgsql stable set search_path = pg_catalog, sluice set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = on set jit = off as $$
 begin
   return query
@@ -28,7 +28,7 @@ end $$;
 
 -- How many calls may be under way: fewer for a while after Zoho said that there are too many.
 create function sluice.flights_allowed(p_budget sluice.budget, p_now timestamptz) returns integer
-language plpgsql stable set search_path = pg_catalog, sluice as $$
+language plpgsql stable as $$
 begin
   return least(p_budget.in_flight, p_budget.shrunk_to + floor(extract(epoch from p_now - p_budget.shrunk_at) / 10)::integer);
 end $$;
@@ -149,20 +149,20 @@ end $$;
 
 -- What a call with so many records of this shape costs of the meter. CRM: a write costs a credit for every ten records (CRM sheet §6).
 create function sluice.call_cost(p_product text, p_kind text, p_records integer) returns integer
-language plpgsql immutable set search_path = pg_catalog, sluice as $$
+language plpgsql immutable as $$
 begin
   return case when p_product = 'crm' and p_kind = 'push' then (p_records + 9) / 10 else 1 end;
 end $$;
 
 -- Whether CRM counts such a call in its pool of ten heavy ones: a write of more than ten records (CRM sheet §6).
 create function sluice.call_is_heavy(p_product text, p_kind text, p_records integer) returns boolean
-language plpgsql immutable set search_path = pg_catalog, sluice as $$
+language plpgsql immutable as $$
 begin
   return p_product = 'crm' and p_kind = 'push' and p_records > 10;
 end $$;
 
 -- Which lanes each product's meter allows, and when to look again. Says so once a day where due work is kept back. The caller holds the budget's row.
-create function sluice.allowances(p_budget sluice.budget, p_shapes bigint[], p_now timestamptz,
+create function sluice.allowances(p_budget sluice.budget, p_heads sluice.head[], p_now timestamptz,
   out products text[], out lanes smallint[], out ready_at timestamptz)
 language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 declare
@@ -179,7 +179,7 @@ begin
     lanes := lanes || allowed.lane;
     ready_at := least(ready_at, allowed.ready_at);
     if (m.alerted_at is null or m.kind = 'credits')
-      and exists (select from sluice.heads(p_shapes) h where h.budget_id = p_budget.id and h.product = m.product and h.lane > allowed.lane and h.due_at <= p_now) then
+      and exists (select from unnest(p_heads) h where h.product = m.product and h.lane > allowed.lane) then
       perform sluice.write_meter(sluice.meter_alert(m, p_budget, p_now));
     end if;
   end loop;
@@ -214,6 +214,7 @@ declare
   budget sluice.budget;
   places record;
   allowed record;
+  heads sluice.head[];
   ranks smallint[];
   bulk boolean;
   lane_ smallint;
@@ -241,9 +242,12 @@ begin
       continue;
     end if;
     now_ := clock_timestamp();
-    allowed := sluice.allowances(budget, p_shapes, now_);
-    select array_agg(distinct h.rank), bool_or(h.lane >= 2) into ranks, bulk from sluice.heads(p_shapes) h
-    where h.budget_id = budget.id and h.due_at <= now_ and h.lane <= coalesce(allowed.lanes[array_position(allowed.products, h.product)], 4);
+    heads := array(select h from sluice.heads(p_shapes) h where h.budget_id = budget.id and h.due_at <= now_);
+    allowed := sluice.allowances(budget, heads, now_);
+    if cardinality(allowed.products) > 0 then
+      heads := array(select h from unnest(heads) h where h.lane <= coalesce(allowed.lanes[array_position(allowed.products, h.product)], 4));
+    end if;
+    select array_agg(distinct h.rank), bool_or(h.lane >= 2) into ranks, bulk from unnest(heads) h;
     if ranks is null then
       wait_until := least(wait_until, coalesce(allowed.ready_at, now_ + interval '10 ms'));
       continue;
@@ -256,8 +260,7 @@ begin
     lane_ := case when bulk then sluice.choose_lane(budget.id, budget.call_window, ranks, now_) else (select min(l) from unnest(ranks) l) end;
     -- Within the lane the shape served longest ago. Another one if all of its slots are held by somebody, for however long.
     for shape_ in
-      select s.*, h.lane, allowed.lanes[array_position(allowed.products, h.product)] as last_lane from sluice.heads(p_shapes) h join sluice.shape s on s.id = h.shape_id
-      where h.budget_id = budget.id and h.due_at <= now_ and h.lane <= coalesce(allowed.lanes[array_position(allowed.products, h.product)], 4)
+      select s.*, h.lane, allowed.lanes[array_position(allowed.products, h.product)] as last_lane from unnest(heads) h join sluice.shape s on s.id = h.shape_id
       order by h.rank <> lane_, h.rank, h.served_at, h.shape_id
     loop
       ids := sluice.take_slots(shape_.id, shape_.lane, case when shape_.product = 'crm' then coalesce(shape_.last_lane, 4::smallint) else 4::smallint end,
