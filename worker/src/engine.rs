@@ -16,6 +16,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::handlers::matching::Walks;
+use crate::pace::Pace;
 use crate::tokens::Tokens;
 use crate::work::Work;
 
@@ -41,6 +42,7 @@ pub(crate) struct Engine {
     pub(crate) keeper: lease::Keeper,
     pub(crate) shapes: watch::Receiver<Arc<Vec<i64>>>,
     pub(crate) wake: Arc<Notify>,
+    pub(crate) pace: Pace,
     pub(crate) walks: Walks,
     /// Told when a settle left a writeback.
     pub(crate) written: Arc<Notify>,
@@ -121,6 +123,10 @@ impl Engine {
         let shapes = self.shapes.borrow().clone();
         if shapes.is_empty() {
             return Ok(Look::Nothing { folded: false, wait: None });
+        }
+        let too_soon = self.pace.wait();
+        if !too_soon.is_zero() {
+            return Ok(Look::Nothing { folded: true, wait: Some(too_soon) });
         }
         match store::claim(&self.db, &self.worker, &shapes, self.lease(), self.request_timeout()).await? {
             Claim::Batch(batch, grant) => {
