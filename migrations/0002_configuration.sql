@@ -30,6 +30,7 @@ create table sluice.sync (
   direction    text        not null,
   lane         text        not null,
   min_interval interval    not null default '2 s',
+  fresh_within interval,                                      -- what waits longer goes one lane up
   batch_max    smallint    not null,                          -- records that one call may carry
   definition   jsonb       not null,
   hash         text        not null,                          -- replicas work only for syncs whose hash equals their own

@@ -109,6 +109,9 @@ create table sluice.batch (
   lease_until timestamptz not null,
   place_id    bigint,                                         -- window place of the call in hand
   flight_id   bigint,
+  heavy_id    bigint,
+  granted_at  timestamptz not null,                           -- the call in hand, and what was reserved of the meter for it
+  cost        integer     not null,
   constraint batch_pkey primary key (token)
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
 create index batch_lease_until_idx on sluice.batch (lease_until);

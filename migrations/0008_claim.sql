@@ -1,31 +1,42 @@
--- One round trip: grant and claim. Locks are taken in one order everywhere: batch, budget, place, product, slot, link. Whoever takes
+-- One round trip: grant and claim. Locks are taken in one order everywhere: batch, budget, place, meter, product, slot, link. Whoever takes
 -- several slots takes them by (sync, key), or with skip locked and never waits. The budget's row is held until the claim or settle commits,
 -- so nothing here may wait for a row that somebody else's open transaction can hold.
 
 -- The head of every shape and lane: when its first slot is due. Two index probes per shape and lane, however long the queue.
--- A paused connection or sync has no head; an open circuit shows its next probe instead. In plpgsql, here and below, because that keeps its
--- plan: an SQL function would be planned at each of the three times a claim asks.
-create function sluice.heads(p_shapes bigint[])
-returns table (budget_id bigint, shape_id bigint, lane smallint, due_at timestamptz, served_at timestamptz)
+-- A paused connection or sync has no head; an open circuit shows its next probe instead. `rank` is the lane that it goes with: one up for what has
+-- waited longer than its sync's fresh_within, never above realtime. In plpgsql, here and below, because that keeps its plan: an SQL function
+-- would be planned at each of the two times a claim asks.
+create type sluice.head as (budget_id bigint, shape_id bigint, product text, lane smallint, rank smallint, due_at timestamptz, served_at timestamptz);
+create function sluice.heads(p_shapes bigint[]) returns setof sluice.head
 language plpgsql stable set search_path = pg_catalog, sluice set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = on set jit = off as $$
 begin
   return query
-  select p.budget_id, s.id, l.lane, greatest(d.due_at, case when p.opened_at is not null then p.probe_at end), s.served_at
+  select p.budget_id, s.id, s.product, l.lane,
+    case when l.lane >= 2 and d.due_at + y.fresh_within < clock_timestamp() then l.lane - 1::smallint else l.lane end,
+    greatest(d.due_at, case when p.opened_at is not null then p.probe_at end), s.served_at
   from unnest(p_shapes) as asked (id)
   join sluice.shape s on s.id = asked.id
   join sluice.product p on p.connection = s.connection and p.product = s.product
   join sluice.connection c on c.name = s.connection and c.paused_at is null and c.retired_at is null
+  left join sluice.sync y on y.name = s.sync
   cross join lateral (values (0::smallint), (1::smallint), (2::smallint), (3::smallint), (4::smallint)) as l (lane)
   cross join lateral (
     select w.due_at from sluice.slot w where w.shape_id = s.id and w.lane = l.lane and w.state = 'available' order by w.due_at limit 1
   ) d
-  where not exists (select from sluice.sync y where y.name = s.sync and (y.paused_at is not null or y.retired_at is not null));
+  where y.paused_at is null and y.retired_at is null;
 end $$;
 
--- Takes a place in the window and one in flight. The caller holds the budget's row, so places are stable but for settles, which only
--- free them. Returns null and sets ready_at where there is none.
-create function sluice.take_places(p_budget sluice.budget, p_now timestamptz, p_bulk boolean, p_flight boolean,
-  out place_id bigint, out flight_id bigint, out ready_at timestamptz)
+-- How many calls may be under way: fewer for a while after Zoho said that there are too many.
+create function sluice.flights_allowed(p_budget sluice.budget, p_now timestamptz) returns integer
+language plpgsql stable as $$
+begin
+  return least(p_budget.in_flight, p_budget.shrunk_to + floor(extract(epoch from p_now - p_budget.shrunk_at) / 10)::integer);
+end $$;
+
+-- Chooses a place in the window, one in flight and, with `p_heavy`, one in the heavy pool. The caller holds the budget's row, so places are stable
+-- but for settles, which only free them. Returns null and sets ready_at where there is none; heavy_id alone may be null without that.
+create function sluice.take_places(p_budget sluice.budget, p_now timestamptz, p_bulk boolean, p_flight boolean, p_heavy boolean,
+  out place_id bigint, out flight_id bigint, out heavy_id bigint, out ready_at timestamptz)
 language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 declare
   free timestamptz;
@@ -39,19 +50,26 @@ begin
     return;
   end if;
   if p_flight then
-    select p.id, p.free_at into flight_id, free from sluice.place p
-    where p.budget_id = p_budget.id and p.kind = 'in_flight' order by p.free_at limit 1;
+    -- so many must be free that with this one no more are under way than are allowed now
+    select max(p.free_at), (array_agg(p.id order by p.free_at))[1] into free, flight_id from (
+      select x.id, x.free_at from sluice.place x where x.budget_id = p_budget.id and x.kind = 'in_flight' order by x.free_at
+      limit 1 + p_budget.in_flight - sluice.flights_allowed(p_budget, p_now)) p;
     if free > p_now then
       flight_id := null;
       ready_at := least(free, p_now + interval '20 ms');      -- an answer frees it long before its limit
       return;
     end if;
   end if;
+  if p_heavy then
+    select p.id into heavy_id from sluice.place p
+    where p.budget_id = p_budget.id and p.kind = 'heavy' and p.free_at <= p_now order by p.free_at limit 1;
+  end if;
   select p.id, p.free_at into place_id, free from sluice.place p
   where p.budget_id = p_budget.id and p.kind = 'window' order by p.free_at limit 1;
   if free > p_now then
     place_id := null;
     flight_id := null;
+    heavy_id := null;
     ready_at := free;
   end if;
 end $$;
@@ -66,8 +84,8 @@ begin
 end $$;
 
 -- Notes the grant in the ledger. With no answer the place comes back a window after the last moment at which the request's bytes can
--- arrive; settle makes that earlier when there is one.
-create function sluice.note_grant(p_budget sluice.budget, p_place bigint, p_flight bigint, p_token bigint, p_lane smallint, p_now timestamptz,
+-- arrive; settle makes that earlier when there is one. A late grant does not move the grid, unless nobody asked for several points.
+create function sluice.note_grant(p_budget sluice.budget, p_places bigint[], p_token bigint, p_lane smallint, p_now timestamptz,
   p_send_by timestamptz, p_timeout interval, p_bulk boolean) returns void
 language plpgsql set search_path = pg_catalog, sluice as $$
 declare
@@ -75,11 +93,11 @@ declare
 begin
   if p_bulk then
     step := sluice.grid_step(p_budget, p_now);
-    update sluice.budget set grid_at = case when grid_at < p_now - step then p_now else grid_at end + step where id = p_budget.id;
+    update sluice.budget set grid_at = case when grid_at < p_now - 4 * step then p_now else grid_at end + step where id = p_budget.id;
   end if;
-  update sluice.place set batch = p_token, lane = p_lane, granted_at = p_now, answer = null, free_at = p_send_by + p_timeout + p_budget.call_window
-  where id = p_place;
-  update sluice.place set batch = p_token, granted_at = p_now, free_at = p_send_by + p_timeout where id = p_flight;
+  update sluice.place set batch = p_token, lane = p_lane, granted_at = p_now, answer = null,
+    free_at = p_send_by + p_timeout + case when kind = 'window' then p_budget.call_window else interval '0' end
+  where id = any (p_places);
 end $$;
 
 -- Which lane the next point of the grid belongs to: the most urgent one with due work, unless a lower one got less than its floor of the
@@ -98,34 +116,73 @@ begin
     (select min(l) from unnest(p_lanes) l)));
 end $$;
 
--- Takes what one call of a shape can carry: the lane that the grant is for first, then whatever else rides along for free. A suspect
--- rides only with its like.
-create function sluice.take_slots(p_shape sluice.shape, p_lane smallint, p_now timestamptz) returns bigint[]
+-- Takes what one call of a shape can carry, at most `p_room`: the lane that the grant is for first, then what else may ride along: lanes up to
+-- `p_last`. A suspect rides only with its like.
+create function sluice.take_slots(p_shape bigint, p_lane smallint, p_last smallint, p_room integer, p_now timestamptz) returns bigint[]
 language plpgsql set search_path = pg_catalog, sluice
 set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off as $$
 declare
   ids bigint[] := '{}';
   more bigint[];
-  room integer := p_shape.batch_max;
+  room integer := p_room;
   suspect smallint;
   rank_ smallint;
 begin
   foreach rank_ in array array[p_lane] || array_remove('{0,1,2,3,4}'::smallint[], p_lane) loop
     exit when room <= 0;
+    continue when rank_ > p_last;
     if cardinality(ids) = 0 then
       select w.max_batch into suspect from sluice.slot w
-      where w.shape_id = p_shape.id and w.lane = rank_ and w.state = 'available' and w.due_at <= p_now order by w.due_at limit 1 for update skip locked;
+      where w.shape_id = p_shape and w.lane = rank_ and w.state = 'available' and w.due_at <= p_now order by w.due_at limit 1 for update skip locked;
       continue when not found;
-      room := least(p_shape.batch_max, coalesce(suspect, p_shape.batch_max));
+      room := least(p_room, coalesce(suspect, p_room));
     end if;
     more := array(
       select w.id from sluice.slot w
-      where w.shape_id = p_shape.id and w.lane = rank_ and w.state = 'available' and w.due_at <= p_now and w.max_batch is not distinct from suspect
+      where w.shape_id = p_shape and w.lane = rank_ and w.state = 'available' and w.due_at <= p_now and w.max_batch is not distinct from suspect
       order by w.due_at limit room for update skip locked);
     ids := ids || more;
     room := room - cardinality(more);
   end loop;
   return ids;
+end $$;
+
+-- What a call with so many records of this shape costs of the meter. CRM: a write costs a credit for every ten records (CRM sheet §6).
+create function sluice.call_cost(p_product text, p_kind text, p_records integer) returns integer
+language plpgsql immutable as $$
+begin
+  return case when p_product = 'crm' and p_kind = 'push' then (p_records + 9) / 10 else 1 end;
+end $$;
+
+-- Whether CRM counts such a call in its pool of ten heavy ones: a write of more than ten records (CRM sheet §6).
+create function sluice.call_is_heavy(p_product text, p_kind text, p_records integer) returns boolean
+language plpgsql immutable as $$
+begin
+  return p_product = 'crm' and p_kind = 'push' and p_records > 10;
+end $$;
+
+-- Which lanes each product's meter allows, and when to look again. Says so once a day where due work is kept back. The caller holds the budget's row.
+create function sluice.allowances(p_budget sluice.budget, p_heads sluice.head[], p_now timestamptz,
+  out products text[], out lanes smallint[], out ready_at timestamptz)
+language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+declare
+  m sluice.meter;
+  allowed record;
+begin
+  products := '{}';
+  lanes := '{}';
+  for m in select x.* from sluice.meter x where x.budget_id = p_budget.id loop
+    m := sluice.meter_turned(m, p_budget.time_zone, sluice.straddling(m, p_budget), p_now);
+    allowed := sluice.meter_allows(m, p_now);
+    continue when allowed.lane = 4;
+    products := products || m.product;
+    lanes := lanes || allowed.lane;
+    ready_at := least(ready_at, allowed.ready_at);
+    if (m.alerted_at is null or m.kind = 'credits')
+      and exists (select from unnest(p_heads) h where h.product = m.product and h.lane > allowed.lane) then
+      perform sluice.write_meter(sluice.meter_alert(m, p_budget, p_now));
+    end if;
+  end loop;
 end $$;
 
 -- The claim of a record without link is itself the intent of a create, committed before the call. Answers which of the records are marked
@@ -156,21 +213,17 @@ declare
   first boolean := true;
   budget sluice.budget;
   places record;
-  lanes smallint[];
+  allowed record;
+  heads sluice.head[];
+  ranks smallint[];
   bulk boolean;
   lane_ smallint;
-  shape_ sluice.shape;
+  shape_ record;
   ids bigint[];
-  intended record;
   token_ bigint;
-  send_by_ timestamptz;
-  answered timestamptz;
-  outage_end timestamptz;
-  open boolean;
-  slots jsonb;
 begin
   for candidate in
-    select h.budget_id, min(h.lane) filter (where h.due_at <= now_) as lane, min(h.due_at) as due_at
+    select h.budget_id, min(h.rank) filter (where h.due_at <= now_) as rank, min(h.due_at) as due_at
     from sluice.heads(p_shapes) h group by h.budget_id order by 2 nulls last, 3
   loop
     if candidate.due_at > now_ then
@@ -189,77 +242,128 @@ begin
       continue;
     end if;
     now_ := clock_timestamp();
-    select array_agg(distinct h.lane) into lanes from sluice.heads(p_shapes) h where h.budget_id = budget.id and h.due_at <= now_;
-    if lanes is null then
-      wait_until := least(wait_until, now_ + interval '10 ms');
+    heads := array(select h from sluice.heads(p_shapes) h where h.budget_id = budget.id and h.due_at <= now_);
+    allowed := sluice.allowances(budget, heads, now_);
+    if cardinality(allowed.products) > 0 then
+      heads := array(select h from unnest(heads) h where h.lane <= coalesce(allowed.lanes[array_position(allowed.products, h.product)], 4));
+    end if;
+    select array_agg(distinct h.rank), bool_or(h.lane >= 2) into ranks, bulk from unnest(heads) h;
+    if ranks is null then
+      wait_until := least(wait_until, coalesce(allowed.ready_at, now_ + interval '10 ms'));
       continue;
     end if;
-    bulk := lanes && '{2,3,4}'::smallint[];
-    places := sluice.take_places(budget, now_, bulk, true);
+    places := sluice.take_places(budget, now_, bulk, true, budget.heavy > 0);
     if places.place_id is null then
       wait_until := least(wait_until, places.ready_at);
       continue;
     end if;
-    lane_ := case when bulk then sluice.choose_lane(budget.id, budget.call_window, lanes, now_) else (select min(l) from unnest(lanes) l) end;
+    lane_ := case when bulk then sluice.choose_lane(budget.id, budget.call_window, ranks, now_) else (select min(l) from unnest(ranks) l) end;
     -- Within the lane the shape served longest ago. Another one if all of its slots are held by somebody, for however long.
     for shape_ in
-      select s.* from sluice.heads(p_shapes) h join sluice.shape s on s.id = h.shape_id
-      where h.budget_id = budget.id and h.due_at <= now_ order by h.lane <> lane_, h.lane, h.served_at, h.shape_id
+      select s.*, h.lane, allowed.lanes[array_position(allowed.products, h.product)] as last_lane from unnest(heads) h join sluice.shape s on s.id = h.shape_id
+      order by h.rank <> lane_, h.rank, h.served_at, h.shape_id
     loop
-      ids := sluice.take_slots(shape_, lane_, now_);
+      ids := sluice.take_slots(shape_.id, shape_.lane, case when shape_.product = 'crm' then coalesce(shape_.last_lane, 4::smallint) else 4::smallint end,
+        sluice.call_room(budget, shape_.product, shape_.batch_max, shape_.lane, places.heavy_id is not null, now_), now_);
       exit when cardinality(ids) > 0;
     end loop;
     if cardinality(ids) = 0 then
       wait_until := least(wait_until, now_ + interval '50 ms');
       continue;
     end if;
-
-    select p.answered_at, p.outage_ended_at, p.opened_at is not null into answered, outage_end, open from sluice.product p where p.connection = shape_.connection and p.product = shape_.product;
-    if open then
-      update sluice.product set probe_at = now_ + interval '5 s' where connection = shape_.connection and product = shape_.product;
-    end if;
-    send_by_ := now_ + interval '2 s';
-    insert into sluice.batch (worker, shape_id, budget_id, connection, product, lane, records, claimed_at, send_by, timeout, lease_until, place_id, flight_id)
-    values (p_worker, shape_.id, budget.id, shape_.connection, shape_.product, lane_, cardinality(ids), now_, send_by_, p_timeout, now_ + p_lease, places.place_id, places.flight_id)
-    returning token into token_;
-    perform sluice.note_grant(budget, places.place_id, places.flight_id, token_, lane_, now_, send_by_, p_timeout, bulk);
-    update sluice.shape set served_at = now_ where id = shape_.id;
-
-    select '{}'::text[] as intents, '{}'::jsonb as doubts into intended;
-    if shape_.kind = 'push' then
-      intended := sluice.intend(shape_.sync, array(select w.key from sluice.slot w where w.id = any (ids) order by w.key), now_);
-    end if;
-
-    with claimed as (
-      update sluice.slot w set
-        state = 'running', batch = token_, claimed_work = w.work, next_lane = null, next_due_at = null, waiting_sync = null, waiting_key = null,
-        create_intent = w.key = any (intended.intents),
-        -- a 5xx or a time-out counts only now, and only if the product has answered somebody since without having been down for everybody
-        failures = w.failures + case when w.unbooked_at < answered and not coalesce(w.unbooked_at <= outage_end, false) then 1 else 0 end,
-        unbooked_at = case when w.unbooked_at < answered then null else w.unbooked_at end
-      where w.id = any (ids)
-      returning w.*
-    )
-    select jsonb_agg(jsonb_build_object('id', w.id, 'key', w.key, 'kind', w.kind, 'args', w.args, 'failures', w.failures, 'tries', w.tries, 'deaths', w.deaths,
-        'panics', w.panics, 'max_failures', w.max_failures, 'progress', w.progress, 'doubt', intended.doubts -> w.key,
-        'doubt_age_ms', (extract(epoch from now_ - (intended.doubts -> w.key ->> 'since')::timestamptz) * 1000)::bigint,
-        'job_id', (select min(j.job_id) from sluice.slot_job j where j.slot_id = w.id)) order by w.sync, w.key)
-    into slots from claimed w;
-
-    return jsonb_build_object('token', token_, 'place', places.place_id, 'connection', shape_.connection, 'product', shape_.product, 'kind', shape_.kind,
-      'sync', shape_.sync, 'lane', sluice.lane_name(lane_), 'claimed_at', now_, 'send_by_ms', 2000, 'slots', slots);
+    token_ := sluice.open_batch(budget, places.place_id, places.flight_id, places.heavy_id, shape_.id, shape_.lane, cardinality(ids), p_worker, p_lease, p_timeout, bulk, now_);
+    return sluice.carry(token_, shape_.id, ids, now_) || jsonb_build_object('place', places.place_id, 'lane', sluice.lane_name(shape_.lane), 'claimed_at', now_, 'send_by_ms', 2000);
   end loop;
   return jsonb_build_object('wait_ms', case when wait_until = 'infinity' then null
     else greatest(0, ceil(extract(epoch from wait_until - clock_timestamp()) * 1000))::bigint end);
 end $$;
 
--- A handler that needs another call asks once, without waiting. The place of the call before is settled here. Null: the lease is lost.
-create function sluice.grant_again(p_token bigint, p_worker text, p_report jsonb) returns jsonb
+-- How many records a call of this shape may carry now: ten where the heavy pool has no place, and what the credits left to the lane pay for.
+create function sluice.call_room(p_budget sluice.budget, p_product text, p_batch_max integer, p_lane smallint, p_heavy_free boolean, p_now timestamptz) returns integer
+language plpgsql stable set search_path = pg_catalog, sluice as $$
+declare
+  m sluice.meter;
+  room integer := p_batch_max;
+begin
+  if p_product <> 'crm' or p_batch_max <= 1 then
+    return p_batch_max;
+  end if;
+  if not p_heavy_free and p_budget.heavy > 0 then
+    room := least(room, 10);
+  end if;
+  m := sluice.read_meter(p_budget, p_product, p_now);
+  return least(room, case when sluice.meter_left(m) is not null then 10 * greatest(1, sluice.meter_left(m) - sluice.meter_kept(m, p_lane, p_now)) end);
+end $$;
+
+-- The grant and its batch: every limit that the call counts against is charged here, with the largest cost that it can have.
+create function sluice.open_batch(p_budget sluice.budget, p_place bigint, p_flight bigint, p_heavy bigint, p_shape bigint, p_lane smallint, p_records integer,
+  p_worker text, p_lease interval, p_timeout interval, p_bulk boolean, p_now timestamptz) returns bigint
+language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+declare
+  s sluice.shape;
+  m sluice.meter;
+  cost_ integer;
+  heavy bigint;
+  token_ bigint;
+begin
+  update sluice.shape set served_at = p_now where id = p_shape returning * into s;
+  cost_ := sluice.call_cost(s.product, s.kind, p_records);
+  heavy := case when sluice.call_is_heavy(s.product, s.kind, p_records) then p_heavy end;
+  m := sluice.read_meter(p_budget, s.product, p_now);
+  if m.budget_id is not null then
+    perform sluice.write_meter(sluice.meter_charged(m, cost_, p_lane, p_now));
+  end if;
+  update sluice.product set probe_at = p_now + interval '5 s' where connection = s.connection and product = s.product and opened_at is not null;
+  insert into sluice.batch (worker, shape_id, budget_id, connection, product, lane, records, claimed_at, send_by, timeout, lease_until, place_id, flight_id, heavy_id, granted_at, cost)
+  values (p_worker, s.id, p_budget.id, s.connection, s.product, p_lane, p_records, p_now, p_now + interval '2 s', p_timeout, p_now + p_lease, p_place, p_flight, heavy, p_now, cost_)
+  returning token into token_;
+  perform sluice.note_grant(p_budget, array[p_place, p_flight, heavy], token_, p_lane, p_now, p_now + interval '2 s', p_timeout, p_bulk);
+  return token_;
+end $$;
+
+-- The records of a batch begin to run. Answers what the worker must know of them.
+create function sluice.carry(p_token bigint, p_shape bigint, p_slots bigint[], p_now timestamptz) returns jsonb
+language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+declare
+  s sluice.shape;
+  intended record;
+  answered timestamptz;
+  outage_end timestamptz;
+  slots jsonb;
+begin
+  select * into s from sluice.shape where id = p_shape;
+  select p.answered_at, p.outage_ended_at into answered, outage_end from sluice.product p where p.connection = s.connection and p.product = s.product;
+  select '{}'::text[] as intents, '{}'::jsonb as doubts into intended;
+  if s.kind = 'push' then
+    intended := sluice.intend(s.sync, array(select w.key from sluice.slot w where w.id = any (p_slots) order by w.key), p_now);
+  end if;
+  with claimed as (
+    update sluice.slot w set
+      state = 'running', batch = p_token, claimed_work = w.work, next_lane = null, next_due_at = null, waiting_sync = null, waiting_key = null,
+      create_intent = w.key = any (intended.intents),
+      -- a 5xx or a time-out counts only now, and only if the product has answered somebody since without having been down for everybody
+      failures = w.failures + case when w.unbooked_at < answered and not coalesce(w.unbooked_at <= outage_end, false) then 1 else 0 end,
+      unbooked_at = case when w.unbooked_at < answered then null else w.unbooked_at end
+    where w.id = any (p_slots)
+    returning w.*
+  )
+  select jsonb_agg(jsonb_build_object('id', w.id, 'key', w.key, 'kind', w.kind, 'args', w.args, 'failures', w.failures, 'tries', w.tries, 'deaths', w.deaths,
+      'panics', w.panics, 'max_failures', w.max_failures, 'progress', w.progress, 'doubt', intended.doubts -> w.key,
+      'doubt_age_ms', (extract(epoch from p_now - (intended.doubts -> w.key ->> 'since')::timestamptz) * 1000)::bigint,
+      'job_id', (select min(j.job_id) from sluice.slot_job j where j.slot_id = w.id)) order by w.sync, w.key)
+  into slots from claimed w;
+  return jsonb_build_object('token', p_token, 'connection', s.connection, 'product', s.product, 'kind', s.kind, 'sync', s.sync,
+    'cost', sluice.call_cost(s.product, s.kind, cardinality(p_slots)), 'heavy', sluice.call_is_heavy(s.product, s.kind, cardinality(p_slots)), 'slots', slots);
+end $$;
+
+-- A handler that needs another call asks once, without waiting, and says what it costs. The call before is settled here. Null: the lease is lost.
+create function sluice.grant_again(p_token bigint, p_worker text, p_report jsonb, p_cost integer, p_heavy boolean) returns jsonb
 language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 declare
   b sluice.batch;
   budget sluice.budget;
   places record;
+  m sluice.meter;
   now_ timestamptz;
   bulk boolean;
 begin
@@ -267,29 +371,38 @@ begin
   if not found or b.lease_until < clock_timestamp() then
     return null;
   end if;
-  perform from sluice.budget where id = b.budget_id for no key update;
+  select * into budget from sluice.budget where id = b.budget_id for no key update;
   now_ := clock_timestamp();
-  perform sluice.free_place(b, p_report, now_);
+  perform sluice.free_place(b, budget, p_report, now_);
   perform sluice.note_health(b.connection, b.product, p_report, now_);
-  -- A call that was not answered may be under way still: its place in flight stays taken, and another call needs another.
+  -- A call that was not answered may be under way still: its places in flight stay taken, and another call needs others.
   if coalesce((p_report ->> 'sent')::boolean, true) and not coalesce((p_report ->> 'answered')::boolean, false) then
     b.flight_id := null;
+    b.heavy_id := null;
   end if;
-  update sluice.batch set place_id = null, flight_id = b.flight_id where token = p_token;
+  update sluice.batch set place_id = null, flight_id = b.flight_id, heavy_id = b.heavy_id, cost = 0 where token = p_token;
   if exists (select from sluice.connection c where c.name = b.connection and c.paused_at is not null)
     or exists (select from sluice.shape h join sluice.sync y on y.name = h.sync where h.id = b.shape_id and y.paused_at is not null)
     or exists (select from sluice.product p where p.connection = b.connection and p.product = b.product and p.opened_at is not null) then
     return jsonb_build_object('wait_ms', 1000);
   end if;
+  m := sluice.read_meter(budget, b.product, now_);
+  if m.blocked_until > now_ or sluice.meter_left(m) - sluice.meter_kept(m, b.lane, now_) < p_cost then
+    return jsonb_build_object('wait_ms', 1000);
+  end if;
   select * into budget from sluice.budget where id = b.budget_id;    -- as the report left it
   bulk := b.lane >= 2;
-  places := sluice.take_places(budget, now_, bulk, b.flight_id is null);
-  if places.place_id is null then
-    return jsonb_build_object('wait_ms', greatest(0, ceil(extract(epoch from places.ready_at - now_) * 1000))::bigint);
+  places := sluice.take_places(budget, now_, bulk, b.flight_id is null, p_heavy and b.heavy_id is null and budget.heavy > 0);
+  if places.place_id is null or (p_heavy and budget.heavy > 0 and coalesce(b.heavy_id, places.heavy_id) is null) then
+    return jsonb_build_object('wait_ms', greatest(20, ceil(extract(epoch from places.ready_at - now_) * 1000))::bigint);
   end if;
-  -- the place in flight stays ours from call to call of one batch
+  -- the places in flight stay ours from call to call of one batch
   b.flight_id := coalesce(places.flight_id, b.flight_id);
-  perform sluice.note_grant(budget, places.place_id, b.flight_id, p_token, b.lane, now_, now_ + interval '2 s', b.timeout, bulk);
-  update sluice.batch set place_id = places.place_id, flight_id = b.flight_id, send_by = now_ + interval '2 s' where token = p_token;
+  b.heavy_id := coalesce(places.heavy_id, b.heavy_id);
+  if m.budget_id is not null then
+    perform sluice.write_meter(sluice.meter_charged(m, p_cost, b.lane, now_));
+  end if;
+  perform sluice.note_grant(budget, array[places.place_id, b.flight_id, b.heavy_id], p_token, b.lane, now_, now_ + interval '2 s', b.timeout, bulk);
+  update sluice.batch set place_id = places.place_id, flight_id = b.flight_id, heavy_id = b.heavy_id, granted_at = now_, cost = p_cost, send_by = now_ + interval '2 s' where token = p_token;
   return jsonb_build_object('place', places.place_id, 'send_by_ms', 2000);
 end $$;

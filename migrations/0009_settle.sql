@@ -1,22 +1,76 @@
 -- What became of a batch: settled by its worker, or taken back from a dead one.
 
--- What became of the call in hand: not sent, the place is free at once; answered, a window from now; no answer, it stays as the grant
--- left it. p_report: {"sent": bool, "answered": bool, "answer_ms": int, "blocked_ms": int, "blocked_reason": text}
-create function sluice.free_place(p_batch sluice.batch, p_report jsonb, p_now timestamptz) returns void
+-- What became of the call in hand: not sent, everything is free at once; answered, the place in the window is, a window from now, and what the call
+-- did not cost; no answer, it stays as the grant left it. Corrects the ledger by what the answer said. The caller holds the budget's row.
+-- p_report: {"sent": bool, "answered": bool, "answer_ms": int, "cost": int, "throttle": minute|day|in_flight|unknown, "retry_after_ms": int,
+--   "day_limit": int, "day_remaining": int, "day_resets_ms": int, "credits_remaining": int, "health": answered|unanswered}
+create function sluice.free_place(p_batch sluice.batch, p_budget sluice.budget, p_report jsonb, p_now timestamptz) returns void
+language plpgsql set search_path = pg_catalog, sluice as $$
+declare
+  before sluice.meter;
+  m sluice.meter;
+begin
+  if p_batch.place_id is not null then                            -- else it was refused another one: nothing in hand
+    if not coalesce((p_report ->> 'sent')::boolean, true) then
+      update sluice.place set free_at = '-infinity', batch = null, granted_at = null where id = p_batch.place_id and batch = p_batch.token;
+      update sluice.budget set grid_at = least(grid_at, p_now) where id = p_batch.budget_id;
+    elsif (p_report ->> 'answered')::boolean then
+      update sluice.place set batch = null, free_at = p_now + p_budget.call_window, answer = make_interval(secs => (p_report ->> 'answer_ms')::float8 / 1000)
+      where id = p_batch.place_id and batch = p_batch.token;
+    end if;
+  end if;
+  before := sluice.read_meter(p_budget, p_batch.product, p_now);
+  if before.budget_id is not null then
+    m := sluice.meter_charged(before, - sluice.meter_unused(p_batch.cost, p_report), p_batch.lane, p_batch.granted_at);
+    m := sluice.meter_told(m, p_report, case when p_report ->> 'credits_remaining' is not null
+      then (select coalesce(sum(x.cost), 0)::integer from sluice.batch x where x.budget_id = p_budget.id and x.token <> p_batch.token) end, p_now);
+    if p_report ->> 'throttle' = 'day' then
+      m := sluice.meter_spent(m, p_budget, p_report, p_now);
+    end if;
+    if m is distinct from before then
+      perform sluice.write_meter(m);
+    end if;
+  end if;
+  perform sluice.note_throttle(p_budget, p_report, before.budget_id is not null, p_now);
+end $$;
+
+-- Zoho says that the day, or the credits, are spent, whatever we counted: nothing is granted until the day ends, or for a quarter of an hour,
+-- after which credits may have come back.
+create function sluice.meter_spent(m sluice.meter, p_budget sluice.budget, p_report jsonb, p_now timestamptz) returns sluice.meter
 language plpgsql set search_path = pg_catalog, sluice as $$
 begin
-  if p_batch.place_id is null then
-    null;                                                         -- refused another one: nothing in hand
-  elsif not coalesce((p_report ->> 'sent')::boolean, true) then
-    update sluice.place set free_at = '-infinity', batch = null, granted_at = null where id = p_batch.place_id and batch = p_batch.token;
-    update sluice.budget set grid_at = least(grid_at, p_now) where id = p_batch.budget_id;
-  elsif (p_report ->> 'answered')::boolean then
-    update sluice.place p set batch = null, free_at = p_now + u.call_window, answer = make_interval(secs => (p_report ->> 'answer_ms')::float8 / 1000)
-    from sluice.budget u where p.id = p_batch.place_id and p.batch = p_batch.token and u.id = p.budget_id;
+  m.blocked_until := coalesce(p_now + make_interval(secs => (p_report ->> 'retry_after_ms')::float8 / 1000), m.resets_at, p_now + interval '15 min');
+  if m.told is not null then
+    m.others := greatest(m.others, m.told - m.used);
   end if;
-  if p_report ->> 'blocked_ms' is not null then
-    update sluice.budget set blocked_until = greatest(blocked_until, p_now + make_interval(secs => (p_report ->> 'blocked_ms')::float8 / 1000)),
-      blocked_reason = p_report ->> 'blocked_reason' where id = p_batch.budget_id;
+  return sluice.meter_alert(m, p_budget, p_now);
+end $$;
+
+-- A 429 and what follows from it for everybody who draws from the budget. Over the minute: nothing until Zoho says so, half an hour if it does not
+-- (finance sheet §3.2). Too many at once, which is also what a CRM refusal with credits left means: half as many for a while, one more every ten
+-- seconds, and a pause that doubles from one second to a minute while it goes on. A spent day concerns one product: its meter stops it, and
+-- the budget only where there is no meter.
+create function sluice.note_throttle(p_budget sluice.budget, p_report jsonb, p_metered boolean, p_now timestamptz) returns void
+language plpgsql set search_path = pg_catalog, sluice as $$
+declare
+  throttle constant text := p_report ->> 'throttle';
+  retry_after constant interval := make_interval(secs => (p_report ->> 'retry_after_ms')::float8 / 1000);
+  under_way integer;
+begin
+  if throttle is null then
+    if p_budget.throttled > 0 and (p_report ->> 'answered')::boolean then
+      update sluice.budget set throttled = 0 where id = p_budget.id;
+    end if;
+  elsif throttle = 'minute' or (throttle = 'day' and not p_metered) then
+    update sluice.budget set blocked_reason = 'Zoho answered 429: ' || throttle,
+      blocked_until = greatest(blocked_until, p_now + coalesce(retry_after, case throttle when 'minute' then interval '30 min' else interval '1 hour' end))
+    where id = p_budget.id;
+  elsif throttle in ('in_flight', 'unknown') then
+    select count(*) into under_way from sluice.place where budget_id = p_budget.id and kind = 'in_flight' and free_at > p_now;
+    update sluice.budget set blocked_reason = 'Zoho answered 429: too many at once', throttled = least(throttled + 1, 10),
+      blocked_until = greatest(blocked_until, p_now + coalesce(retry_after, make_interval(secs => least(60, power(2, throttled))))),
+      shrunk_to = greatest(1, least(sluice.flights_allowed(p_budget, p_now), under_way) / 2), shrunk_at = p_now
+    where id = p_budget.id;
   end if;
 end $$;
 
@@ -55,17 +109,19 @@ create function sluice.settle(p_token bigint, p_worker text, p_report jsonb, p_o
 language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
 declare
   b sluice.batch;
+  budget sluice.budget;
   now_ timestamptz;
 begin
   select * into b from sluice.batch where token = p_token and worker = p_worker for update;
   if not found or b.lease_until < clock_timestamp() then
     return false;
   end if;
-  perform from sluice.budget where id = b.budget_id for no key update;
+  select * into budget from sluice.budget where id = b.budget_id for no key update;
   now_ := clock_timestamp();
-  perform sluice.free_place(b, p_report, now_);
-  update sluice.place set free_at = '-infinity', batch = null
-  where id = b.flight_id and batch = b.token and (not coalesce((p_report ->> 'sent')::boolean, true) or (p_report ->> 'answered')::boolean);
+  perform sluice.free_place(b, budget, p_report, now_);
+  if not coalesce((p_report ->> 'sent')::boolean, true) or (p_report ->> 'answered')::boolean then
+    update sluice.place set free_at = '-infinity', batch = null where id in (b.flight_id, b.heavy_id) and batch = b.token;
+  end if;
   perform sluice.note_health(b.connection, b.product, p_report, now_);
   delete from sluice.batch where token = p_token;
   perform sluice.settle_slots(b, now_, p_outcomes);

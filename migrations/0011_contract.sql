@@ -195,22 +195,34 @@ create view sluice.sync_status as
   -- the intake is short while workers run; while none does, the first ten thousand are enough to see it
   left join (select sync, count(*) as jobs from (select j.sync from sluice.job j where j.run_at <= clock_timestamp() limit 10000) t group by sync) i on i.sync = y.name;
 
+-- Every limit that a product of a connection draws from. `others`: what somebody else used of it; `spent_at`: when it is spent at the pace of the
+-- last half hour; `note`: what waits for it, for people.
 create view sluice.budget_status as
-  select c.name as connection, p.product, 'calls_per_window' as limit_kind, u.cap, used.n as used, flight.n as in_flight,
-         case when used.n > 0 then used.next_free end as resets_at, u.call_window, u.blocked_until, u.blocked_reason, p.opened_at as circuit_opened_at
-  from sluice.product p
-  join sluice.connection c on c.name = p.connection
-  join sluice.budget u on u.id = p.budget_id
-  cross join lateral (select count(*)::integer as n, min(free_at) as next_free from sluice.place x where x.budget_id = u.id and x.kind = 'window' and x.free_at > clock_timestamp()) used
-  cross join lateral (select count(*)::integer as n from sluice.place x where x.budget_id = u.id and x.kind = 'in_flight' and x.free_at > clock_timestamp()) flight
+  with standing as (
+    select c.name as connection, p.product, u.id as budget_id, u, u.cap, u.heavy, u.call_window, nullif(u.blocked_until, '-infinity') as blocked_until,
+           u.blocked_reason, p.opened_at, (sluice.flights_allowed(u, clock_timestamp())) as flights_allowed, (sluice.read_meter(u, p.product, clock_timestamp())) as m
+    from sluice.product p join sluice.connection c on c.name = p.connection join sluice.budget u on u.id = p.budget_id
+  ), busy as (
+    select x.budget_id, x.kind, count(*)::integer as n, min(x.free_at) as next_free from sluice.place x where x.free_at > clock_timestamp() group by 1, 2
+  )
+  select s.connection, s.product, 'calls_per_window' as limit_kind, s.cap, coalesce(w.n, 0) as used, coalesce(f.n, 0) as in_flight, w.next_free as resets_at,
+         s.call_window, s.blocked_until, s.blocked_reason, s.opened_at as circuit_opened_at, null::integer as others, null::timestamptz as spent_at, null::text as note
+  from standing s left join busy w on w.budget_id = s.budget_id and w.kind = 'window' left join busy f on f.budget_id = s.budget_id and f.kind = 'in_flight'
   union all
-  select c.name, p.product, 'in_flight', u.in_flight, flight.n, flight.n, null, u.call_window, u.blocked_until, u.blocked_reason, p.opened_at
-  from sluice.product p
-  join sluice.connection c on c.name = p.connection
-  join sluice.budget u on u.id = p.budget_id
-  cross join lateral (select count(*)::integer as n from sluice.place x where x.budget_id = u.id and x.kind = 'in_flight' and x.free_at > clock_timestamp()) flight
+  select s.connection, s.product, 'in_flight', s.flights_allowed, coalesce(f.n, 0), coalesce(f.n, 0), null, s.call_window, s.blocked_until, s.blocked_reason, s.opened_at, null, null,
+         case when s.flights_allowed < (s.u).in_flight then format('fewer than %s for a while: Zoho said that there were too many at once', (s.u).in_flight) end
+  from standing s left join busy f on f.budget_id = s.budget_id and f.kind = 'in_flight'
   union all
-  select c.name, null, 'token_mints', 10, m.n, null, case when m.n > 0 then m.next_free end, interval '10 min', null, cr.failure, null
+  select s.connection, s.product, 'heavy_in_flight', s.heavy, coalesce(f.n, 0), coalesce(f.n, 0), null, s.call_window, s.blocked_until, s.blocked_reason, s.opened_at, null, null, null
+  from standing s left join busy f on f.budget_id = s.budget_id and f.kind = 'heavy' where s.heavy > 0
+  union all
+  select s.connection, s.product, case (s.m).kind when 'calls' then 'calls_per_day' else 'credits_per_day' end, sluice.meter_cap(s.m), (s.m).used, null,
+         coalesce((s.m).resets_at, case when (s.m).used > 0 then to_timestamp(((s.m).bucket + 1) * 900) end),
+         interval '24 hours', nullif(greatest((s.m).blocked_until, s.blocked_until), '-infinity'), s.blocked_reason, s.opened_at,
+         (s.m).others, sluice.meter_spent_at(s.m, clock_timestamp()), sluice.meter_says(s.m, clock_timestamp())
+  from standing s where (s.m).budget_id is not null
+  union all
+  select c.name, null, 'token_mints', 10, m.n, null, case when m.n > 0 then m.next_free end, interval '10 min', null, cr.failure, null, null, null, null
   from sluice.connection c
   join sluice.credential cr on cr.fingerprint = c.credential
   cross join lateral (select count(*)::integer as n, min(free_at) as next_free from sluice.mint x where x.fingerprint = c.credential and x.free_at > clock_timestamp()) m;

@@ -59,6 +59,11 @@ begin
   if exists (select from pg_roles where rolname = 'sluice_read') then
     grant usage on schema sluice to sluice_read;
     grant select on all tables in schema sluice to sluice_read;
+    -- what the view budget_status calls
+    grant execute on function sluice.flights_allowed(sluice.budget, timestamptz), sluice.read_meter(sluice.budget, text, timestamptz), sluice.meter_cap(sluice.meter),
+      sluice.meter_left(sluice.meter), sluice.meter_kept(sluice.meter, smallint, timestamptz), sluice.meter_allows(sluice.meter, timestamptz),
+      sluice.meter_says(sluice.meter, timestamptz), sluice.meter_spent_at(sluice.meter, timestamptz), sluice.straddling(sluice.meter, sluice.budget),
+      sluice.meter_turned(sluice.meter, text, integer, timestamptz), sluice.next_midnight(text, timestamptz) to sluice_read;
     revoke select on sluice.credential from sluice_read;
     grant execute on function sluice.job_result(bigint), sluice.zoho_id(text, text), sluice.canonical_key(text, jsonb), sluice.lane_name(smallint), sluice.lane_rank(text),
       sluice.changed_columns(text[], oid, bigint) to sluice_read;
@@ -67,6 +72,11 @@ begin
   if exists (select from pg_roles where rolname = 'sluice_admin') then
     grant usage on schema sluice to sluice_admin;
     grant select on all tables in schema sluice to sluice_admin;
+    -- what the view budget_status calls
+    grant execute on function sluice.flights_allowed(sluice.budget, timestamptz), sluice.read_meter(sluice.budget, text, timestamptz), sluice.meter_cap(sluice.meter),
+      sluice.meter_left(sluice.meter), sluice.meter_kept(sluice.meter, smallint, timestamptz), sluice.meter_allows(sluice.meter, timestamptz),
+      sluice.meter_says(sluice.meter, timestamptz), sluice.meter_spent_at(sluice.meter, timestamptz), sluice.straddling(sluice.meter, sluice.budget),
+      sluice.meter_turned(sluice.meter, text, integer, timestamptz), sluice.next_midnight(text, timestamptz) to sluice_admin;
     revoke select on sluice.credential from sluice_admin;
     grant insert (kind, args, lane, run_at, max_failures) on sluice.job to sluice_admin;
     grant execute on function sluice.enqueue(text, jsonb, text, timestamptz, integer), sluice.job_result(bigint), sluice.zoho_id(text, text), sluice.canonical_key(text, jsonb),

@@ -30,6 +30,11 @@ begin
       select id, row_number() over (order by batch is not null, free_at) as n from sluice.place where budget_id = twin.shared_id and kind = 'window'
     )
     update sluice.place p set free_at = greatest(p.free_at, taken.free_at) from taken join places using (n) where p.id = places.id;
+    -- what was called today; these are products of finance, whose meters count calls
+    update sluice.meter o set used = o.used + w.used, urgent = o.urgent + w.urgent, normal = o.normal + w.normal
+    from sluice.meter w where w.budget_id = twin.own_id and o.budget_id = twin.shared_id and o.product = w.product;
+    update sluice.meter w set budget_id = twin.shared_id
+    where w.budget_id = twin.own_id and not exists (select from sluice.meter o where o.budget_id = twin.shared_id and o.product = w.product);
     update sluice.product set budget_id = twin.shared_id where budget_id = twin.own_id;
   end loop;
   return true;
@@ -54,14 +59,11 @@ begin
   end if;
   now_ := clock_timestamp();
   select h.id into strict shape_id_ from sluice.shape h where h.connection = p_connection and h.product = p_product and h.kind = 'call' and h.sync = '';
-  places := sluice.take_places(budget, now_, false, true);
+  places := sluice.take_places(budget, now_, false, true, false);
   if places.place_id is null then
     return jsonb_build_object('wait_ms', greatest(0, ceil(extract(epoch from places.ready_at - now_) * 1000))::bigint);
   end if;
-  insert into sluice.batch (worker, shape_id, budget_id, connection, product, lane, records, claimed_at, send_by, timeout, lease_until, place_id, flight_id)
-  values (p_worker, shape_id_, budget.id, p_connection, p_product, 0, 0, now_, now_ + interval '2 s', p_timeout, now_ + p_lease, places.place_id, places.flight_id)
-  returning token into token_;
-  perform sluice.note_grant(budget, places.place_id, places.flight_id, token_, 0::smallint, now_, now_ + interval '2 s', p_timeout, false);
+  token_ := sluice.open_batch(budget, places.place_id, places.flight_id, null, shape_id_, 0::smallint, 1, p_worker, p_lease, p_timeout, false, now_);
   return jsonb_build_object('token', token_, 'place', places.place_id, 'send_by_ms', 2000);
 end $$;
 

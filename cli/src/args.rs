@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{ArgAction, Parser, Subcommand};
 
 use crate::commands::{
-    attach, auth, check, completions, config, demo, detach, dlq, jobs, migrate, pause, producer, simulate, status, trigger, up, worker,
+    attach, auth, bench, budget, check, completions, config, demo, detach, dlq, jobs, migrate, pause, producer, simulate, status, trigger,
+    up, worker,
 };
 
 /// Keeps Postgres and Zoho apps in step, through one shared budget of calls.
@@ -74,8 +75,11 @@ pub(crate) enum Command {
     Pause(pause::PauseArgs),
     /// Go on after a pause.
     Resume(pause::ResumeArgs),
-    /// Every limit: cap, used, in flight.
-    Budget,
+    /// Every limit: cap, used, in flight, and when it is spent.
+    Budget(budget::Args),
+    /// Measure this installation against a simulated Zoho.
+    #[command(subcommand)]
+    Bench(bench::Command),
     /// Completions for your shell.
     Completions(completions::Args),
 }

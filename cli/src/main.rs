@@ -4,6 +4,7 @@
 //! standard error, so that `--json` output can always be piped.
 
 mod args;
+mod bench;
 mod commands;
 mod demo;
 mod exit;

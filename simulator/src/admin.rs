@@ -34,8 +34,8 @@
 //!
 //! The statistics: `requests`, `commits`, `window_ms`; `scopes`, by `finance:<organisation>`, `crm`, `oauth`,
 //! each with `calls, most_in_window` (arrivals in any half-open window, refused ones too), `in_flight,
-//! most_in_flight`; `tokens` with `minted, minted_at_us, most_in_window` (per refresh token), `window_ms,
-//! throttled`; `violations`, counts of `rate, during_block, day, in_flight, organization, unknown_operation,
+//! most_in_flight`; `crm` with `credits` of the last 24 hours, `most_credits`, `most_heavy_in_flight`; `tokens` with `minted, minted_at_us, most_in_window` (per refresh token), `window_ms,
+//! throttled`; `violations`, counts of `rate, during_block, day, in_flight, heavy_in_flight, credits, organization, unknown_operation,
 //! unknown_parameter` whether or not they were refused, and `violation_list` with the first thousand;
 //! `refusals` by `product:code`; `faults` by kind; `unknown_operations` and `unknown_parameters`; `ignored_fields`
 //! by `module.field`: keys that were sent and that Zoho drops silently.

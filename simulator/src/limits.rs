@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::{
     clock::{Zone, scaled},
-    exchange::Answer,
+    exchange::{Answer, Request},
     scenario::Scenario,
 };
 
@@ -27,10 +27,19 @@ struct Window {
     calls_today: u64,
 }
 
+/// CRM's credits of the last 24 hours, and the most there ever were.
+#[derive(Debug, Default)]
+struct Credits {
+    spent: VecDeque<(Instant, u64)>,
+    sum: u64,
+    most: u64,
+}
+
 /// All scopes' counters.
 #[derive(Debug, Default)]
 pub(crate) struct Limits {
     windows: BTreeMap<String, Window>,
+    credits: Credits,
 }
 
 /// An excess that was seen; recorded whether or not it was refused.
@@ -109,6 +118,66 @@ impl Limits {
     }
 }
 
+/// What a CRM call costs (CRM facts 6): credits, and whether it is one of the complex calls that share a pool.
+fn weight(request: &Request) -> (u64, bool) {
+    let records =
+        request.json_object().and_then(|body| body.get("data").and_then(|data| data.as_array().map(Vec::len))).unwrap_or(0) as u64;
+    let ids = request.query("ids").map_or(1, |ids| ids.split(',').count()) as u64;
+    match request.method.as_str() {
+        "POST" | "PUT" => (records.div_ceil(10).max(1), records > 10),
+        "DELETE" => (ids.div_ceil(100), false),
+        _ => (1, request.query("sort_by").is_some() || request.query("cvid").is_some()),
+    }
+}
+
+impl Limits {
+    /// Judges a CRM call by what it carries, which is known only when its body has been read. Whether a refused call costs its credits is not
+    /// documented; here it does.
+    pub(crate) fn crm_weight(&mut self, request: &Request, flights: &Flights, scenario: &Scenario) -> (Verdict, Option<InFlight>) {
+        let rules = &scenario.crm;
+        let (credits, heavy) = weight(request);
+        let mut verdict = Verdict::default();
+        let spent = self.credits.spend(request.arrived, credits, scaled(24.0 * 3600.0, scenario.time_scale));
+        if spent > rules.credits {
+            verdict.excesses.push(Excess { kind: "credits", detail: format!("{spent} of {}", rules.credits) });
+            verdict.refusal = Some(too_many_requests());
+        }
+        let mut pool = None;
+        if heavy {
+            let (guard, count) = flights.enter(HEAVY);
+            pool = Some(guard);
+            if count > rules.heavy_in_flight {
+                verdict.excesses.push(Excess { kind: "heavy_in_flight", detail: count.to_string() });
+                verdict.refusal = rules.refuse_in_flight.then(too_many_requests).or(verdict.refusal);
+            }
+        }
+        (verdict, pool)
+    }
+
+    /// The header of a CRM answer: sent once half of the credits are spent.
+    pub(crate) fn crm_headers(&self, scenario: &Scenario) -> Option<(&'static str, String)> {
+        let (spent, all) = (self.credits.sum, scenario.crm.credits);
+        (spent * 2 >= all).then(|| ("X-API-CREDITS-REMAINING", all.saturating_sub(spent).to_string()))
+    }
+
+    /// Credits spent in the last 24 hours, and the most in any.
+    pub(crate) fn credits(&self) -> (u64, u64) {
+        (self.credits.sum, self.credits.most)
+    }
+}
+
+impl Credits {
+    fn spend(&mut self, now: Instant, credits: u64, length: Duration) -> u64 {
+        while let Some((_, old)) = self.spent.pop_front_if(|(at, _)| now.saturating_duration_since(*at) >= length) {
+            self.sum -= old;
+        }
+        self.spent.push_back((now, credits));
+        self.sum += credits;
+        self.most = self.most.max(self.sum);
+        self.sum
+    }
+}
+
 impl Window {
     /// A window is half open: two calls exactly its length apart are not in one window.
     fn forget_before(&mut self, now: Instant, length: Duration) {
@@ -163,6 +232,9 @@ pub(crate) fn too_many_requests() -> Answer {
     });
     Answer::json(429, body)
 }
+
+/// The scope of CRM's pool of complex calls.
+pub(crate) const HEAVY: &str = "crm:heavy";
 
 /// Calls in flight by scope, now and at most. Apart from the other state, because a call ends wherever its answer
 /// is dropped.

@@ -32,6 +32,8 @@
 //!
 //! [crm]
 //! in_flight = 10
+//! heavy_in_flight = 10            # of them, complex calls: writes of more than 10 records, sorted lists
+//! credits = 50000                 # in any 24 hours (scaled)
 //! refuse_in_flight = true
 //! modules = ["Shipments"]         # custom modules; Contacts, Accounts, Deals, Leads, Products, Quotes exist
 //!
@@ -171,6 +173,10 @@ pub struct Finance {
 pub struct Crm {
     /// Calls in flight.
     pub in_flight: usize,
+    /// Of them, complex calls.
+    pub heavy_in_flight: usize,
+    /// Credits in any 24 hours of Zoho's.
+    pub credits: u64,
     /// Whether an excess in flight is refused, or only recorded.
     pub refuse_in_flight: bool,
     /// Custom modules.
@@ -267,7 +273,7 @@ impl Default for Finance {
 
 impl Default for Crm {
     fn default() -> Self {
-        Self { in_flight: 10, refuse_in_flight: true, modules: Vec::new(), fields: Vec::new() }
+        Self { in_flight: 10, heavy_in_flight: 10, credits: 50_000, refuse_in_flight: true, modules: Vec::new(), fields: Vec::new() }
     }
 }
 

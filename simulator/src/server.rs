@@ -109,11 +109,11 @@ async fn exchange(incoming: hyper::Request<Incoming>, shared: Arc<Shared>) -> Re
             return Err(Closed);
         };
         request.body = body;
-        return Ok(respond(admin::handle(&shared, &request), None));
+        return Ok(respond(admin::handle(&shared, &request), None::<InFlight>));
     }
     let scope = scope(&request);
     let (in_flight, count) = shared.flights.enter(&scope);
-    let plan = shared.state().arrive(&request, &raw_query, &scope, count);
+    let mut plan = shared.state().arrive(&request, &raw_query, &scope, count);
     match read(body).await {
         Ok(body) => request.body = body,
         Err(TooLarge(true)) => {
@@ -124,6 +124,7 @@ async fn exchange(incoming: hyper::Request<Incoming>, shared: Arc<Shared>) -> Re
             return Err(Closed);
         }
     }
+    let in_flight = (in_flight, shared.state().weigh(&request, &mut plan, &shared.flights));
     // A task of its own: the client's going away must not undo what Zoho has begun.
     let outcome = tokio::spawn(carry_out(Arc::clone(&shared), request, plan)).await;
     match outcome {
@@ -251,7 +252,7 @@ fn rate_limited(product: Product, fault: &Drawn) -> Answer {
 }
 
 /// Puts an answer on the wire. The call is in flight until its body has been written or dropped.
-fn respond(answer: Answer, in_flight: Option<InFlight>) -> Response {
+fn respond<G: Send + Sync + 'static>(answer: Answer, in_flight: Option<G>) -> Response {
     let (kind, body) = match answer.content {
         Content::Json(value) => ("application/json;charset=UTF-8", Bytes::from(value.to_string())),
         Content::Html(page) => ("text/html;charset=UTF-8", Bytes::from_static(page.as_bytes())),

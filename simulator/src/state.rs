@@ -19,7 +19,7 @@ use crate::{
     exchange::{Answer, Content, Product, Request},
     faults::{Drawn, Faults, Outage},
     ids::Ids,
-    limits::{Excess, Flights, Limits, Verdict},
+    limits::{Excess, Flights, InFlight, Limits, Verdict},
     log::{Arrival, Log},
     oauth::Accounts,
     operations::{self, Captures, Operation},
@@ -140,6 +140,21 @@ impl State {
         Plan { number, operation, early, fault, outage, latency }
     }
 
+    /// Judges a request by what it carries, when its body has been read. The guard counts it in its pool.
+    pub(crate) fn weigh(&mut self, request: &Request, plan: &mut Plan, flights: &Flights) -> Option<InFlight> {
+        if request.product() != Product::Crm {
+            return None;
+        }
+        let (verdict, pool) = self.limits.crm_weight(request, flights, &self.scenario);
+        for excess in &verdict.excesses {
+            self.log.breach(plan.number, excess);
+        }
+        if plan.early.is_none() {
+            plan.early = verdict.refusal;
+        }
+        pool
+    }
+
     fn note_unknown(&mut self, operation: Option<&Operation>, request: &Request, number: u64) {
         let Some(operation) = operation else {
             self.log.unknown_operation(&request.method, &request.path);
@@ -234,6 +249,9 @@ impl State {
         }
         if product == Product::Billing && matches!(answer.content, Content::Json(_)) {
             answer.headers.extend(self.limits.finance_headers(&scope(request), &self.scenario));
+        }
+        if product == Product::Crm {
+            answer.headers.extend(self.limits.crm_headers(&self.scenario));
         }
     }
 

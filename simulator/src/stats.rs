@@ -9,7 +9,12 @@ use std::{
 
 use serde_json::{Map, Value, json};
 
-use crate::{clock::scaled, limits::Flights, oauth::most_in_window, state::State};
+use crate::{
+    clock::scaled,
+    limits::{Flights, HEAVY},
+    oauth::most_in_window,
+    state::State,
+};
 
 /// What `/admin/stats` answers; without a window's length, Zoho's minute as it passes here.
 pub(crate) fn collect(state: &State, flights: &Flights, window_ms: Option<u64>) -> Value {
@@ -35,6 +40,8 @@ pub(crate) fn collect(state: &State, flights: &Flights, window_ms: Option<u64>) 
     let mut stats = state.log.to_json();
     stats["window_ms"] = u64::try_from(window.as_millis()).unwrap_or(u64::MAX).into();
     stats["scopes"] = Value::Object(scopes);
+    let (credits, most_credits) = state.limits.credits();
+    stats["crm"] = json!({ "credits": credits, "most_credits": most_credits, "most_heavy_in_flight": flights.get(HEAVY).most });
     stats["tokens"] = state.accounts.statistics(mint_window);
     stats["faults"] = json!(state.faults.applied());
     stats

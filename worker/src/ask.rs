@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use sluice_core::config::Config;
 use sluice_core::db::Db;
 use sluice_core::secrets::KeyRing;
+use sluice_queue::Cost;
 use sluice_queue::store::{self, Alone};
 use sluice_zoho::{AccessToken, Answer, Client, Failed, Method, Product, billing, call, organizations};
 use tokio::sync::Notify;
@@ -128,7 +129,7 @@ impl Asker<'_> {
                 }
             }
         };
-        let answer = match calls.grant(self.db).await {
+        let answer = match calls.grant(self.db, Cost::ONE).await {
             Ok(grant) => {
                 calls.sending();
                 send(grant, client).await
@@ -137,11 +138,11 @@ impl Asker<'_> {
         };
         let asked = match answer {
             Ok(Answer { value, evidence }) => {
-                report(&calls, &evidence, None);
+                report(&calls, &evidence, Cost::ONE, None);
                 Ok(value)
             }
             Err(Failed { error, evidence }) => {
-                report(&calls, &evidence, Some(&error));
+                report(&calls, &evidence, Cost::ONE, Some(&error));
                 Err(self.said(&error))
             }
         };

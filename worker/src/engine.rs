@@ -9,13 +9,14 @@ use sluice_core::db::Db;
 use sluice_queue::calls::Calls;
 use sluice_queue::retry::Policy;
 use sluice_queue::wake::{self, Channel};
-use sluice_queue::{Claim, lease, store};
+use sluice_queue::{Claim, Cost, lease, store};
 use sluice_sync::definition::Definition;
 use sluice_sync::read::Reader;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::handlers::matching::Walks;
+use crate::pace::Pace;
 use crate::tokens::Tokens;
 use crate::work::Work;
 
@@ -45,6 +46,7 @@ pub(crate) struct Engine {
     pub(crate) keeper: lease::Keeper,
     pub(crate) shapes: watch::Receiver<Arc<Vec<i64>>>,
     pub(crate) wake: Arc<Notify>,
+    pub(crate) pace: Pace,
     pub(crate) walks: Walks,
     /// Told when a settle left a writeback.
     pub(crate) written: Arc<Notify>,
@@ -131,10 +133,15 @@ impl Engine {
         if shapes.is_empty() {
             return Ok(Look::Nothing { folded: false, wait: None });
         }
+        let too_soon = self.pace.wait();
+        if !too_soon.is_zero() {
+            return Ok(Look::Nothing { folded: true, wait: Some(too_soon) });
+        }
         match store::claim(&self.db, &self.worker, &shapes, self.lease(), self.request_timeout()).await? {
             Claim::Batch(batch, grant) => {
                 let lease = Arc::new(self.keeper.hold(batch.token));
-                let calls = Calls::new(batch.token, self.worker.clone(), grant);
+                let reserved = Cost { units: batch.cost, heavy: batch.heavy };
+                let calls = Calls::new(batch.token, self.worker.clone(), grant, reserved);
                 Ok(Look::Found(Box::new(Work { batch: Arc::new(*batch), calls, _lease: lease })))
             }
             Claim::Wait(wait) => Ok(Look::Nothing { folded, wait: [wait, next_in].into_iter().flatten().min() }),

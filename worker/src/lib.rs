@@ -10,6 +10,7 @@ mod engine;
 mod handlers;
 mod local_write;
 mod outcome;
+mod pace;
 mod pause;
 mod session;
 mod settle;
@@ -61,7 +62,7 @@ pub async fn run(config: Arc<Config>, db: Db, options: WorkerOptions, shutdown: 
     // The background tasks outlive the claims: leases are kept and batches settled while the worker drains.
     let background = CancellationToken::new();
     let _stop_background = background.clone().drop_guard();
-    let engine = start(config, db, options, &background).await?;
+    let engine = start(config, db, options, concurrency, &background).await?;
 
     let gave_up = Arc::new(AtomicBool::new(false));
     let monitor = {
@@ -109,7 +110,13 @@ async fn handle(work: Work, engine: Data<Arc<Engine>>) -> Result<Handled, std::c
     Ok(handlers::run(&engine, &work).await)
 }
 
-async fn start(config: Arc<Config>, db: Db, options: WorkerOptions, background: &CancellationToken) -> anyhow::Result<Arc<Engine>> {
+async fn start(
+    config: Arc<Config>,
+    db: Db,
+    options: WorkerOptions,
+    concurrency: usize,
+    background: &CancellationToken,
+) -> anyhow::Result<Arc<Engine>> {
     let worker = worker_id(&options.name);
     let keys = Arc::new(KeyRing::load(&config.security, config.folder())?);
     let compiled = upkeep::compile(&config, &db, &mut BTreeMap::new()).await.context("the tables' columns could not be read")?;
@@ -122,6 +129,7 @@ async fn start(config: Arc<Config>, db: Db, options: WorkerOptions, background: 
         reader: Reader::new(db.clone(), config.database.expression_role.clone()),
         policy: Policy { max_failures: config.retry.max_failures, base: config.retry.base, cap: config.retry.cap },
         keeper: lease::Keeper::spawn(db.clone(), worker.clone(), config.worker.lease, background.clone()),
+        pace: pace::Pace::new(concurrency),
         walks: handlers::matching::Walks::default(),
         written: Arc::new(Notify::new()),
         wake: wake.clone(),

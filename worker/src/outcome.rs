@@ -8,18 +8,14 @@ use std::time::Duration;
 use rand::Rng;
 use sluice_queue::outcome::{Class, Letter, Retry};
 use sluice_queue::retry::Policy;
-use sluice_queue::settle::Create;
+use sluice_queue::settle::{Create, Limit, Throttled};
 use sluice_queue::{Claimed, Outcome};
 use sluice_zoho::{AuthKind, Error, LimitScope, Rejection, RejectionKind, UnknownReason};
 
 /// A lost write is taken to be dead this long after the request's time-out.
 pub(crate) const LATE_WRITE: Duration = Duration::from_secs(5);
-/// Finance blocks an organisation for half an hour after a minute was overrun (finance sheet §3.2), if it does not say.
-const MINUTE_BLOCK: Duration = Duration::from_secs(1800);
-/// A spent day: asked again after this, if Zoho does not say when it ends.
-const DAY_BLOCK: Duration = Duration::from_secs(3600);
-/// Too many at once: others end within a second or two.
-const CROWDED: Duration = Duration::from_secs(1);
+/// The ledger knows how long everybody must stay away; the record itself is due again after this.
+const REFUSED: Duration = Duration::from_secs(1);
 
 /// The connection or sync is paused; what was in hand is due again when it is resumed, or this long after it was paused.
 pub(crate) const PAUSED: Duration = Duration::from_secs(5);
@@ -71,14 +67,18 @@ pub(crate) fn stops(error: &Error, token_replaces_refused: bool) -> Option<Stops
     }
 }
 
-/// How long everybody must stay away, if the error says so.
-pub(crate) fn blocked_for(error: &Error) -> Option<Duration> {
+/// Which limit the error is about, for the ledger: everybody who draws from it must know.
+pub(crate) fn throttled(error: &Error) -> Option<Throttled> {
     match error {
-        Error::RateLimited { scope, retry_after, .. } => Some(retry_after.unwrap_or(match scope {
-            LimitScope::Minute => MINUTE_BLOCK,
-            LimitScope::Day => DAY_BLOCK,
-            LimitScope::InFlight | LimitScope::Unknown => CROWDED,
-        })),
+        Error::RateLimited { scope, retry_after, .. } => {
+            let limit = match scope {
+                LimitScope::Minute => Limit::Minute,
+                LimitScope::Day => Limit::Day,
+                LimitScope::InFlight => Limit::InFlight,
+                LimitScope::Unknown => Limit::Unknown,
+            };
+            Some(Throttled { limit, retry_after: *retry_after })
+        }
         _ => None,
     }
 }
@@ -86,9 +86,7 @@ pub(crate) fn blocked_for(error: &Error) -> Option<Duration> {
 /// What becomes of one record whose call, or whose part of it, ended with this error; and what is known of its create then.
 pub(crate) fn of(error: &Error, slot: &Claimed, policy: &Policy, s: Situation, rng: &mut impl Rng) -> (Outcome, Create) {
     match error {
-        Error::RateLimited { .. } => {
-            (Outcome::Snooze { after: blocked_for(error).unwrap_or(CROWDED), reason: error.to_string() }, Create::None)
-        }
+        Error::RateLimited { .. } => (Outcome::Snooze { after: REFUSED, reason: error.to_string() }, Create::None),
         _ if s.paused => (Outcome::Snooze { after: PAUSED, reason: error.to_string() }, Create::None),
         Error::Unauthorized { .. } if stops(error, s.token_replaces_refused) == Some(Stops::Token) => {
             let after = if s.token_replaces_refused { Duration::from_secs(60) } else { Duration::from_millis(100) };
@@ -271,11 +269,13 @@ mod tests {
     }
 
     #[test]
-    fn a_block_is_as_long_as_zoho_says_and_half_an_hour_if_it_does_not() {
-        let said = Error::RateLimited { scope: LimitScope::Minute, retry_after: Some(Duration::from_secs(7)), code: "44".into() };
-        assert_eq!(blocked_for(&said), Some(Duration::from_secs(7)));
-        let unsaid = Error::RateLimited { scope: LimitScope::Minute, retry_after: None, code: "44".into() };
-        assert_eq!(blocked_for(&unsaid), Some(Duration::from_secs(1800)));
+    fn the_ledger_is_told_of_every_refusal_for_a_limit_and_of_nothing_else() {
+        let said = |scope, retry_after| throttled(&Error::RateLimited { scope, retry_after, code: "44".into() });
+        let seven = Some(Duration::from_secs(7));
+        assert_eq!(said(LimitScope::Minute, seven), Some(Throttled { limit: Limit::Minute, retry_after: seven }));
+        assert_eq!(said(LimitScope::Day, None), Some(Throttled { limit: Limit::Day, retry_after: None }));
+        assert_eq!(said(LimitScope::InFlight, None), Some(Throttled { limit: Limit::InFlight, retry_after: None }));
+        assert_eq!(throttled(&Error::Unavailable { reason: "503".into() }), None);
     }
 
     #[test]

@@ -4,8 +4,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use sluice_queue::Cost;
 use sluice_queue::calls::{Calls, NoGrant};
-use sluice_zoho::{AccessToken, Answer, Client, Error, Evidence, Failed, Sent};
+use sluice_queue::settle::Seen;
+use sluice_zoho::{AccessToken, Answer, Client, Error, Evidence, Failed, Limits, Sent, cost};
 
 use sluice_core::grant::Grant;
 
@@ -56,12 +58,20 @@ impl<'a> Session<'a> {
         self.paused.load(Ordering::Relaxed)
     }
 
-    /// Makes one call, if there is a grant for it.
+    /// Makes one ordinary call, if there is a grant for it.
     pub(crate) async fn call<T, F>(&self, send: F) -> Result<T, Ended>
     where
         F: AsyncFnOnce(Grant, &Client, &AccessToken) -> sluice_zoho::Result<T>,
     {
-        let answer = self.ask(send).await;
+        self.call_costing(cost::Cost::ONE, send).await
+    }
+
+    /// Makes one call that costs so much, if there is a grant for it.
+    pub(crate) async fn call_costing<T, F>(&self, cost: cost::Cost, send: F) -> Result<T, Ended>
+    where
+        F: AsyncFnOnce(Grant, &Client, &AccessToken) -> sluice_zoho::Result<T>,
+    {
+        let answer = self.send(cost, send).await;
         if let Err(Ended::Zoho(error, _)) = &answer {
             match outcome::stops(error, self.live.replaces_refused()) {
                 Some(Stops::Connection) => self.pause_connection(&error.to_string()).await,
@@ -72,20 +82,29 @@ impl<'a> Session<'a> {
         answer
     }
 
-    /// The same for a call that serves no sync: its refusal stops no more than a token.
+    /// Makes one ordinary call that serves no sync: its refusal stops no more than a token.
     pub(crate) async fn ask<T, F>(&self, send: F) -> Result<T, Ended>
     where
         F: AsyncFnOnce(Grant, &Client, &AccessToken) -> sluice_zoho::Result<T>,
     {
-        let grant = self.work.calls.grant(&self.engine.db).await.map_err(Ended::NoGrant)?;
-        self.work.calls.sending();
+        self.send(cost::Cost::ONE, send).await
+    }
+
+    async fn send<T, F>(&self, cost: cost::Cost, send: F) -> Result<T, Ended>
+    where
+        F: AsyncFnOnce(Grant, &Client, &AccessToken) -> sluice_zoho::Result<T>,
+    {
+        let cost = Cost { units: cost.units, heavy: cost.heavy };
+        let calls = &self.work.calls;
+        let grant = calls.grant(&self.engine.db, cost).await.map_err(Ended::NoGrant)?;
+        calls.sending();
         match send(grant, &self.client, &self.live.token).await {
             Ok(Answer { value, evidence }) => {
-                report(&self.work.calls, &evidence, None);
+                report(calls, &evidence, cost, None);
                 Ok(value)
             }
             Err(Failed { error, evidence }) => {
-                report(&self.work.calls, &evidence, Some(&error));
+                report(calls, &evidence, cost, Some(&error));
                 if outcome::stops(&error, self.live.replaces_refused()) == Some(Stops::Token) {
                     self.engine.tokens.refused(&self.work.batch.connection, &self.live).await;
                 }
@@ -136,14 +155,26 @@ impl<'a> Session<'a> {
 }
 
 /// Tells the ledger what became of a call.
-pub(crate) fn report(calls: &Calls, evidence: &Evidence, error: Option<&Error>) {
-    let blocked_for = error.and_then(outcome::blocked_for);
+pub(crate) fn report(calls: &Calls, evidence: &Evidence, cost: Cost, error: Option<&Error>) {
     match (evidence.sent, evidence.status) {
-        (Sent::Answered, Some(status)) => calls.answered(evidence.latency, status < 500, blocked_for),
+        (Sent::Answered, Some(status)) => {
+            let throttled = error.and_then(outcome::throttled);
+            calls.answered(evidence.latency, status < 500, cost, throttled, seen(&evidence.limits));
+        }
         (Sent::Answered, None) | (Sent::Maybe, _) => calls.unanswered(),
         (Sent::Nothing, _) => match error {
             Some(Error::Unavailable { .. }) => calls.unreachable(),
             _ => calls.not_sent(),
         },
+    }
+}
+
+/// What the ledger can use of an answer's headers.
+fn seen(limits: &Limits) -> Seen {
+    Seen {
+        day_limit: limits.day_limit,
+        day_remaining: limits.day_remaining,
+        day_resets_in: limits.day_resets_in,
+        credits_remaining: limits.credits_remaining,
     }
 }

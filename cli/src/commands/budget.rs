@@ -1,18 +1,53 @@
 //! `sluice budget`: every limit, as the ledger has it.
 
+use std::io::IsTerminal;
+use std::time::Duration;
+
 use serde_json::Value;
 use sluice_core::db::Db;
 
 use crate::exit::Answer;
 use crate::output::{self, text, time};
+use crate::process;
 use crate::session::Session;
 
-pub(crate) async fn run(session: &Session) -> anyhow::Result<Answer> {
+/// How often `--watch` looks.
+const INTERVAL: Duration = Duration::from_secs(2);
+const CLEAR_SCREEN: &str = "\x1b[H\x1b[2J";
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Keep looking, every two seconds, until Ctrl-C.
+    #[arg(long)]
+    watch: bool,
+}
+
+pub(crate) async fn run(session: &Session, args: Args) -> anyhow::Result<Answer> {
     let (_, db) = session.open_database().await?;
-    let rows = limits(&db).await?;
-    if session.options.json {
-        output::json(&Value::Array(rows))?;
+    if !args.watch {
+        show(session, &db).await?;
         return Ok(Answer::Yes);
+    }
+    let shutdown = process::shutdown_on_signal()?;
+    while !shutdown.is_cancelled() {
+        if std::io::stdout().is_terminal() && !session.options.json {
+            output::line(CLEAR_SCREEN)?;
+        }
+        show(session, &db).await?;
+        let _ = tokio::time::timeout(INTERVAL, shutdown.cancelled()).await;
+    }
+    Ok(Answer::Yes)
+}
+
+async fn show(session: &Session, db: &Db) -> anyhow::Result<()> {
+    let mut rows = limits(db).await?;
+    if session.options.json {
+        return Ok(output::json(&Value::Array(rows))?);
+    }
+    for row in &mut rows {
+        if row["cap"].is_null() {
+            row["cap"] = "?".into(); // nobody has said yet what Zoho allows
+        }
     }
     let columns = [
         text("CONNECTION", "connection"),
@@ -21,14 +56,47 @@ pub(crate) async fn run(session: &Session) -> anyhow::Result<Answer> {
         text("CAP", "cap"),
         text("WINDOW", "call_window"),
         text("USED", "used"),
+        text("BY OTHERS", "others"),
         text("IN FLIGHT", "in_flight"),
         time("NEXT FREE", "resets_at"),
+        time("SPENT", "spent_at"),
     ];
     output::line(&output::table(&columns, &rows, "no connection is published yet; run `sluice attach`"))?;
-    for row in rows.iter().filter(|row| !row["blocked_reason"].is_null()) {
-        output::line(&format!("{}: blocked: {}", output::plain(&row["connection"]), output::plain(&row["blocked_reason"])))?;
+    for notice in notices(&rows) {
+        output::line(&notice)?;
     }
-    Ok(Answer::Yes)
+    Ok(())
+}
+
+/// What stands still and why, and what will: a line each, once.
+fn notices(rows: &[Value]) -> Vec<String> {
+    let mut notices = Vec::new();
+    for row in rows {
+        let name = [output::plain(&row["connection"]), output::plain(&row["product"])].join(" ");
+        let name = name.trim();
+        if let Some(until) = row["blocked_until"]
+            .as_str()
+            .and_then(|at| at.parse::<chrono::DateTime<chrono::Utc>>().ok())
+            .filter(|at| *at > chrono::Utc::now())
+        {
+            notices.push(format!("{name}: blocked until {}: {}", until.format("%H:%M:%S UTC"), output::plain(&row["blocked_reason"])));
+        }
+        if let Some(at) = row["spent_at"].as_str().and_then(|at| at.parse::<chrono::DateTime<chrono::Utc>>().ok()) {
+            notices.push(format!(
+                "{name}: {} spent at {} at this pace",
+                output::plain(&row["limit_kind"]).replace('_', " "),
+                at.format("%H:%M UTC")
+            ));
+        }
+        if let Some(note) = row["note"].as_str() {
+            notices.push(format!("{name}: {note}"));
+        }
+        if row["product"].is_null() && !row["blocked_reason"].is_null() {
+            notices.push(format!("{name}: no access token: {}", output::plain(&row["blocked_reason"])));
+        }
+    }
+    notices.dedup();
+    notices
 }
 
 async fn limits(db: &Db) -> Result<Vec<Value>, sqlx::Error> {

@@ -2,7 +2,8 @@
 
 pub(crate) mod attach;
 pub(crate) mod auth;
-mod budget;
+pub(crate) mod bench;
+pub(crate) mod budget;
 pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod config;
@@ -43,7 +44,8 @@ pub(crate) async fn run(session: &Session, command: Command) -> anyhow::Result<A
         Command::Auth(args) => Box::pin(auth::run(session, args)).await,
         Command::Pause(args) => Box::pin(pause::pause(session, args)).await,
         Command::Resume(args) => Box::pin(pause::resume(session, args)).await,
-        Command::Budget => Box::pin(budget::run(session)).await,
+        Command::Budget(args) => Box::pin(budget::run(session, args)).await,
+        Command::Bench(command) => Box::pin(bench::run(session, command)).await,
         Command::Completions(args) => completions::run(args),
     }
 }

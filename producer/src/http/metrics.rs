@@ -5,12 +5,13 @@ use std::fmt::Write;
 use axum::extract::State as Shared;
 use axum::http::header;
 use axum::response::IntoResponse;
+use chrono::{DateTime, Utc};
 
 use super::store::{BudgetStatus, Standing};
 use super::{Failed, State, store};
 
 /// One number of a limit; `None` where it has none.
-type Figure = fn(&BudgetStatus) -> Option<i32>;
+type Figure = fn(&BudgetStatus, DateTime<Utc>) -> Option<i64>;
 
 pub(super) async fn metrics(Shared(state): Shared<State>) -> Result<impl IntoResponse, Failed> {
     let standing = store::standing(&state.0.db).await?;
@@ -21,6 +22,7 @@ fn text(standing: &Standing) -> String {
     let mut out = String::new();
     syncs(&mut out, standing);
     budgets(&mut out, standing);
+    standstills(&mut out, standing);
     head(&mut out, "sluice_calls_avoided_total", "counter", "Calls that were not made, by reason.");
     for one in &standing.avoided {
         line(&mut out, "sluice_calls_avoided_total", &[("sync", &one.sync), ("reason", &one.reason)], one.calls);
@@ -66,19 +68,41 @@ fn syncs(out: &mut String, standing: &Standing) {
 }
 
 fn budgets(out: &mut String, standing: &Standing) {
-    let figures: [(&str, &str, Figure); 3] = [
-        ("sluice_budget_cap", "Calls that the limit allows.", |budget| Some(budget.cap)),
-        ("sluice_budget_used", "Calls that count against the limit now.", |budget| Some(budget.used)),
-        ("sluice_budget_in_flight", "Calls under way.", |budget| budget.in_flight),
+    let figures: [(&str, &str, Figure); 5] = [
+        ("sluice_budget_cap", "Calls (credits) that the limit allows; absent while Zoho has not said.", |budget, _| {
+            budget.cap.map(i64::from)
+        }),
+        ("sluice_budget_used", "Calls (credits) of ours that count against the limit now.", |budget, _| Some(budget.used.into())),
+        ("sluice_budget_others", "Calls (credits) that others used of the organisation's day, at least.", |budget, _| {
+            budget.others.map(i64::from)
+        }),
+        ("sluice_budget_in_flight", "Calls under way.", |budget, _| budget.in_flight.map(i64::from)),
+        (
+            "sluice_budget_spent_in_seconds",
+            "Until the limit is spent at the present pace; absent if not before it resets.",
+            |budget, now| budget.spent_at.map(|at| (at - now).num_seconds().max(0)),
+        ),
     ];
     for (name, help, figure) in figures {
         head(out, name, "gauge", help);
         for budget in &standing.budgets {
-            if let Some(value) = figure(budget) {
+            if let Some(value) = figure(budget, standing.attention.now) {
                 let product = budget.product.as_deref().unwrap_or("");
-                line(out, name, &[("connection", &budget.connection), ("product", product), ("limit", &budget.limit_kind)], value.into());
+                line(out, name, &[("connection", &budget.connection), ("product", product), ("limit", &budget.limit_kind)], value);
             }
         }
+    }
+}
+
+/// One series per product that Zoho or its silence keeps from working.
+fn standstills(out: &mut String, standing: &Standing) {
+    head(out, "sluice_circuit_open", "gauge", "1: the product does not answer; one probe at a time.");
+    head(out, "sluice_blocked_seconds", "gauge", "How long nothing is sent because Zoho said so.");
+    for budget in standing.budgets.iter().filter(|budget| budget.limit_kind == "calls_per_window") {
+        let labels = [("connection", budget.connection.as_str()), ("product", budget.product.as_deref().unwrap_or(""))];
+        line(out, "sluice_circuit_open", &labels, budget.circuit_opened_at.is_some().into());
+        let blocked = budget.blocked_until.map_or(0, |until| (until - standing.attention.now).num_seconds().max(0));
+        line(out, "sluice_blocked_seconds", &labels, blocked);
     }
 }
 

@@ -95,15 +95,20 @@ fn budget_table(out: &mut String, standing: &Standing) {
         let state = match (budget.circuit_opened_at, budget.blocked_until.filter(|until| *until > standing.attention.now)) {
             (Some(_), _) => "<span class=\"bad\">no answers; probing</span>".to_owned(),
             (None, Some(until)) => format!("<span class=\"warn\">blocked until {}</span>", until.format("%H:%M:%S")),
-            (None, None) => String::new(),
+            (None, None) => match (&budget.note, budget.spent_at) {
+                (Some(note), _) => format!("<span class=\"warn\">{}</span>", escape(note)),
+                (None, Some(at)) => format!("spent at {} at this pace", at.format("%H:%M")),
+                (None, None) => String::new(),
+            },
         };
         let (connection, product, limit) =
             (escape(&budget.connection), escape(budget.product.as_deref().unwrap_or("")), budget.limit_kind.replace('_', " "));
-        let (cap, used) = (budget.cap, budget.used);
-        let _ = write!(
-            out,
-            "<tr><th>{connection}<td>{product}<td>{limit}<td><meter max=\"{cap}\" value=\"{used}\"></meter> {used}<td class=\"n\">{cap}<td>{state}</tr>"
-        );
+        let used = budget.used;
+        let (meter, cap) = match budget.cap {
+            Some(cap) => (format!("<meter max=\"{cap}\" value=\"{used}\"></meter> "), cap.to_string()),
+            None => (String::new(), "?".to_owned()),
+        };
+        let _ = write!(out, "<tr><th>{connection}<td>{product}<td>{limit}<td>{meter}{used}<td class=\"n\">{cap}<td>{state}</tr>");
     }
     out.push_str("</tbody></table>");
 }

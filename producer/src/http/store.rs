@@ -27,12 +27,19 @@ pub(super) struct BudgetStatus {
     pub(super) connection: String,
     pub(super) product: Option<String>,
     pub(super) limit_kind: String,
-    pub(super) cap: i32,
+    /// `None`: nobody has said yet what Zoho allows.
+    pub(super) cap: Option<i32>,
     pub(super) used: i32,
     pub(super) in_flight: Option<i32>,
     pub(super) resets_at: Option<DateTime<Utc>>,
     pub(super) blocked_until: Option<DateTime<Utc>>,
     pub(super) circuit_opened_at: Option<DateTime<Utc>>,
+    /// Used by others of the same organisation, as far as Zoho's figures prove it.
+    pub(super) others: Option<i32>,
+    /// When it is spent at the pace of the last half hour, if that is before it resets.
+    pub(super) spent_at: Option<DateTime<Utc>>,
+    /// What waits for it.
+    pub(super) note: Option<String>,
 }
 
 /// Calls that were not made.
@@ -80,8 +87,8 @@ async fn syncs(db: &Db) -> Result<Vec<SyncStatus>, sqlx::Error> {
 async fn budgets(db: &Db) -> Result<Vec<BudgetStatus>, sqlx::Error> {
     sqlx::query_as!(
         BudgetStatus,
-        r#"select connection as "connection!", product, limit_kind as "limit_kind!", cap as "cap!", used as "used!", in_flight,
-                  resets_at, nullif(blocked_until, '-infinity') as blocked_until, circuit_opened_at
+        r#"select connection as "connection!", product, limit_kind as "limit_kind!", cap, used as "used!", in_flight,
+                  resets_at, blocked_until, circuit_opened_at, others, spent_at, note
            from sluice.budget_status b
            where b.product is null or exists (select from sluice.sync y where y.connection = b.connection and y.product = b.product and y.retired_at is null)
            order by connection, product, limit_kind"#

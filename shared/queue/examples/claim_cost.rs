@@ -22,6 +22,7 @@ insert into sluice.sync (name, connection, product, module, relation, key_column
 insert into sluice.budget (data_center, organization_id, scope, cap, call_window, in_flight) values ('com', '1', 'finance', 100, '60 s', 10);
 insert into sluice.product (connection, product, budget_id) select 'main', 'billing', id from sluice.budget;
 insert into sluice.place (budget_id, kind) select id, 'window' from sluice.budget, generate_series(1, 100) union all select id, 'in_flight' from sluice.budget, generate_series(1, 10);
+insert into sluice.meter (budget_id, product, kind, told, resets_at) select id, 'billing', 'calls', 1000000, sluice.next_midnight('UTC', clock_timestamp()) from sluice.budget;
 insert into sluice.shape (connection, product, kind, sync, batch_max) select connection, product, 'push', name, batch_max from sluice.sync;
 create table public.one_row (id bigint generated always as identity, at timestamptz default now());
 ";
@@ -54,7 +55,7 @@ async fn main() -> Result<()> {
 }
 
 async fn claim_and_settle(db: &Db, shape: i64) -> Result<(Duration, Duration)> {
-    let report = Report { sent: true, answered_in: Some(Duration::from_millis(1)), health: Health::Answered, blocked_for: None };
+    let report = Report { sent: true, answered_in: Some(Duration::from_millis(1)), health: Health::Answered, ..Report::default() };
     let (mut claims, mut settles) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         script("update sluice.budget set grid_at = '-infinity'; update sluice.place set free_at = '-infinity'".into()).execute(db).await?;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use sluice_core::db::Db;
 use sluice_core::grant::Grant;
 
-use crate::settle::{Health, Report};
+use crate::settle::{Cost, Health, Report, Seen, Throttled};
 use crate::store;
 
 /// The calls of one batch.
@@ -22,6 +22,8 @@ pub struct Calls {
 #[derive(Debug)]
 struct State {
     grant: Option<Grant>,
+    /// What the grant in hand covers.
+    reserved: Cost,
     report: Report,
     calls: u16,
 }
@@ -42,25 +44,27 @@ pub enum NoGrant {
 
 impl Calls {
     /// The calls of a batch that was just claimed with a grant.
-    pub fn new(token: i64, worker: Arc<str>, grant: Grant) -> Self {
-        let state = State { grant: Some(grant), report: Report::default(), calls: 0 };
+    pub fn new(token: i64, worker: Arc<str>, grant: Grant, reserved: Cost) -> Self {
+        let state = State { grant: Some(grant), reserved, report: Report::default(), calls: 0 };
         Self { token, worker, state: Arc::new(Mutex::new(state)) }
     }
 
-    /// The grant of the claim, or another one: asked for once, without waiting.
+    /// The grant of the claim if it covers the call, or another one: asked for once, without waiting. One that does not cover it goes back.
     ///
     /// # Errors
     /// [`NoGrant`], for each of which nothing may be sent.
-    pub async fn grant(&self, db: &Db) -> Result<Grant, NoGrant> {
+    pub async fn grant(&self, db: &Db, cost: Cost) -> Result<Grant, NoGrant> {
         let report = {
             let mut state = self.lock();
-            if let Some(grant) = state.grant.take() {
+            if let Some(grant) = state.grant.take()
+                && cost.fits_in(state.reserved)
+            {
                 return Ok(grant);
             }
             state.report
         };
         let asked_at = Instant::now();
-        let answer = store::grant_again(db, self.token, &self.worker, &report).await.map_err(NoGrant::Ledger)?;
+        let answer = store::grant_again(db, self.token, &self.worker, &report, cost).await.map_err(NoGrant::Ledger)?;
         let mut state = self.lock();
         match answer {
             store::Again::Lost => Err(NoGrant::Lost),
@@ -71,6 +75,7 @@ impl Calls {
             }
             store::Again::Granted { place, valid } => {
                 state.report = Report::default();
+                state.reserved = cost;
                 Ok(Grant::issued(place, asked_at, valid))
             }
         }
@@ -97,10 +102,10 @@ impl Calls {
         state.calls = state.calls.saturating_sub(1);
     }
 
-    /// An answer came, after `latency`. `below_500`: the product works. `blocked_for`: it refuses everybody that long.
-    pub fn answered(&self, latency: Duration, below_500: bool, blocked_for: Option<Duration>) {
+    /// An answer came, after `latency`, to a call of that cost. `below_500`: the product works.
+    pub fn answered(&self, latency: Duration, below_500: bool, cost: Cost, throttled: Option<Throttled>, seen: Seen) {
         let health = if below_500 { Health::Answered } else { Health::Unanswered };
-        self.lock().report = Report { sent: true, answered_in: Some(latency), health, blocked_for };
+        self.lock().report = Report { sent: true, answered_in: Some(latency), health, cost: Some(cost.units), throttled, seen };
     }
 
     /// No answer came.

@@ -32,6 +32,10 @@ pub struct Batch {
     pub sync: String,
     /// The lane it was granted in.
     pub lane: String,
+    /// What was reserved of the day or the credits for the call.
+    pub cost: u16,
+    /// Whether a place in the heavy pool was.
+    pub heavy: bool,
     /// The records, by key.
     pub slots: Vec<Claimed>,
 }
@@ -112,7 +116,7 @@ mod tests {
         #[test]
         fn a_grants_deadline_counts_from_before_the_asking(ms in 0_u64..10_000, place in any::<i64>()) {
             let asked_at = Instant::now();
-            let answer = json!({"token": 1, "place": place, "send_by_ms": ms, "connection": "main", "product": "crm", "kind": "push", "sync": "a", "lane": "normal", "slots": []});
+            let answer = json!({"token": 1, "place": place, "send_by_ms": ms, "connection": "main", "product": "crm", "kind": "push", "sync": "a", "lane": "normal", "cost": 1, "heavy": false, "slots": []});
             let Ok(Claim::Batch(_, grant)) = Claim::read(answer, asked_at) else { return Err(TestCaseError::fail("a batch")) };
             prop_assert_eq!(grant.place(), place);
             prop_assert_eq!(grant.send_by(), asked_at + Duration::from_millis(ms));
@@ -121,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_batch_that_cannot_be_read_is_an_error_and_never_a_wait() {
-        let answer = json!({"token": 1, "place": 2, "connection": "main", "product": "crm", "kind": "push", "lane": "normal", "slots": [{"id": "x"}]});
+        let answer = json!({"token": 1, "place": 2, "connection": "main", "product": "crm", "kind": "push", "lane": "normal", "cost": 1, "heavy": false, "slots": [{"id": "x"}]});
         assert!(Claim::read(answer, Instant::now()).is_err());
     }
 }

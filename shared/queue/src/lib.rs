@@ -15,4 +15,4 @@ pub mod wake;
 
 pub use claim::{Batch, Claim, Claimed};
 pub use outcome::{Class, Letter, Outcome};
-pub use settle::{Report, Settlement};
+pub use settle::{Cost, Report, Settlement};

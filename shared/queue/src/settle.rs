@@ -15,8 +15,77 @@ pub struct Report {
     pub answered_in: Option<Duration>,
     /// What the call says about the product's health.
     pub health: Health,
-    /// Zoho refuses everybody for this long.
-    pub blocked_for: Option<Duration>,
+    /// What the call cost of the day's calls or credits; `None`: as much as was reserved for it.
+    pub cost: Option<u16>,
+    /// Zoho refused it because of a limit.
+    pub throttled: Option<Throttled>,
+    /// What the answer's headers said about limits.
+    pub seen: Seen,
+}
+
+/// A refusal because of a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Throttled {
+    /// Which limit.
+    pub limit: Limit,
+    /// How long to stay away, if Zoho said so.
+    pub retry_after: Option<Duration>,
+}
+
+/// Which limit a refusal was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// The minute was overrun: everybody who draws from it stays away, half an hour if Zoho does not say.
+    Minute,
+    /// The product's day, or its credits, are spent.
+    Day,
+    /// Too many calls at once: fewer for a while.
+    InFlight,
+    /// It does not say which; taken for too many at once.
+    Unknown,
+}
+
+impl Limit {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Minute => "minute",
+            Self::Day => "day",
+            Self::InFlight => "in_flight",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// Limits as an answer's headers told them; `None`: not told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Calls a day, for everybody who uses the organisation.
+    pub day_limit: Option<i64>,
+    /// Calls left of the day.
+    pub day_remaining: Option<i64>,
+    /// Until the day ends.
+    pub day_resets_in: Option<Duration>,
+    /// Credits left of the last 24 hours.
+    pub credits_remaining: Option<i64>,
+}
+
+/// What a call costs of the product's day or credits, and whether it needs a place in the heavy pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cost {
+    /// Calls of the day (always one), or CRM credits.
+    pub units: u16,
+    /// CRM counts it in its pool of heavy calls.
+    pub heavy: bool,
+}
+
+impl Cost {
+    /// An ordinary call.
+    pub const ONE: Self = Self { units: 1, heavy: false };
+
+    /// Whether what was reserved covers it.
+    pub fn fits_in(self, reserved: Self) -> bool {
+        self.units <= reserved.units && (reserved.heavy || !self.heavy)
+    }
 }
 
 /// What a call says about its product.
@@ -34,13 +103,20 @@ pub enum Health {
 impl Report {
     /// The form that the SQL functions take.
     pub fn to_json(&self) -> Value {
+        // Nothing that Zoho says may overflow the ledger's integers.
+        let figure = |value: Option<i64>| value.map(|v| v.clamp(0, 1_000_000_000));
         json!({
             "sent": self.sent,
             "answered": self.answered_in.is_some(),
             "answer_ms": self.answered_in.map(millis),
             "health": match self.health { Health::Unsaid => None, Health::Answered => Some("answered"), Health::Unanswered => Some("unanswered") },
-            "blocked_ms": self.blocked_for.map(millis),
-            "blocked_reason": self.blocked_for.map(|_| "Zoho answered 429"),
+            "cost": self.cost,
+            "throttle": self.throttled.map(|t| t.limit.as_str()),
+            "retry_after_ms": self.throttled.and_then(|t| t.retry_after).map(millis),
+            "day_limit": figure(self.seen.day_limit),
+            "day_remaining": figure(self.seen.day_remaining),
+            "day_resets_ms": self.seen.day_resets_in.map(millis),
+            "credits_remaining": figure(self.seen.credits_remaining),
         })
     }
 }

@@ -9,7 +9,7 @@ use sqlx::PgExecutor;
 
 use crate::calls::Calls;
 use crate::claim::Claim;
-use crate::settle::{Report, Settlement};
+use crate::settle::{Cost, Report, Settlement};
 
 /// What a fold did.
 #[derive(Debug, Clone, Copy)]
@@ -77,9 +77,17 @@ pub enum Again {
 ///
 /// # Errors
 /// The database's; nothing may be sent then.
-pub async fn grant_again(db: impl PgExecutor<'_>, token: i64, worker: &str, before: &Report) -> Result<Again, sqlx::Error> {
-    let answer =
-        sqlx::query_scalar!("select sluice.grant_again($1, $2, $3) as answer", token, worker, before.to_json()).fetch_one(db).await?;
+pub async fn grant_again(db: impl PgExecutor<'_>, token: i64, worker: &str, before: &Report, cost: Cost) -> Result<Again, sqlx::Error> {
+    let answer = sqlx::query_scalar!(
+        "select sluice.grant_again($1, $2, $3, $4, $5) as answer",
+        token,
+        worker,
+        before.to_json(),
+        i32::from(cost.units),
+        cost.heavy
+    )
+    .fetch_one(db)
+    .await?;
     let Some(answer) = answer else { return Ok(Again::Lost) };
     Ok(match answer["place"].as_i64() {
         Some(place) => Again::Granted { place, valid: Duration::from_millis(answer["send_by_ms"].as_u64().unwrap_or(0)) },
@@ -131,7 +139,7 @@ pub async fn grant_alone(
     Ok(match (answer["token"].as_i64(), answer["place"].as_i64()) {
         (Some(token), Some(place)) => {
             let grant = Grant::issued(place, asked_at, millis("send_by_ms"));
-            Alone::Granted { token, calls: Calls::new(token, worker.clone(), grant) }
+            Alone::Granted { token, calls: Calls::new(token, worker.clone(), grant, Cost::ONE) }
         }
         _ => Alone::Later(millis("wait_ms")),
     })

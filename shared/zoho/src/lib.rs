@@ -18,6 +18,7 @@ pub mod billing;
 pub mod call;
 mod classify;
 mod client;
+pub mod cost;
 pub mod crm;
 mod error;
 mod evidence;

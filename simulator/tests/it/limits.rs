@@ -70,3 +70,29 @@ async fn the_daily_counter_is_shown_and_enforced() {
     let (status, body) = world.get("/billing/v1/customers").await;
     assert_eq!((status, &body["code"]), (429, &json!(45)));
 }
+
+#[tokio::test]
+async fn crm_counts_credits_by_records_and_says_what_is_left_once_half_is_spent() {
+    let world = World::new("[crm]\ncredits = 10").await;
+    let contacts = |n: usize| json!({"data": (0..n).map(|i| json!({"Last_Name": i.to_string()})).collect::<Vec<_>>()});
+    let post = async |n: usize| world.request(Method::POST, "/crm/v8/Contacts").json(&contacts(n)).send().await.unwrap();
+    let first = post(31).await;
+    assert!(first.status().is_success() && !first.headers().contains_key("x-api-credits-remaining"), "4 of 10");
+    assert_eq!(post(10).await.headers()["x-api-credits-remaining"], "5");
+    assert_eq!(post(50).await.headers()["x-api-credits-remaining"], "0");
+    let refused = post(1).await;
+    assert_eq!(refused.status(), 429);
+    assert_eq!(refused.json::<serde_json::Value>().await.unwrap()["code"], "TOO_MANY_REQUESTS");
+    let stats = world.stats().await;
+    assert_eq!((&stats["crm"]["most_credits"], &stats["violations"]["credits"]), (&json!(11), &json!(1)));
+}
+
+#[tokio::test]
+async fn crm_has_a_pool_for_complex_calls() {
+    let world = World::new("latency_ms = [300, 300]\n[crm]\nheavy_in_flight = 1").await;
+    let contacts = |n: usize| json!({"data": (0..n).map(|i| json!({"Last_Name": i.to_string()})).collect::<Vec<_>>()});
+    let answers = join_all([11, 11, 10].map(|n| world.post("/crm/v8/Contacts", contacts(n)))).await;
+    assert_eq!(answers.iter().filter(|(status, _)| *status == 429).count(), 1);
+    let stats = world.stats().await;
+    assert_eq!((&stats["crm"]["most_heavy_in_flight"], &stats["violations"]["heavy_in_flight"]), (&json!(2), &json!(1)));
+}

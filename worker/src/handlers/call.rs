@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use sluice_queue::outcome::{Class, Letter};
 use sluice_queue::{Claimed, Outcome, Settlement};
+use sluice_zoho::cost::Cost;
 use sluice_zoho::{Error, Method, Product, call, mask};
 
 use super::{all, ended};
@@ -35,7 +36,8 @@ pub(super) async fn run(engine: &Engine, work: &Work, session: &Session<'_>) -> 
     };
     let method = request.method;
     let summary = serde_json::json!({"method": method.as_str(), "path": request.path, "body": request.body.as_ref().map(mask::excerpt)});
-    let answer = session.call(async |grant, client, token| call::send(grant, client, token, &request).await).await;
+    let cost = Cost::of(request.product, method, &request.path, &request.query, request.body.as_ref());
+    let answer = session.call_costing(cost, async |grant, client, token| call::send(grant, client, token, &request).await).await;
     let mut handled = Handled::default();
     let outcome = match answer {
         Ok(body) => {

@@ -58,16 +58,24 @@ impl Connection {
     }
 }
 
-/// `[connections.NAME.budget.BUDGET]`: limits of Zoho's, or lower ones of your own.
+/// `[connections.NAME.budget.BUDGET]`: limits of Zoho's, or lower ones of your own. What is absent follows from the plan, see [`super::limits`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Budget {
+    /// Your plan or edition: free, trial, standard, professional, premium, elite, enterprise or ultimate. Zoho's answers correct what follows from it.
+    pub plan: Option<String>,
+    /// For `crm` only: users with a license, who add to the credits.
+    pub users: Option<u32>,
     /// Calls in any window of `window_seconds`. Default 100.
     pub per_minute: u32,
-    /// Calls in a day. Absent: no limit of ours; Zoho's own answer then stops the connection until its day ends.
+    /// A bound on what Sluice uses: calls a day, of each product by itself; for `crm` credits in any 24 hours. Absent: what Zoho allows.
     pub per_day: Option<u32>,
-    /// Calls under way at once. Default 10.
-    pub in_flight: u32,
+    /// Calls under way at once. Absent: by the plan; 10 without one, for FSM 5.
+    pub in_flight: Option<u32>,
+    /// For `crm` only: heavy calls under way at once. Absent: 10.
+    pub heavy_in_flight: Option<u32>,
+    /// The organisation's time zone, at whose midnight the day ends, such as `America/New_York`. Absent: UTC until an answer tells.
+    pub time_zone: Option<String>,
     /// The length of the window that `per_minute` counts in. Default 60; tests shorten it.
     pub window_seconds: u32,
     /// For `finance` only: one minute for Books, Inventory and Billing together (default), or one for each.
@@ -76,7 +84,17 @@ pub struct Budget {
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { per_minute: 100, per_day: None, in_flight: 10, window_seconds: 60, shared: true }
+        Self {
+            plan: None,
+            users: None,
+            per_minute: 100,
+            per_day: None,
+            in_flight: None,
+            heavy_in_flight: None,
+            time_zone: None,
+            window_seconds: 60,
+            shared: true,
+        }
     }
 }
 

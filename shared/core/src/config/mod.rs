@@ -13,6 +13,7 @@ pub mod connection;
 pub mod environment;
 pub mod field;
 pub mod finding;
+pub mod limits;
 mod masked;
 pub mod module;
 pub mod network;

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use rand::{RngExt as _, SeedableRng as _};
 use sluice_queue::calls::{Calls, NoGrant};
-use sluice_queue::settle::Health;
-use sluice_queue::{Claim, Report, Settlement, store};
+use sluice_queue::settle::{Health, Limit, Seen, Throttled};
+use sluice_queue::{Claim, Cost, Report, Settlement, store};
 
 use crate::world::{LEASE, TIMEOUT, WORKER, World, answered, done, unanswered};
 
@@ -44,10 +44,10 @@ async fn eight_claimers_never_make_more_calls_than_the_cap_in_any_window_nor_mor
                         continue;
                     }
                 };
-                let ledger = Calls::new(batch.token, worker.clone(), grant);
+                let ledger = Calls::new(batch.token, worker.clone(), grant, Cost::ONE);
                 let second = rng.random_bool(0.3);
                 for _ in 0..1 + i32::from(second) {
-                    match ledger.grant(&db).await {
+                    match ledger.grant(&db, Cost::ONE).await {
                         Ok(_grant) => {}
                         Err(NoGrant::Later) => break,
                         Err(error) => panic!("{error}"),
@@ -59,7 +59,7 @@ async fn eight_claimers_never_make_more_calls_than_the_cap_in_any_window_nor_mor
                     let sent = Instant::now();
                     tokio::time::sleep(Duration::from_millis(rng.random_range(1..150))).await;
                     calls.lock().unwrap().push((sent, Instant::now()));
-                    ledger.answered(sent.elapsed(), true, None);
+                    ledger.answered(sent.elapsed(), true, Cost::ONE, None, Seen::default());
                 }
                 let settlements: Vec<_> = batch.slots.drain(..).map(|s| Settlement::new(s.id, done())).collect();
                 assert!(store::settle(&db, batch.token, &worker, &ledger.report(), &settlements).await.unwrap());
@@ -79,6 +79,10 @@ async fn eight_claimers_never_make_more_calls_than_the_cap_in_any_window_nor_mor
     let at_once = calls.iter().map(|(sent, _)| calls.iter().filter(|(s, e)| s <= sent && sent < e).count()).max();
     assert!(at_once <= Some(usize::try_from(IN_FLIGHT).unwrap()), "{at_once:?} in flight");
     assert!(calls.len() >= 60, "only {} calls in five windows of {CAP}", calls.len());
+}
+
+fn limited_for(seconds: u64) -> Option<Throttled> {
+    Some(Throttled { limit: Limit::Minute, retry_after: Some(Duration::from_secs(seconds)) })
 }
 
 /// Seconds until the place of a call comes free, and of its place in flight.
@@ -152,7 +156,7 @@ async fn a_second_call_takes_a_place_of_its_own_and_keeps_the_one_in_flight() {
     world.run("update sluice.sync set lane = 'realtime' where name = 'shop'").await; // no grid
     world.push("shop", 1).await;
     let batch = world.batch().await;
-    let again = async || store::grant_again(&world.db, batch.token, WORKER, &answered()).await;
+    let again = async || store::grant_again(&world.db, batch.token, WORKER, &answered(), Cost::ONE).await;
     assert!(matches!(again().await.unwrap(), store::Again::Granted { .. }));
     assert!(matches!(again().await.unwrap(), store::Again::Later), "both calls of the minute are made");
     assert!(world.settle_with(&batch, &Report::default(), |s| Settlement::new(s, done())).await);
@@ -169,7 +173,7 @@ async fn a_call_that_was_not_answered_keeps_its_place_in_flight_when_another_is_
     world.run("update sluice.sync set lane = 'realtime' where name = 'shop'").await; // no grid
     world.push("shop", 1).await;
     let batch = world.batch().await;
-    let again = async || store::grant_again(&world.db, batch.token, WORKER, &unanswered()).await;
+    let again = async || store::grant_again(&world.db, batch.token, WORKER, &unanswered(), Cost::ONE).await;
     assert!(matches!(again().await.unwrap(), store::Again::Granted { .. }));
     assert!(matches!(again().await.unwrap(), store::Again::Later), "two may be under way");
 }
@@ -181,9 +185,12 @@ async fn a_refusal_by_zoho_stops_every_claim_and_every_second_call_until_it_ends
         world.push("shop", key).await;
     }
     let (one, two) = (world.batch().await, world.claim().await.unwrap());
-    let limited = Report { blocked_for: Some(Duration::from_secs(1800)), ..answered() };
-    assert!(matches!(store::grant_again(&world.db, one.token, WORKER, &limited).await.unwrap(), store::Again::Later), "also its own");
-    assert!(matches!(store::grant_again(&world.db, two.token, WORKER, &answered()).await.unwrap(), store::Again::Later));
+    let limited = Report { throttled: limited_for(1800), ..answered() };
+    assert!(
+        matches!(store::grant_again(&world.db, one.token, WORKER, &limited, Cost::ONE).await.unwrap(), store::Again::Later),
+        "also its own"
+    );
+    assert!(matches!(store::grant_again(&world.db, two.token, WORKER, &answered(), Cost::ONE).await.unwrap(), store::Again::Later));
     world.push("orders", 1).await;
     world.fold().await;
     let Claim::Wait(Some(wait)) = store::claim(&world.db, WORKER, &world.shapes, LEASE, TIMEOUT).await.unwrap() else {
@@ -191,7 +198,7 @@ async fn a_refusal_by_zoho_stops_every_claim_and_every_second_call_until_it_ends
     };
     assert!((1790..=1800).contains(&wait.as_secs()), "{wait:?}");
     // A shorter refusal that was on its way does not shorten it.
-    let shorter = Report { blocked_for: Some(Duration::from_secs(1)), health: Health::Unsaid, ..answered() };
+    let shorter = Report { throttled: limited_for(1), health: Health::Unsaid, ..answered() };
     world.settle_with(&one, &shorter, |s| Settlement::new(s, done())).await;
     assert!(world.get::<bool>("select blocked_until > clock_timestamp() + interval '20 min' from sluice.budget where id = 1").await);
 }
@@ -209,7 +216,10 @@ async fn what_is_paused_claims_nothing_and_makes_no_second_call() {
         [(format!("sync => '{}'", running.sync), format!("sync => '{}'", running.sync)), (format!("'{}'", running.connection), "".into())]
     {
         world.run(format!("select sluice.pause({pause})")).await;
-        assert!(matches!(store::grant_again(&world.db, running.token, WORKER, &answered()).await.unwrap(), store::Again::Later), "{pause}");
+        assert!(
+            matches!(store::grant_again(&world.db, running.token, WORKER, &answered(), Cost::ONE).await.unwrap(), store::Again::Later),
+            "{pause}"
+        );
         world.run(format!("select sluice.resume({resume})")).await;
     }
     world.settle(&running, done()).await;

@@ -1,7 +1,7 @@
 //! A product that does not answer is left alone, and only that one; an outage costs nobody a failure.
 
 use sluice_queue::outcome::Retry;
-use sluice_queue::{Outcome, Settlement, store};
+use sluice_queue::{Cost, Outcome, Settlement, store};
 
 use crate::world::{WORKER, World, answered, done, unanswered};
 
@@ -40,7 +40,7 @@ async fn five_calls_in_a_row_without_an_answer_leave_one_probe_every_five_second
     let probe = world.claim().await.expect("the probe");
     assert!(world.claim().await.is_none(), "one at a time");
     assert!(
-        matches!(store::grant_again(&world.db, probe.token, WORKER, &unanswered()).await.unwrap(), store::Again::Later),
+        matches!(store::grant_again(&world.db, probe.token, WORKER, &unanswered(), Cost::ONE).await.unwrap(), store::Again::Later),
         "a probe is one call"
     );
     world.settle_with(&probe, &unanswered(), |s| Settlement::new(s, outage())).await;

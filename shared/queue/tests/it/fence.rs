@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use sluice_queue::calls::{Calls, NoGrant};
-use sluice_queue::settle::Create;
-use sluice_queue::{Claim, Settlement, store};
+use sluice_queue::settle::{Create, Seen};
+use sluice_queue::{Claim, Cost, Settlement, store};
 
 use crate::world::{LEASE, TIMEOUT, WORKER, World, answered, done, failed, unanswered};
 
@@ -22,7 +22,7 @@ async fn a_settle_after_the_lease_has_ended_writes_nothing() {
     let before: String = world.get(STATE).await;
     assert!(!world.settle(&batch, done()).await);
     assert!(store::extend(&world.db, WORKER, &[batch.token], LEASE).await.unwrap().is_empty());
-    assert!(matches!(store::grant_again(&world.db, batch.token, WORKER, &answered()).await.unwrap(), store::Again::Lost));
+    assert!(matches!(store::grant_again(&world.db, batch.token, WORKER, &answered(), Cost::ONE).await.unwrap(), store::Again::Lost));
     assert_eq!(world.get::<String>(STATE).await, before);
 }
 
@@ -114,7 +114,7 @@ async fn a_batch_given_back_unsent_has_cost_nothing_and_is_due_at_once() {
     let Claim::Batch(batch, grant) = store::claim(&world.db, WORKER, &world.shapes, LEASE, TIMEOUT).await.unwrap() else {
         panic!("nothing claimed")
     };
-    let calls = Calls::new(batch.token, WORKER.into(), grant);
+    let calls = Calls::new(batch.token, WORKER.into(), grant, Cost::ONE);
     let back = vec![Settlement::new(batch.slots[0].id, sluice_queue::Outcome::Continue { progress: Some(1.into()) })];
     assert!(store::settle(&world.db, batch.token, WORKER, &calls.report(), &back).await.unwrap());
     assert_eq!(world.get::<i64>("select count(*) from sluice.place where free_at > clock_timestamp()").await, 0);
@@ -134,12 +134,12 @@ async fn a_second_call_is_refused_once_the_lease_is_gone() {
     let Claim::Batch(batch, grant) = store::claim(&world.db, WORKER, &world.shapes, LEASE, TIMEOUT).await.unwrap() else {
         panic!("nothing claimed")
     };
-    let calls = Calls::new(batch.token, WORKER.into(), grant);
-    let _first = calls.grant(&world.db).await.unwrap();
+    let calls = Calls::new(batch.token, WORKER.into(), grant, Cost::ONE);
+    let _first = calls.grant(&world.db, Cost::ONE).await.unwrap();
     calls.sending();
-    calls.answered(Duration::from_millis(50), true, None);
+    calls.answered(Duration::from_millis(50), true, Cost::ONE, None, Seen::default());
     world.leases_end().await;
-    assert!(matches!(calls.grant(&world.db).await, Err(NoGrant::Lost)));
+    assert!(matches!(calls.grant(&world.db, Cost::ONE).await, Err(NoGrant::Lost)));
 }
 
 #[tokio::test]

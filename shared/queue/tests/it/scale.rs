@@ -11,15 +11,19 @@ async fn pages(world: &World, sql: &str) -> i64 {
     ["Shared Hit Blocks", "Shared Read Blocks"].iter().map(|name| plan[name].as_i64().unwrap()).sum()
 }
 
-/// Pages of a claim of one record by a worker that has claimed often; each is taken back, so that the next meets the same.
+/// Pages of a claim of one record by a worker that has claimed often: the cheapest of four, since a plan that is made anew because autovacuum came
+/// by reads the catalogue. A scan would cost every one of them.
 async fn claim_costs(world: &World) -> i64 {
     let shapes: Vec<String> = world.shapes.iter().map(ToString::to_string).collect();
     let sql = format!("select sluice.claim('{WORKER}', '{{{}}}', '30 s', '30 s')", shapes.join(","));
-    let mut cost = 0;
-    for _ in 0..8 {
+    let mut cost = i64::MAX;
+    for round in 0..10 {
         world.run("update sluice.budget set grid_at = '-infinity'; update sluice.place set free_at = '-infinity'").await;
         let before: i64 = world.get("select count(*) from sluice.batch").await;
-        cost = pages(world, &sql).await;
+        let pages = pages(world, &sql).await;
+        if round >= 6 {
+            cost = cost.min(pages);
+        }
         assert_eq!(world.get::<i64>("select count(*) from sluice.batch").await, before + 1, "something was claimed");
     }
     cost

@@ -26,10 +26,13 @@ insert into sluice.sync (name, connection, product, module, relation, key_column
   ('gone', 'main', 'billing', 'addons', 'public.gone', '{id}', '{bigint}', 'push', 'normal', 1, '0', '{}', '', now()),
   ('shop', 'twin', 'billing', 'customers', 'public.shop', '{id}', '{bigint}', 'push', 'normal', 1, '0', '{}', '', null),
   ('alone', 'lone', 'crm', 'Contacts', 'public.alone', '{id}', '{text}', 'push', 'normal', 100, '0', '{}', '', null);
-insert into sluice.budget (data_center, organization_id, scope, cap, call_window, in_flight) values ('com', '1', 'finance', 100, '60 s', 10), ('com', '2', 'crm', 100, '60 s', 10);
+insert into sluice.budget (data_center, organization_id, scope, cap, call_window, in_flight, heavy) values ('com', '1', 'finance', 100, '60 s', 10, 0), ('com', '2', 'crm', 100, '60 s', 10, 10);
 insert into sluice.product (connection, product, budget_id) select c, p, b.id from (values ('main', 'billing', '1'), ('main', 'books', '1'), ('twin', 'billing', '1'), ('lone', 'crm', '2')) v (c, p, o)
   join sluice.budget b on b.organization_id = o;
 insert into sluice.place (budget_id, kind) select id, 'window' from sluice.budget, generate_series(1, cap) union all select id, 'in_flight' from sluice.budget, generate_series(1, in_flight);
+insert into sluice.place (budget_id, kind) select id, 'heavy' from sluice.budget, generate_series(1, heavy);
+insert into sluice.meter (budget_id, product, kind, resets_at) select id, 'billing', 'calls', sluice.next_midnight('UTC', clock_timestamp()) from sluice.budget where scope = 'finance';
+insert into sluice.meter (budget_id, product, kind) select id, 'crm', 'credits' from sluice.budget where scope = 'crm';
 insert into sluice.shape (connection, product, kind, sync, batch_max) select connection, product, 'push', name, batch_max from sluice.sync where direction <> 'pull';
 insert into sluice.shape (connection, product, kind, batch_max) select connection, product, 'call', 1 from sluice.product;
 ";
@@ -182,11 +185,11 @@ pub(crate) fn failed() -> Outcome {
 }
 
 pub(crate) fn answered() -> Report {
-    Report { sent: true, answered_in: Some(Duration::from_millis(100)), health: Health::Answered, blocked_for: None }
+    Report { sent: true, answered_in: Some(Duration::from_millis(100)), health: Health::Answered, ..Report::default() }
 }
 
 pub(crate) fn unanswered() -> Report {
-    Report { sent: true, answered_in: None, health: Health::Unanswered, blocked_for: None }
+    Report { sent: true, answered_in: None, health: Health::Unanswered, ..Report::default() }
 }
 
 impl World {

@@ -11,6 +11,7 @@ use sluice_sync::link::store::Agreed;
 use sluice_sync::module::{Create as Way, Refusal};
 use sluice_sync::plan::{Step, Withdrawal, Write, replace_rows};
 use sluice_zoho::Error;
+use sluice_zoho::cost::Cost;
 use sluice_zoho::crm::{self, RecordResult, WriteOptions, Written};
 
 use super::{Record, Run, Verdict};
@@ -101,11 +102,21 @@ impl Run<'_> {
         };
         let options = WriteOptions { duplicate_check_fields, skip_workflows, if_unmodified_since: None };
         match call {
-            Call::Upsert => self.session.call(async |g, c, t| crm::upsert(g, c, t, module, &records, &options).await).await,
-            Call::Update => self.session.call(async |g, c, t| crm::update(g, c, t, module, &records, &options).await).await,
+            Call::Upsert => {
+                self.session
+                    .call_costing(Cost::of_write(records.len()), async |g, c, t| crm::upsert(g, c, t, module, &records, &options).await)
+                    .await
+            }
+            Call::Update => {
+                self.session
+                    .call_costing(Cost::of_write(records.len()), async |g, c, t| crm::update(g, c, t, module, &records, &options).await)
+                    .await
+            }
             Call::Delete => {
                 let ids: Vec<String> = records.iter().filter_map(|r| r.get("id").and_then(Value::as_str).map(str::to_owned)).collect();
-                self.session.call(async |g, c, t| crm::delete(g, c, t, module, &ids, skip_workflows).await).await
+                self.session
+                    .call_costing(Cost::of_delete(ids.len()), async |g, c, t| crm::delete(g, c, t, module, &ids, skip_workflows).await)
+                    .await
             }
         }
     }

@@ -6,6 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::connection::Connection;
 use super::finding::Finding;
+use super::limits::PLANS;
 use super::source::{Node, Path, Step};
 use super::suggest::did_you_mean;
 use super::{Config, section};
@@ -185,11 +186,22 @@ impl Check<'_> {
                 let known = Connection::BUDGETS.join(", ");
                 self.wrong(&at("")[..4], format!("there is no budget of this name{suggestion}; one of {known}"));
             }
-            let figures = [("per_minute", budget.per_minute), ("in_flight", budget.in_flight), ("window_seconds", budget.window_seconds)];
+            let figures = [
+                ("per_minute", Some(budget.per_minute)),
+                ("per_day", budget.per_day),
+                ("in_flight", budget.in_flight),
+                ("heavy_in_flight", budget.heavy_in_flight),
+                ("window_seconds", Some(budget.window_seconds)),
+            ];
             for (key, figure) in figures {
-                self.wrong_if(figure == 0, &at(key), "must be at least 1; `sluice pause` stops a connection");
+                self.wrong_if(figure == Some(0), &at(key), "must be at least 1; `sluice pause` stops a connection");
             }
-            self.wrong_if(budget.per_day == Some(0), &at("per_day"), "must be at least 1; `sluice pause` stops a connection");
+            if let Some(plan) = budget.plan.as_deref().filter(|plan| !PLANS.contains(plan)) {
+                self.wrong(&at("plan"), format!("there is no plan of this name{}; one of {}", did_you_mean(plan, PLANS), PLANS.join(", ")));
+            }
+            for (key, set) in [("users", budget.users.is_some()), ("heavy_in_flight", budget.heavy_in_flight.is_some())] {
+                self.wrong_if(set && budget_name != "crm", &at(key), "belongs to the budget `crm` alone");
+            }
             self.wrong_if(!budget.shared && budget_name != "finance", &at("shared"), "belongs to the budget `finance` alone");
         }
     }
