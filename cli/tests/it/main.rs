@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod auth;
+mod bench;
 mod database;
 mod sluice;
 mod usage;
