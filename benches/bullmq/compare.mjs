@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { Queue, Worker } from 'bullmq';
+import { Redis } from 'ioredis';
 
 const ORGANIZATION = '60000000001';
 const CONCURRENCY = 4;
@@ -23,6 +24,11 @@ const latency = (options.latency ?? '20-150').split('-').map(Number);
 const block = (options.block ?? 'true') === 'true';
 const sluice = options.sluice ?? 'sluice';
 
+const client = (redis) => {
+  const connection = new Redis({ ...redis, maxRetriesPerRequest: null });
+  connection.on('error', () => {}); // until Redis listens it tries again by itself
+  return connection;
+};
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 // A worker process. A 429 is answered as BullMQ's documentation says: the queue rests for Retry-After, and the job is tried again.
@@ -36,7 +42,7 @@ if (process.env.BULLMQ_WORKER) {
       await worker.rateLimit(Number(answer.headers.get('retry-after') ?? 1) * 1000);
       throw Worker.RateLimitError();
     }
-  }, { connection: redis, concurrency: CONCURRENCY, limiter: { max: cap, duration: window * 1000 } });
+  }, { connection: client(redis), concurrency: CONCURRENCY, limiter: { max: cap, duration: window * 1000 } });
   worker.on('error', () => {}); // a limit is no fault; what arrives is counted over there
 } else {
   await main();
@@ -78,8 +84,8 @@ async function measureBullmq(folder, children) {
   const { access_token: token } = await (await fetch(`${zoho.url}/oauth/v2/token`, { method: 'POST', body: form })).json();
 
   const redis = { host: '127.0.0.1', port };
-  const queue = new Queue('calls', { connection: redis });
-  queue.on('error', () => {}); // until Redis listens it tries again by itself
+  const queue = new Queue('calls', { connection: client(redis) });
+  queue.on('error', () => {});
   const jobs = Array.from({ length: cap * (windows + 3) }, () => ({ name: 'call', data: {}, opts: { attempts: 1000, removeOnComplete: true } }));
   await queue.addBulk(jobs);
   for (let n = 0; n < replicas; n++) {

@@ -66,12 +66,10 @@ impl Arrivals {
     }
 }
 
-/// The value below which that share of the others lies.
-pub(crate) fn percentile(values: &mut [i64], share: f64) -> Option<i64> {
+/// The value that so many in a hundred do not exceed.
+pub(crate) fn percentile(values: &mut [i64], percent: usize) -> Option<i64> {
     values.sort_unstable();
-    let last = values.len().checked_sub(1)?;
-    let index = (values.len() as f64 * share).ceil() as usize;
-    values.get(index.saturating_sub(1).min(last)).copied()
+    values.get((values.len() * percent).div_ceil(100).checked_sub(1)?).copied()
 }
 
 #[cfg(test)]
@@ -97,8 +95,8 @@ mod tests {
     #[test]
     fn a_percentile_is_one_of_the_values() {
         let mut values: Vec<i64> = (1..=100).rev().collect();
-        assert_eq!(percentile(&mut values, 0.99), Some(99));
-        assert_eq!(percentile(&mut values, 0.5), Some(50));
-        assert_eq!(percentile(&mut [], 0.5), None);
+        assert_eq!(percentile(&mut values, 99), Some(99));
+        assert_eq!(percentile(&mut values, 50), Some(50));
+        assert_eq!(percentile(&mut [], 50), None);
     }
 }

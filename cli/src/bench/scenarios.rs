@@ -92,9 +92,9 @@ pub(crate) async fn kill(measure: Measure, replicas: u16) -> anyhow::Result<Valu
 /// How urgent jobs arrive beside a saturating backfill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Arrival {
-    /// One by one, at random moments, 20 a minute.
+    /// One by one, at random moments, a fifth of the cap in each window: 20 a minute.
     Single,
-    /// Five at once, as often as to be 20 a minute.
+    /// Five at once, as many in all.
     Bursts,
     /// As single ones, while one answer in a hundred is lost.
     Lossy,
@@ -135,10 +135,10 @@ pub(crate) async fn lanes(measure: Measure, replicas: u16, arrival: Arrival) -> 
     let bulk = calls.iter().filter(in_time).filter(|call| call["query"] == "").count();
     let most = world.arrivals("billing").await?.most(window);
     world.end().await;
-    let at = |waits: &mut Vec<i64>, share| percentile(waits, share).map(|us| (us as f64 / 1000.0).round() / 1000.0);
+    let at = |waits: &mut Vec<i64>, percent| percentile(waits, percent).map(|us| (us as f64 / 1000.0).round() / 1000.0);
     Ok(json!({
         "scenario": match arrival { Arrival::Single => "lanes", Arrival::Bursts => "lanes, bursts of five", Arrival::Lossy => "lanes, 1 % of answers lost" },
-        "replicas": replicas, "realtime_jobs": due.len(), "arrived": waits.len(), "wait_s": {"p50": at(&mut waits, 0.5), "p90": at(&mut waits, 0.9), "p99": at(&mut waits, 0.99), "max": at(&mut waits, 1.0)},
+        "replicas": replicas, "realtime_jobs": due.len(), "arrived": waits.len(), "wait_s": {"p50": at(&mut waits, 50), "p90": at(&mut waits, 90), "p99": at(&mut waits, 99), "max": at(&mut waits, 100)},
         "backfill_percent": measure.share(bulk / usize::try_from(measure.windows.max(1))?), "refused": refused(&calls), "most_in_window": most,
     }))
 }
@@ -217,7 +217,7 @@ pub(crate) async fn day(measure: Measure, replicas: u16) -> anyhow::Result<Value
         world.tell("settings", json!({"utc_offset_minutes": offset, "finance": {"per_day": DAY}})).await
     };
     hour(0).await?;
-    world.run(format!("update sluice.meter set resets_at = clock_timestamp() + interval '23 h 55 min' where kind = 'calls'")).await?;
+    world.run("update sluice.meter set resets_at = clock_timestamp() + interval '23 h 55 min' where kind = 'calls'").await?;
     world.enqueue("backfill", 5_000).await?;
     let fleet = world.replicas(replicas, 4)?;
     let mut asked = 0;

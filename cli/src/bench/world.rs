@@ -83,7 +83,6 @@ impl World {
         let zoho = simulator.url();
         let text = configuration(&setup, server.url(), &simulator);
         let stop = CancellationToken::new();
-        // A runtime of its own: what the simulator notes must not wait for the benchmark.
         tokio::spawn(simulator.serve(stop.clone()));
         let folder = std::env::temp_dir().join(format!(
             "sluice-bench-{}",

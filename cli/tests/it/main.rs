@@ -4,6 +4,7 @@
 
 mod asking;
 mod auth;
+mod bench;
 mod database;
 mod sluice;
 mod usage;
