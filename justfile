@@ -31,6 +31,12 @@ bench:
     cargo run --release -p sluice-queue --example claim_cost
     PATH="$PATH:$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | tail -1)" cargo test --release -p sluice-producer --test it measure -- --ignored --nocapture
 
+# Sluice's budget beside Redis-based limiters, 20 minutes; options as in benches/limiters/compare.js --help
+bench-limiters *ARGS:
+    cargo build --release
+    npm --prefix benches/limiters ci
+    node benches/limiters/compare.js {{ARGS}}
+
 # .sqlx/ anew, after a change of a query or a migration
 prepare:
     scripts/sqlx-prepare
