@@ -3,17 +3,19 @@
 create table sluice.connection (
   name            text        not null,
   data_center     text        not null,
-  organization_id text,                                       -- null until it is known; the budget is then the connection's own
+  organization_id text,                                       -- null until it is named or found; the budget is then the connection's own
   hash            text        not null,
   credential      text,                                       -- fingerprint of the refresh token in use: sluice.credential
   seeded_with     text,                                       -- fingerprint of the one the file first gave
   paused_at       timestamptz,
   paused_by       text,
   pause_reason    text,
+  pause_cause     text,                                       -- why Sluice itself paused it: what mends that resumes it. Null: a person did
   published_at    timestamptz not null default clock_timestamp(),
   published_by    text        not null default '',
   retired_at      timestamptz,
-  constraint connection_pkey primary key (name)
+  constraint connection_pkey primary key (name),
+  constraint connection_pause_cause_check check (pause_cause = 'organization')
 );
 
 create table sluice.sync (
@@ -36,10 +38,13 @@ create table sluice.sync (
   counted_at   timestamptz,
   paused_at    timestamptz,
   paused_by    text,
+  pause_reason text,
+  pause_cause  text,                                         -- as of a connection
   published_at timestamptz not null default clock_timestamp(),
   published_by text        not null default '',
   retired_at   timestamptz,
   constraint sync_pkey primary key (name),
+  constraint sync_pause_cause_check check (pause_cause in ('authorization', 'module')),
   constraint sync_direction_check check (direction in ('push', 'pull', 'both')),
   constraint sync_lane_check check (lane in ('interactive', 'realtime', 'normal', 'reconcile', 'backfill')),
   constraint sync_batch_max_check check (batch_max between 1 and 100),

@@ -166,6 +166,9 @@ begin
     raise exception using errcode = '22023', message = 'the args of a job, but for the body, may hold at most 64 KiB';
   elsif not isfinite(new.run_at) then
     raise exception using errcode = '22023', message = 'run_at must be a time, not infinity';
+  elsif new.run_at > clock_timestamp() + interval '10 years' then
+    raise exception using errcode = '22023', message = format('run_at is more than ten years ahead: %s', new.run_at),
+      hint = 'milliseconds taken for seconds, perhaps';
   end if;
 
   select s.id into new.shape_id from sluice.shape s

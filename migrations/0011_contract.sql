@@ -88,14 +88,16 @@ begin
   end if;
 end $$;
 
--- The kill switch. Jobs keep arriving and wait. Neither named: every connection.
+-- The kill switch. Jobs keep arriving and wait. Neither named: every connection. A connection that is resumed takes along its syncs that
+-- Sluice itself had paused, but not those that a person did.
 create function sluice.pause(connection text default null, sync text default null, reason text default null) returns void
 language plpgsql security definer set search_path = pg_catalog, sluice as $$
 begin
   if $2 is not null then
-    update sluice.sync y set paused_at = coalesce(y.paused_at, clock_timestamp()), paused_by = session_user where y.name = $2;
+    update sluice.sync y set paused_at = coalesce(y.paused_at, clock_timestamp()), paused_by = session_user, pause_reason = $3, pause_cause = null where y.name = $2;
   else
-    update sluice.connection c set paused_at = coalesce(c.paused_at, clock_timestamp()), paused_by = session_user, pause_reason = $3 where $1 is null or c.name = $1;
+    update sluice.connection c set paused_at = coalesce(c.paused_at, clock_timestamp()), paused_by = session_user, pause_reason = $3, pause_cause = null
+    where $1 is null or c.name = $1;
   end if;
   if not found then
     raise exception using errcode = '22023', message = format('unknown %s "%s"', case when $2 is not null then 'sync' else 'connection' end, coalesce($2, $1, 'any'));
@@ -106,9 +108,11 @@ create function sluice.resume(connection text default null, sync text default nu
 language plpgsql security definer set search_path = pg_catalog, sluice as $$
 begin
   if $2 is not null then
-    update sluice.sync y set paused_at = null, paused_by = null where y.name = $2;
+    update sluice.sync y set paused_at = null, paused_by = null, pause_reason = null, pause_cause = null where y.name = $2;
   else
-    update sluice.connection c set paused_at = null, paused_by = null, pause_reason = null where $1 is null or c.name = $1;
+    update sluice.sync y set paused_at = null, paused_by = null, pause_reason = null, pause_cause = null
+    where y.pause_cause is not null and ($1 is null or y.connection = $1);
+    update sluice.connection c set paused_at = null, paused_by = null, pause_reason = null, pause_cause = null where $1 is null or c.name = $1;
   end if;
   if not found then
     raise exception using errcode = '22023', message = format('unknown %s "%s"', case when $2 is not null then 'sync' else 'connection' end, coalesce($2, $1, 'any'));

@@ -55,7 +55,10 @@ fn is_usage(error: &anyhow::Error) -> bool {
             || cause.is::<secrets::Error>()
             || cause.downcast_ref::<postgres::Error>().is_some_and(is_missing_server)
             || matches!(cause.downcast_ref(), Some(publish::Error::Invalid(_) | publish::Error::Cron { .. } | publish::Error::Retirable(_)))
-            || matches!(cause.downcast_ref(), Some(trigger::Error::UnknownSync(_) | trigger::Error::Refused(_)))
+            || matches!(
+                cause.downcast_ref(),
+                Some(trigger::Error::UnknownSync(_) | trigger::Error::Refused(_) | trigger::Error::NoRow { .. })
+            )
             || matches!(cause.downcast_ref(), Some(db::migrate::Error::Behind { .. } | db::migrate::Error::Newer { .. }))
             || cause.downcast_ref::<sqlx::Error>().is_some_and(is_refused_argument)
     })

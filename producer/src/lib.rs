@@ -16,5 +16,5 @@ pub mod upkeep;
 
 pub use definitions::Definitions;
 pub use publish::{Published, publish};
-pub use run::run;
+pub use run::{run, run_on};
 pub use trigger::trigger;

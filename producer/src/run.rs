@@ -9,6 +9,7 @@ use sluice_core::db::{Db, listen};
 use sluice_queue::agreement::{self, Agreement};
 use sluice_sync::definition::Level;
 use sluice_sync::read::Reader;
+use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +27,15 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// # Errors
 /// When it cannot start: the database does not answer, or the web server's address is taken. Once started, it goes on whatever happens.
 pub async fn run(config: Arc<Config>, db: Db, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let socket = TcpListener::bind(config.http.listen).await.with_context(|| format!("listening on {}", config.http.listen))?;
+    Box::pin(run_on(socket, config, db, shutdown)).await
+}
+
+/// The same, with the web server on a socket that the caller bound.
+///
+/// # Errors
+/// As [`run`], but for the address.
+pub async fn run_on(socket: TcpListener, config: Arc<Config>, db: Db, shutdown: CancellationToken) -> anyhow::Result<()> {
     let definitions = Definitions::compile(&db, &config).await.context("reading the database's catalog")?;
     for finding in definitions.findings.iter().filter(|finding| finding.level == Level::Error) {
         tracing::error!(%finding, "this sync produces nothing until it is mended");
@@ -37,7 +47,6 @@ pub async fn run(config: Arc<Config>, db: Db, shutdown: CancellationToken) -> an
     let listener = Arc::new(listen::Listener::spawn(db.settings(), &["sluice_change"], Arc::clone(&wake), shutdown.clone()));
     let changes = changes::Listener { db: db.clone(), reader: reader.clone(), definitions: definitions.clone(), wake };
     let server = http::State::new(&config, db.clone(), reader, definitions.clone(), Arc::clone(&agreed), listener).await?;
-    let socket = tokio::net::TcpListener::bind(config.http.listen).await.with_context(|| format!("listening on {}", config.http.listen))?;
     tokio::join!(
         changes.run(shutdown.clone()),
         tick(&db, &shutdown),

@@ -2,7 +2,7 @@
 
 use sluice_core::db::Db;
 use sluice_sync::definition::Definition;
-use sluice_sync::read::Reader;
+use sluice_sync::read::{self, Found, Reader};
 
 use crate::definitions::Definitions;
 
@@ -15,6 +15,14 @@ pub enum Error {
     /// There is no such sync in the configuration, or it does not fit the database.
     #[error("unknown sync \"{0}\"")]
     UnknownSync(String),
+    /// The table has no row with this key, and Zoho has nothing of it either.
+    #[error("{table} has no row {key}, and no record of it was ever synced: nothing was enqueued")]
+    NoRow {
+        /// The sync's table.
+        table: String,
+        /// The key, as the table prints it.
+        key: String,
+    },
     /// The insert was refused: the key does not fit, or the sync is retired, not published, or only pulls.
     #[error("{0}")]
     Refused(String),
@@ -27,6 +35,10 @@ impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         match error {
             sqlx::Error::Database(refusal) if refusal.code().as_deref() == Some("22023") => Self::Refused(refusal.message().to_owned()),
+            // a mapping that no longer fits its table: syntax, columns, rights
+            sqlx::Error::Database(refusal) if refusal.code().is_some_and(|code| code.starts_with("42")) => {
+                Self::Refused(format!("the sync's mapping does not fit the database ({}); `sluice check` says where", refusal.message()))
+            }
             other => Self::Database(other),
         }
     }
@@ -47,7 +59,8 @@ pub async fn trigger(
     force: bool,
 ) -> Result<u64, Error> {
     if let (Some(sync), Some(key)) = (sync, key) {
-        return one(db, sync, key, force).await;
+        let definition = definitions.by_name.get(sync).ok_or_else(|| Error::UnknownSync(sync.to_owned()))?;
+        return one(db, reader, definition, key, force).await;
     }
     let mut jobs = 0;
     let chosen: Vec<_> = definitions.by_name.values().filter(|definition| sync.is_none_or(|sync| sync == definition.name())).collect();
@@ -62,7 +75,9 @@ pub async fn trigger(
     Ok(jobs)
 }
 
-async fn one(db: &Db, sync: &str, key: &str, force: bool) -> Result<u64, Error> {
+async fn one(db: &Db, reader: &Reader, definition: &Definition, key: &str, force: bool) -> Result<u64, Error> {
+    let sync = definition.name();
+    exists(db, reader, definition, key).await?;
     let mut tx = db.begin().await?;
     if force {
         sqlx::query!("update sluice.link set fields = '{}' where sync = $1 and key = sluice.canonical_key($1, to_jsonb($2::text)) and zoho_id is not null", sync, key)
@@ -78,6 +93,26 @@ async fn one(db: &Db, sync: &str, key: &str, force: bool) -> Result<u64, Error> 
     .await?;
     tx.commit().await?;
     Ok(1)
+}
+
+/// That there is something to do under the key: a row, or what was synced of one that is gone.
+async fn exists(db: &Db, reader: &Reader, definition: &Definition, key: &str) -> Result<(), Error> {
+    let sync = definition.name();
+    let canonical =
+        sqlx::query_scalar!(r#"select sluice.canonical_key($1, to_jsonb($2::text)) as "key!""#, sync, key).fetch_one(db).await?;
+    let keys = [canonical];
+    let gone = match reader.rows(definition, &keys).await {
+        Ok(rows) => rows.values().all(|found| *found == Found::Gone),
+        Err(read::Error::Broken { .. }) => {
+            return Err(Error::Refused(format!("the mapping of {sync} does not fit the database; `sluice check` says where")));
+        }
+        Err(read::Error::Unavailable(error)) => return Err(error.into()),
+    };
+    let [key] = keys;
+    let known = sqlx::query_scalar!(r#"select exists (select from sluice.link where sync = $1 and key = $2) as "known!""#, sync, key)
+        .fetch_one(db)
+        .await?;
+    if gone && !known { Err(Error::NoRow { table: definition.sync.table.clone(), key }) } else { Ok(()) }
 }
 
 async fn all(db: &Db, reader: &Reader, definition: &Definition, force: bool) -> Result<u64, Error> {

@@ -40,6 +40,8 @@ pub enum FaultKind {
     DropLate,
     /// 401, as for a token that is no longer valid.
     Unauthorized,
+    /// 401, as for a token that lacks the scope.
+    Denied,
     /// 429.
     RateLimited,
     /// The true answer, late.
@@ -60,6 +62,7 @@ impl FaultKind {
             Self::DropAfter => "drop_after",
             Self::DropLate => "drop_late",
             Self::Unauthorized => "unauthorized",
+            Self::Denied => "denied",
             Self::RateLimited => "rate_limited",
             Self::Slow => "slow",
             Self::RecordError => "record_error",

@@ -33,6 +33,7 @@ pub(crate) enum Action {
     Transactions,
     Events,
     Event,
+    Organizations,
     CrmOrg,
     CrmFields,
     CrmUpsert,
@@ -68,6 +69,7 @@ const SUBSCRIPTIONS: &str = "Billing OpenAPI, subscription.yml";
 const INVOICES: &str = "Billing OpenAPI, invoices.yml";
 const PAYMENTS: &str = "Billing OpenAPI, payments.yml";
 const EVENTS: &str = "Billing OpenAPI, events.yml";
+const ORGANIZATIONS: &str = "Books OpenAPI, organizations.yml; finance facts 1.2";
 const OAUTH: &str = "Zoho accounts, OAuth 2.0 protocol: web apps";
 const CRM: &str = "Zoho CRM API v8, records";
 const CRM_META: &str = "Zoho CRM API v8, metadata";
@@ -131,6 +133,7 @@ pub const OPERATIONS: &[Operation] = &[
     operation("GET", "/billing/v1/payments/{id}", NONE, PAYMENTS, Action::Payments(Verb::Get)),
     operation("PUT", "/billing/v1/payments/{id}", NONE, PAYMENTS, Action::Payments(Verb::Update)),
     operation("DELETE", "/billing/v1/payments/{id}", NONE, PAYMENTS, Action::Payments(Verb::Delete)),
+    operation("GET", "/billing/v1/organizations", NONE, ORGANIZATIONS, Action::Organizations),
     operation("GET", "/billing/v1/events", PAGES, EVENTS, Action::Events),
     operation("GET", "/billing/v1/events/{id}", NONE, EVENTS, Action::Event),
     operation("GET", "/crm/v8/org", NONE, CRM_META, Action::CrmOrg),

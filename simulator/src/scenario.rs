@@ -18,6 +18,7 @@
 //!
 //! [finance]                       # Billing
 //! organizations = ["60000000001"] # empty: any organisation is known
+//! default_organization = "…"      # of several, the one with is_default_org; an only one is it anyway
 //! per_minute = 100                # calls in any sliding 60 s (scaled)
 //! block = true                    # false: an excess is recorded, but answered
 //! block_seconds = 1800            # scaled; also the Retry-After
@@ -66,6 +67,7 @@
 //! | `drop_before`, `drop_after` | the connection is closed without an answer |
 //! | `drop_late` | closed at once; committed `delay_ms` (3000, real time) later |
 //! | `unauthorized` | 401 as for a bad token, nothing committed |
+//! | `denied` | 401 as for a missing scope (57, OAUTH_SCOPE_MISMATCH), nothing committed |
 //! | `rate_limited` | 429: finance `code` (44), CRM TOO_MANY_REQUESTS; `retry_after` seconds, if given |
 //! | `slow` | `latency_ms = [low, high]` more before the commit, then the true answer |
 //! | `record_error` | CRM: each record whose `field` has `value` fails with `code` (INVALID_DATA) and `message` |
@@ -145,6 +147,8 @@ pub struct Oauth {
 pub struct Finance {
     /// Known organisation ids; empty: any.
     pub organizations: Vec<String>,
+    /// Of several, the one that `GET /organizations` calls the user's default; absent: none.
+    pub default_organization: Option<String>,
     /// Calls in any sliding minute of Zoho's.
     pub per_minute: usize,
     /// Whether an excess blocks the organisation, or is only recorded.
@@ -254,6 +258,7 @@ impl Default for Finance {
     fn default() -> Self {
         Self {
             organizations: Vec::new(),
+            default_organization: None,
             per_minute: 100,
             block: true,
             block_seconds: 1800.0,

@@ -204,6 +204,10 @@ async fn faulty(shared: &Arc<Shared>, request: &Request, plan: &Plan, fault: Dra
             Product::Crm => crm::invalid_token(),
             _ => billing::unauthorized(),
         }),
+        FaultKind::Denied => Ending::Answer(match product {
+            Product::Crm => crm::scope_mismatch(),
+            _ => billing::denied(),
+        }),
         FaultKind::RateLimited => Ending::Answer(rate_limited(product, &fault)),
         FaultKind::Slow => {
             sleep(fault.wait).await;

@@ -125,7 +125,7 @@ impl State {
         }
         self.note_unknown(operation.as_ref().map(|(operation, _)| *operation), request, number);
         let outage = self.faults.outage(product);
-        let early = verdict.refusal.or_else(|| self.refuse(request, operation.is_some(), number));
+        let early = verdict.refusal.or_else(|| self.refuse(request, operation.as_ref().map(|(operation, _)| *operation), number));
         let fault = match (&early, outage) {
             (None, None) => self.faults.draw(request, &mut self.ids),
             _ => None,
@@ -170,17 +170,19 @@ impl State {
     }
 
     /// What is refused before anything is looked at: unknown addresses, tokens, organisations.
-    fn refuse(&mut self, request: &Request, known: bool, number: u64) -> Option<Answer> {
+    fn refuse(&mut self, request: &Request, operation: Option<&Operation>, number: u64) -> Option<Answer> {
         let product = request.product();
-        if !known {
+        let Some(operation) = operation else {
             return Some(if product == Product::Crm { crm::unknown_url() } else { billing::unknown_url() });
-        }
+        };
         let token = request.header("authorization").and_then(|value| value.strip_prefix("Zoho-oauthtoken "));
         let accepted = token.is_some_and(|token| self.accounts.accepts(token.trim(), request.arrived));
         match product {
             Product::Crm if token.is_none() => Some(crm::authentication_failure()),
             Product::Crm if !accepted => Some(crm::invalid_token()),
             Product::Billing if !accepted => Some(billing::unauthorized()),
+            // Asked by whoever does not know his organisation yet (finance facts 1.2).
+            Product::Billing if operation.action == operations::Action::Organizations => None,
             Product::Billing => {
                 let id = request.header(ORGANIZATION).unwrap_or_default();
                 let known = &self.scenario.finance.organizations;
@@ -217,6 +219,9 @@ impl State {
             Product::Billing => {
                 let organization = request.header(ORGANIZATION).unwrap_or_default().to_owned();
                 let mut context = billing::Context { request, captures, scenario: &self.scenario, ids: &mut self.ids, log: &mut self.log };
+                if operation.action == operations::Action::Organizations {
+                    return Billing::default().handle(operation.action, &mut context);
+                }
                 self.billing.entry(organization).or_default().handle(operation.action, &mut context)
             }
             Product::Crm => {

@@ -28,6 +28,9 @@ const AWAKE: Duration = Duration::from_millis(25);
 /// Each takes up to 1,000 jobs.
 const FOLDS_PER_LOOK: usize = 3;
 
+/// The syncs of this process's file that fit their tables, by name.
+pub(crate) type Definitions = BTreeMap<String, Arc<Definition>>;
+
 /// What the parts of one worker process share.
 #[derive(Debug)]
 pub(crate) struct Engine {
@@ -36,7 +39,8 @@ pub(crate) struct Engine {
     /// Name and random incarnation: a restarted namesake does not shelter the dead.
     pub(crate) worker: Arc<str>,
     pub(crate) policy: Policy,
-    pub(crate) definitions: BTreeMap<String, Arc<Definition>>,
+    /// Compiled anew now and then, since tables change.
+    pub(crate) definitions: watch::Receiver<Arc<Definitions>>,
     pub(crate) reader: Reader,
     pub(crate) tokens: Arc<Tokens>,
     pub(crate) keeper: lease::Keeper,
@@ -49,6 +53,11 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
+    /// The sync's definition, if this process can work on it.
+    pub(crate) fn definition(&self, sync: &str) -> Option<Arc<Definition>> {
+        self.definitions.borrow().get(sync).cloned()
+    }
+
     pub(crate) fn lease(&self) -> Duration {
         self.config.worker.lease
     }

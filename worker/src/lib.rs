@@ -4,12 +4,14 @@
 //! restarts and drains. Everything that must survive a crash is in the queue. A worker makes no jobs of its own accord but those of
 //! parents that a record needs first; it knows no webhook, no schedule and no page.
 
+mod ask;
 mod backend;
 mod engine;
 mod handlers;
 mod local_write;
 mod outcome;
 mod pace;
+mod pause;
 mod session;
 mod settle;
 mod shapes;
@@ -25,20 +27,19 @@ use std::time::Duration;
 use anyhow::Context as _;
 use apalis::prelude::{Data, Monitor, WorkerBuilder, WorkerBuilderExt as _};
 use apalis_core::worker::ext::parallelize::ParallelizeExt as _;
-use sluice_core::config::Config;
+use sluice_core::config::{Config, Connection};
 use sluice_core::db::{Db, listen};
 use sluice_core::secrets::KeyRing;
 use sluice_queue::lease;
 use sluice_queue::retry::Policy;
 use sluice_queue::wake::Channel;
-use sluice_sync::catalog::Catalog;
-use sluice_sync::definition::Definition;
 use sluice_sync::read::Reader;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+pub use crate::ask::{Asked, ask};
 use crate::backend::QueueBackend;
-use crate::engine::Engine;
+use crate::engine::{Definitions, Engine};
 use crate::tokens::Tokens;
 pub use crate::tokens::store_refresh_token;
 use crate::work::{Handled, Work};
@@ -118,10 +119,11 @@ async fn start(
 ) -> anyhow::Result<Arc<Engine>> {
     let worker = worker_id(&options.name);
     let keys = Arc::new(KeyRing::load(&config.security, config.folder())?);
-    let definitions = definitions(&config, &db).await?;
+    let compiled = upkeep::compile(&config, &db, &mut BTreeMap::new()).await.context("the tables' columns could not be read")?;
+    let (compiled, definitions) = watch::channel(Arc::new(compiled));
     let wake = Arc::new(Notify::new());
     let changed = Arc::new(Notify::new());
-    let tokens = Arc::new(Tokens::new(db.clone(), worker.clone(), keys, clients(&config)?, changed.clone()));
+    let tokens = Arc::new(Tokens::new(db.clone(), worker.clone(), keys, clients(&config, &config.connections)?, changed.clone()));
     let (shapes_sender, shapes) = watch::channel(Arc::new(Vec::new()));
     let engine = Arc::new(Engine {
         reader: Reader::new(db.clone(), config.database.expression_role.clone()),
@@ -138,18 +140,24 @@ async fn start(
         config,
         db,
     });
-    spawn_background(&engine, shapes_sender, changed, background);
-    tracing::info!(worker = %engine.worker, syncs = engine.definitions.len(), "worker started");
+    spawn_background(&engine, compiled, shapes_sender, changed, background);
+    tracing::info!(worker = %engine.worker, syncs = engine.definitions.borrow().len(), "worker started");
     Ok(engine)
 }
 
-fn spawn_background(engine: &Arc<Engine>, shapes: watch::Sender<Arc<Vec<i64>>>, changed: Arc<Notify>, background: &CancellationToken) {
+fn spawn_background(
+    engine: &Arc<Engine>,
+    compiled: watch::Sender<Arc<Definitions>>,
+    shapes: watch::Sender<Arc<Vec<i64>>>,
+    changed: Arc<Notify>,
+    background: &CancellationToken,
+) {
     let stop = || background.clone();
-    let hashes: BTreeMap<String, String> = engine.definitions.iter().map(|(name, d)| (name.clone(), d.hash().to_owned())).collect();
     let tokens = engine.tokens.clone();
     let keep = stop();
     tokio::spawn(async move { tokens.keep(keep).await });
-    tokio::spawn(upkeep::agree(engine.db.clone(), hashes, engine.tokens.clone(), changed, shapes, engine.wake.clone(), stop()));
+    tokio::spawn(upkeep::agree(engine.clone(), changed.clone(), shapes, stop()));
+    tokio::spawn(upkeep::keep_compiled(engine.clone(), compiled, changed, stop()));
     tokio::spawn(upkeep::sweep(engine.db.clone(), engine.wake.clone(), stop()));
     tokio::spawn(local_write::run(engine.clone(), engine.written.clone(), stop()));
     const JOBS: &[&str] = &[Channel::Job.notify_channel()];
@@ -166,33 +174,11 @@ fn worker_id(name: &str) -> Arc<str> {
     Arc::from(format!("{name}-{}", &incarnation[..12]))
 }
 
-/// The syncs that can be worked on; one that does not fit its table is left out and said.
-async fn definitions(config: &Config, db: &Db) -> anyhow::Result<BTreeMap<String, Arc<Definition>>> {
-    let tables = Definition::tables(config.syncs.values());
-    let mut tx = db.begin().await?;
-    let catalog = Catalog::load(&mut tx, &tables).await.context("the tables' columns could not be read")?;
-    tx.commit().await?;
-    let mut definitions = BTreeMap::new();
-    for (name, sync) in &config.syncs {
-        match Definition::compile(sync, &config.syncs, &catalog) {
-            Ok((definition, _)) => {
-                definitions.insert(name.clone(), Arc::new(definition));
-            }
-            Err(findings) => {
-                let findings: Vec<String> = findings.iter().map(ToString::to_string).collect();
-                tracing::error!(sync = name, ?findings, "the sync does not fit its table; its records wait");
-            }
-        }
-    }
-    Ok(definitions)
-}
-
 type NamedClient = (String, sluice_zoho::Client, Option<sluice_core::secrets::SecretString>);
 
-fn clients(config: &Config) -> anyhow::Result<Vec<NamedClient>> {
-    config
-        .connections
-        .iter()
+fn clients<'a>(config: &Config, connections: impl IntoIterator<Item = (&'a String, &'a Connection)>) -> anyhow::Result<Vec<NamedClient>> {
+    connections
+        .into_iter()
         .map(|(name, connection)| {
             let url = |text: &Option<String>| text.as_deref().map(str::parse).transpose();
             let settings = sluice_zoho::Settings {

@@ -88,7 +88,7 @@ pub(crate) async fn run(engine: Arc<Engine>, written: Arc<Notify>, shutdown: Can
 
 /// The records that are due, the longest waiting first. `false`: there was none.
 async fn carry_out_due(engine: &Engine) -> Result<bool, sqlx::Error> {
-    let syncs: Vec<String> = engine.definitions.keys().cloned().collect();
+    let syncs: Vec<String> = engine.definitions.borrow().keys().cloned().collect();
     let due = sqlx::query!(
         "select sync, key from sluice.local_write where due_at <= clock_timestamp() and sync = any ($1) group by sync, key order by min(due_at) limit 50",
         &syncs
@@ -97,8 +97,8 @@ async fn carry_out_due(engine: &Engine) -> Result<bool, sqlx::Error> {
     .await?;
     let mut carried_out = false;
     for record in &due {
-        if let Some(definition) = engine.definitions.get(&record.sync) {
-            carried_out |= carry_out(&engine.db, definition, &record.key).await?;
+        if let Some(definition) = engine.definition(&record.sync) {
+            carried_out |= carry_out(&engine.db, &definition, &record.key).await?;
         }
     }
     Ok(carried_out)
@@ -108,11 +108,7 @@ async fn carry_out_due(engine: &Engine) -> Result<bool, sqlx::Error> {
 async fn carry_out(db: &Db, definition: &Definition, key: &str) -> Result<bool, sqlx::Error> {
     let sync = definition.name();
     let mut tx = db.begin().await?;
-    // Held to the transaction's end, so that an older value never follows a newer one.
-    let mine = sqlx::query_scalar!(r#"select pg_try_advisory_xact_lock(hashtextextended($1, 7)) as "mine!""#, format!("{sync}\n{key}"))
-        .fetch_one(&mut tx)
-        .await?;
-    if !mine {
+    if !fence(&mut tx, sync, key).await? {
         return Ok(false);
     }
     let left = sqlx::query!(
@@ -137,12 +133,81 @@ async fn carry_out(db: &Db, definition: &Definition, key: &str) -> Result<bool, 
         }
         Err(error) => {
             tx.rollback().await?;
-            let Some(refusal) = error.as_database_error().map(|e| e.message().to_owned()) else { return Err(error) };
-            tracing::warn!(sync, key, refusal, "the table refused a writeback");
-            later(db, &ids, REFUSED, Some(&refusal)).await?;
+            if error.as_database_error().is_none() {
+                return Err(error);
+            }
+            apart(db, definition, key, &ids).await?;
         }
     }
     Ok(true)
+}
+
+/// Whether this transaction alone writes the record's row, to its end: an older value never follows a newer one.
+async fn fence(tx: &mut Tx, sync: &str, key: &str) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(r#"select pg_try_advisory_xact_lock(hashtextextended($1, 7)) as "mine!""#, format!("{sync}\n{key}"))
+        .fetch_one(tx)
+        .await
+}
+
+/// The table refused the columns together: each is written by itself, so that one that is missing, or not ours to write, keeps back no other.
+/// What is refused stays, with the reason, under the newest of the numbers: whatever was left since is newer still.
+async fn apart(db: &Db, definition: &Definition, key: &str, ids: &[i64]) -> Result<(), sqlx::Error> {
+    let mut tx = db.begin().await?;
+    if !fence(&mut tx, definition.name(), key).await? {
+        return Ok(());
+    }
+    let left = sqlx::query_scalar!("select columns from sluice.local_write where id = any ($1) order by id for update skip locked", ids)
+        .fetch_all(&mut tx)
+        .await?;
+    if left.len() < ids.len() {
+        return Ok(()); // another worker is at it
+    }
+    let columns: Map<String, Value> =
+        left.iter().filter_map(Value::as_object).flatten().map(|(name, value)| (name.clone(), value.clone())).collect();
+    let (mut refused, mut reasons) = (Map::new(), Vec::new());
+    for (name, value) in columns {
+        sqlx::query("savepoint one_column").execute(&mut tx).await?;
+        match write(&mut tx, definition, key, &json!({ name.as_str(): value })).await {
+            Ok(Written::Done) => {}
+            Ok(Written::Locked) => {
+                tx.rollback().await?;
+                return later(db, ids, LOCKED, None).await;
+            }
+            Err(error) => {
+                let Some(refusal) = error.as_database_error() else { return Err(error) };
+                reasons.push(refusal_of(definition, &name, refusal));
+                sqlx::query("rollback to savepoint one_column").execute(&mut tx).await?;
+                refused.insert(name, value);
+            }
+        }
+    }
+    let (newest, others) = ids.split_last().map_or((0, ids), |(newest, others)| (*newest, others));
+    sqlx::query!("delete from sluice.local_write where id = any ($1)", others).execute(&mut tx).await?;
+    if refused.is_empty() {
+        sqlx::query!("delete from sluice.local_write where id = $1", newest).execute(&mut tx).await?;
+    } else {
+        let reason = reasons.join("; ");
+        tracing::warn!(sync = definition.name(), key, reason, "the table refused a writeback");
+        sqlx::query!(
+            "update sluice.local_write set columns = $2, error = $3, tries = tries + 1, due_at = clock_timestamp() + make_interval(secs => $4) where id = $1",
+            newest,
+            Value::Object(refused),
+            reason,
+            REFUSED.as_secs_f64()
+        )
+        .execute(&mut tx)
+        .await?;
+    }
+    tx.commit().await
+}
+
+fn refusal_of(definition: &Definition, column: &str, refusal: &dyn sqlx::error::DatabaseError) -> String {
+    let table = &definition.sync.table;
+    if refusal.code().as_deref() != Some("42703") {
+        return format!("column {column}: {}", refusal.message());
+    }
+    let kind = if definition.sync.writeback.synced_at.as_deref() == Some(column) { "timestamptz" } else { "text" };
+    format!("{table} has no column {column}: leave it out of `writeback`, or: alter table {table} add column {column} {kind};")
 }
 
 async fn later(db: &Db, ids: &[i64], pause: Duration, error: Option<&str>) -> Result<(), sqlx::Error> {

@@ -17,6 +17,9 @@ pub(crate) const LATE_WRITE: Duration = Duration::from_secs(5);
 /// The ledger knows how long everybody must stay away; the record itself is due again after this.
 const REFUSED: Duration = Duration::from_secs(1);
 
+/// The connection or sync is paused; what was in hand is due again when it is resumed, or this long after it was paused.
+pub(crate) const PAUSED: Duration = Duration::from_secs(5);
+
 /// What the error befell.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Situation {
@@ -30,6 +33,38 @@ pub(crate) struct Situation {
     pub(crate) latency: Duration,
     /// The token in use took the place of one that was refused moments ago: refreshing again cannot help.
     pub(crate) token_replaces_refused: bool,
+    /// The refusal has paused the sync or the connection: its records wait for a person.
+    pub(crate) paused: bool,
+}
+
+/// What a refused call stops, besides itself, until somebody changed something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stops {
+    /// The access token: another one is minted.
+    Token,
+    /// The sync: its module, or what is done with it, is not open to the token or its user. Other modules may be.
+    Sync {
+        /// As in `sluice.sync.pause_cause`.
+        cause: &'static str,
+    },
+    /// The connection: the organisation is wrong, and so every call.
+    Connection,
+}
+
+/// What an error of a whole call stops. A record's own refusal inside an answered batch stops nothing, nor does CRM's NO_PERMISSION: it may
+/// concern one record (its owner, its territory), and Zoho does not say.
+pub(crate) fn stops(error: &Error, token_replaces_refused: bool) -> Option<Stops> {
+    match error {
+        Error::Unauthorized { kind, .. } => Some(match kind {
+            AuthKind::InvalidToken | AuthKind::Other => Stops::Token,
+            // reportedly also an expired token: one more try (finance sheet §9)
+            AuthKind::Denied if !token_replaces_refused => Stops::Token,
+            AuthKind::Denied | AuthKind::ScopeMismatch => Stops::Sync { cause: "authorization" },
+            AuthKind::Organization => Stops::Connection,
+        }),
+        Error::Rejected(rejection) if rejection.code == "INVALID_MODULE" => Some(Stops::Sync { cause: "module" }),
+        _ => None,
+    }
 }
 
 /// Which limit the error is about, for the ledger: everybody who draws from it must know.
@@ -52,7 +87,8 @@ pub(crate) fn throttled(error: &Error) -> Option<Throttled> {
 pub(crate) fn of(error: &Error, slot: &Claimed, policy: &Policy, s: Situation, rng: &mut impl Rng) -> (Outcome, Create) {
     match error {
         Error::RateLimited { .. } => (Outcome::Snooze { after: REFUSED, reason: error.to_string() }, Create::None),
-        Error::Unauthorized { kind: AuthKind::InvalidToken | AuthKind::Other, .. } => {
+        _ if s.paused => (Outcome::Snooze { after: PAUSED, reason: error.to_string() }, Create::None),
+        Error::Unauthorized { .. } if stops(error, s.token_replaces_refused) == Some(Stops::Token) => {
             let after = if s.token_replaces_refused { Duration::from_secs(60) } else { Duration::from_millis(100) };
             (Outcome::Snooze { after, reason: error.to_string() }, Create::None)
         }
@@ -162,6 +198,7 @@ mod tests {
             timeout: Duration::from_secs(30),
             latency: Duration::from_secs(1),
             token_replaces_refused: false,
+            paused: false,
         };
         of(error, &slot(7), &Policy::default(), s, &mut rand::rngs::StdRng::seed_from_u64(1))
     }
@@ -193,6 +230,42 @@ mod tests {
             let counts = matches!(&outcome, Outcome::Retry(r) if r.counts) || matches!(outcome, Outcome::Dead(_));
             assert!(!counts, "{error}: {outcome:?}");
         }
+    }
+
+    fn unauthorized(kind: AuthKind) -> Error {
+        Error::Unauthorized { kind, code: "x".into(), message: "no".into() }
+    }
+
+    #[test]
+    fn a_missing_right_stops_the_sync_a_wrong_organisation_the_connection_and_only_a_fresh_token_is_believed() {
+        let sync = Some(Stops::Sync { cause: "authorization" });
+        for (kind, first, after_a_new_token) in [
+            (AuthKind::InvalidToken, Some(Stops::Token), Some(Stops::Token)),
+            (AuthKind::Other, Some(Stops::Token), Some(Stops::Token)),
+            (AuthKind::Denied, Some(Stops::Token), sync),
+            (AuthKind::ScopeMismatch, sync, sync),
+            (AuthKind::Organization, Some(Stops::Connection), Some(Stops::Connection)),
+        ] {
+            assert_eq!([stops(&unauthorized(kind), false), stops(&unauthorized(kind), true)], [first, after_a_new_token], "{kind:?}");
+        }
+        assert_eq!(stops(&rejection(RejectionKind::Permission, None), true), None, "it may be one record's alone");
+    }
+
+    #[test]
+    fn a_record_whose_sync_or_connection_was_paused_waits_and_one_without_is_a_dead_letter() {
+        let decide = |paused| {
+            let s = Situation {
+                creates: true,
+                batch: 1,
+                timeout: Duration::ZERO,
+                latency: Duration::ZERO,
+                token_replaces_refused: true,
+                paused,
+            };
+            of(&unauthorized(AuthKind::ScopeMismatch), &slot(0), &Policy::default(), s, &mut rand::rngs::StdRng::seed_from_u64(1)).0
+        };
+        assert!(matches!(decide(true), Outcome::Snooze { .. }));
+        assert!(matches!(decide(false), Outcome::Dead(letter) if letter.class == Class::Permission));
     }
 
     #[test]

@@ -1,26 +1,30 @@
-//! One batch's calls to Zoho: every one with a grant of this batch, every one reported to the ledger.
+//! One batch's calls to Zoho: every one with a grant of this batch, every one reported to the ledger. A refusal that concerns more than
+//! the call stops what it concerns before anything is settled, so that nobody sends the next one into the same wall.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sluice_queue::Cost;
 use sluice_queue::calls::{Calls, NoGrant};
 use sluice_queue::settle::Seen;
-use sluice_zoho::{AccessToken, Answer, AuthKind, Client, Error, Evidence, Failed, Limits, Sent, cost};
+use sluice_zoho::{AccessToken, Answer, Client, Error, Evidence, Failed, Limits, Sent, cost};
 
 use sluice_core::grant::Grant;
 
 use crate::engine::Engine;
-use crate::outcome;
+use crate::outcome::{self, Stops};
+use crate::pause;
 use crate::tokens::Live;
+use crate::work::Work;
 
 /// What a batch calls with.
 #[derive(Debug)]
 pub(crate) struct Session<'a> {
     engine: &'a Engine,
-    connection: &'a str,
-    calls: &'a Calls,
+    work: &'a Work,
     client: Client,
     live: Live,
+    paused: AtomicBool,
 }
 
 /// Why a call gave nothing.
@@ -34,14 +38,24 @@ pub(crate) enum Ended {
 
 impl<'a> Session<'a> {
     /// `None`: the connection has no live token any more.
-    pub(crate) fn open(engine: &'a Engine, connection: &'a str, calls: &'a Calls) -> Option<Self> {
-        let (client, live) = engine.tokens.of(connection)?;
-        Some(Self { engine, connection, calls, client, live })
+    pub(crate) fn open(engine: &'a Engine, work: &'a Work) -> Option<Self> {
+        let (client, live) = engine.tokens.of(&work.batch.connection)?;
+        Some(Self { engine, work, client, live, paused: AtomicBool::new(false) })
+    }
+
+    /// The finance organisation that calls are made for.
+    pub(crate) fn organization(&self) -> Option<&str> {
+        self.client.settings().organization_id.as_deref()
     }
 
     /// Whether the token took the place of one that was refused moments ago.
     pub(crate) fn token_replaces_refused(&self) -> bool {
         self.live.replaces_refused()
+    }
+
+    /// Whether a refusal has paused the sync or the connection.
+    pub(crate) fn paused(&self) -> bool {
+        self.paused.load(Ordering::Relaxed)
     }
 
     /// Makes one ordinary call, if there is a grant for it.
@@ -57,36 +71,93 @@ impl<'a> Session<'a> {
     where
         F: AsyncFnOnce(Grant, &Client, &AccessToken) -> sluice_zoho::Result<T>,
     {
+        let answer = self.ask(cost, send).await;
+        if let Err(Ended::Zoho(error, _)) = &answer {
+            match outcome::stops(error, self.live.replaces_refused()) {
+                Some(Stops::Connection) => self.pause_connection(&error.to_string()).await,
+                Some(Stops::Sync { cause }) => self.pause_sync(cause, error).await,
+                Some(Stops::Token) | None => {}
+            }
+        }
+        answer
+    }
+
+    /// The same for a call that serves no sync: its refusal stops no more than a token.
+    pub(crate) async fn ask<T, F>(&self, cost: cost::Cost, send: F) -> Result<T, Ended>
+    where
+        F: AsyncFnOnce(Grant, &Client, &AccessToken) -> sluice_zoho::Result<T>,
+    {
         let cost = Cost { units: cost.units, heavy: cost.heavy };
-        let grant = self.calls.grant(&self.engine.db, cost).await.map_err(Ended::NoGrant)?;
-        self.calls.sending();
+        let grant = self.work.calls.grant(&self.engine.db, cost).await.map_err(Ended::NoGrant)?;
+        self.work.calls.sending();
         match send(grant, &self.client, &self.live.token).await {
             Ok(Answer { value, evidence }) => {
-                self.report(&evidence, cost, None);
+                report(&self.work.calls, &evidence, cost, None);
                 Ok(value)
             }
             Err(Failed { error, evidence }) => {
-                self.report(&evidence, cost, Some(&error));
-                if let Error::Unauthorized { kind: AuthKind::InvalidToken | AuthKind::Other, .. } = &error {
-                    self.engine.tokens.refused(self.connection, &self.live).await;
+                report(&self.work.calls, &evidence, cost, Some(&error));
+                if outcome::stops(&error, self.live.replaces_refused()) == Some(Stops::Token) {
+                    self.engine.tokens.refused(&self.work.batch.connection, &self.live).await;
                 }
                 Err(Ended::Zoho(Box::new(error), evidence.latency))
             }
         }
     }
 
-    fn report(&self, evidence: &Evidence, cost: Cost, error: Option<&Error>) {
-        match (evidence.sent, evidence.status) {
-            (Sent::Answered, Some(status)) => {
-                let throttled = error.and_then(outcome::throttled);
-                self.calls.answered(evidence.latency, status < 500, cost, throttled, seen(&evidence.limits));
-            }
-            (Sent::Answered, None) | (Sent::Maybe, _) => self.calls.unanswered(),
-            (Sent::Nothing, _) => match error {
-                Some(Error::Unavailable { .. }) => self.calls.unreachable(),
-                _ => self.calls.not_sent(),
-            },
+    /// Pauses the connection: with the organisation that it has, or has not, it can do nothing.
+    pub(crate) async fn pause_connection(&self, why: &str) {
+        let connection = &self.work.batch.connection;
+        let why = why.trim_end_matches('.');
+        let reason = format!(
+            "{why}. Set organization_id in [connections.{connection}] (in Zoho: Settings, Organization Profile; without it the account's only or default \
+             organisation is used), publish it with `sluice attach`; or, if Zoho was changed: sluice resume --connection {connection}"
+        );
+        self.paused.store(true, Ordering::Relaxed);
+        self.say(connection, &reason, pause::connection(&self.engine.db, connection, self.organization(), &reason).await);
+        self.engine.tokens.look_again();
+    }
+
+    /// Pauses the batch's sync. A `call` job has none: its own refusal says all.
+    async fn pause_sync(&self, cause: &'static str, error: &Error) {
+        let (connection, sync) = (&self.work.batch.connection, &self.work.batch.sync);
+        let Some(definition) = self.engine.definition(sync) else { return };
+        let (module, error) = (&definition.module, error.to_string());
+        let error = error.trim_end_matches('.');
+        let reason = match cause {
+            "module" => format!(
+                "{error}. Mend `module = \"{module}\"` and publish it with `sluice attach`; or make the module in Zoho, then: sluice resume --sync {sync}"
+            ),
+            _ => format!(
+                "{error}. Give the connection's user the right to {module} in Zoho, then: sluice resume --sync {sync}; or its token the scope, with `sluice auth {connection}`"
+            ),
+        };
+        self.paused.store(true, Ordering::Relaxed);
+        let bound = (self.live.fingerprint(), definition.hash());
+        self.say(sync, &reason, pause::sync(&self.engine.db, sync, bound, cause, &reason).await);
+    }
+
+    fn say(&self, what: &str, reason: &str, paused: Result<bool, sqlx::Error>) {
+        match paused {
+            Ok(true) => tracing::error!(reason, "paused {what}; its records wait"),
+            Ok(false) => tracing::debug!(what, "paused already, or mended meanwhile"),
+            Err(error) => tracing::warn!(%error, what, reason, "could not be paused; it will be when Zoho refuses the next call"),
         }
+    }
+}
+
+/// Tells the ledger what became of a call.
+pub(crate) fn report(calls: &Calls, evidence: &Evidence, cost: Cost, error: Option<&Error>) {
+    match (evidence.sent, evidence.status) {
+        (Sent::Answered, Some(status)) => {
+            let throttled = error.and_then(outcome::throttled);
+            calls.answered(evidence.latency, status < 500, cost, throttled, seen(&evidence.limits));
+        }
+        (Sent::Answered, None) | (Sent::Maybe, _) => calls.unanswered(),
+        (Sent::Nothing, _) => match error {
+            Some(Error::Unavailable { .. }) => calls.unreachable(),
+            _ => calls.not_sent(),
+        },
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use sluice_core::config::section::Log;
 use sluice_core::postgres::{DataDir, Server};
 use sluice_worker::WorkerOptions;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::commands::up;
@@ -59,7 +60,8 @@ impl Demo<'_> {
         self.introduce(server, &world)?;
         let working = self.shutdown.child_token();
         let options = WorkerOptions { concurrency: None, name: "demo".to_owned() };
-        let roles = up::both(world.config.clone(), &world.db, options, working.clone());
+        let socket = TcpListener::bind(world.config.http.listen).await?;
+        let roles = up::both(socket, world.config.clone(), &world.db, options, working.clone());
         let watching = async {
             let answer = self.watch(&world, &working).await;
             working.cancel();

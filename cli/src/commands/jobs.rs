@@ -1,5 +1,7 @@
 //! `sluice jobs list | show | cancel`: unfinished work.
 
+use std::collections::BTreeMap;
+
 use clap::Subcommand;
 use serde_json::{Value, json};
 use sluice_core::db::Db;
@@ -110,21 +112,38 @@ async fn show(session: &Session, db: &Db, id: i64) -> anyhow::Result<Answer> {
 }
 
 async fn cancel(session: &Session, db: &Db, ids: &[i64]) -> anyhow::Result<Answer> {
-    let (mut withdrawn, mut left) = (Vec::new(), Vec::new());
+    let (mut withdrawn, mut left) = (Vec::new(), BTreeMap::new());
     for id in ids {
         let done = sqlx::query_scalar!(r#"select sluice.cancel($1) as "done!""#, id).fetch_one(db).await?;
-        if done { withdrawn.push(id) } else { left.push(id) }
+        if done {
+            withdrawn.push(id);
+            continue;
+        }
+        let result = sqlx::query_scalar!("select sluice.job_result($1)", id).fetch_one(db).await?;
+        left.insert(id, why_left(result.as_deref()));
     }
     if session.options.json {
+        let left: Vec<Value> = left.iter().map(|(id, why)| json!({ "id": id, "why": why })).collect();
         output::json(&json!({ "cancelled": withdrawn, "left": left }))?;
     } else {
         output::line(&format!("{} withdrawn", withdrawn.len()))?;
-        if !left.is_empty() {
-            let left: Vec<String> = left.iter().map(ToString::to_string).collect();
-            eprintln!("running, finished or unknown: {}", left.join(", "));
+        for (id, why) in &left {
+            eprintln!("job {id} {why}");
         }
     }
     Ok(if left.is_empty() { Answer::Yes } else { Answer::No })
+}
+
+fn why_left(result: Option<&str>) -> &'static str {
+    match result {
+        None => "is unknown, or so old that history no longer holds it",
+        Some("running") => "runs already",
+        Some("waiting") => "is in somebody's hands at this moment; try again",
+        Some("done") => "has ended already: done",
+        Some("dead") => "has ended already, as a dead letter (sluice dlq list)",
+        Some("cancelled") => "was withdrawn already",
+        Some(_) => "has ended already",
+    }
 }
 
 async fn unfinished(db: &Db, ids: &[i64]) -> Result<Vec<Value>, sqlx::Error> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sluice_core::config::Config;
 use sluice_core::db::Db;
+use sluice_producer::Definitions;
 use sluice_queue::agreement::Agreement;
 
 use crate::exit::Answer;
@@ -50,7 +51,8 @@ async fn show(session: &Session, config: &Config, db: &Db) -> anyhow::Result<()>
     }
     let columns = [
         text("SYNC", "sync"),
-        text("TOTAL", "total"),
+        text("ROWS", "total"),
+        time("COUNTED", "counted_at"),
         text("SYNCED", "synced"),
         text("PENDING", "pending"),
         text("RUNNING", "running"),
@@ -74,10 +76,24 @@ async fn syncs(db: &Db) -> Result<Vec<Value>, sqlx::Error> {
 
 /// What keeps work from being done, a line each.
 async fn notices(config: &Config, db: &Db) -> Result<Vec<String>, sqlx::Error> {
-    let mut notices = differing(config, db).await?;
+    let mut notices = broken(config, db).await?;
+    notices.extend(differing(config, db).await?);
     notices.extend(paused(db).await?);
+    notices.extend(held(db).await?);
     notices.extend(unwritten(db).await?);
     Ok(notices)
+}
+
+/// Published syncs that cannot work as they are: their records wait until that is mended. A role that may only look has no rights on the
+/// tables by which to judge.
+async fn broken(config: &Config, db: &Db) -> Result<Vec<String>, sqlx::Error> {
+    let only_looks =
+        sqlx::query_scalar!(r#"select not has_table_privilege('sluice.slot', 'update') as "only_looks!""#).fetch_one(db).await?;
+    if only_looks {
+        return Ok(Vec::new());
+    }
+    let published = Definitions::published(db, config.database.expression_role.clone()).await?;
+    Ok(published.errors(None).iter().map(|finding| format!("cannot work: {finding}")).collect())
 }
 
 /// Syncs whose published definition is not this file's: replicas with this file leave them alone. Without a file there is nothing to compare.
@@ -95,7 +111,7 @@ async fn paused(db: &Db) -> Result<Vec<String>, sqlx::Error> {
         r#"select format('paused: connection %s, by %s%s', name, paused_by, ': ' || pause_reason) as "line!" from sluice.connection
            where paused_at is not null and retired_at is null
            union all
-           select format('paused: sync %s, by %s', name, paused_by) from sluice.sync where paused_at is not null and retired_at is null
+           select format('paused: sync %s, by %s%s', name, paused_by, ': ' || pause_reason) from sluice.sync where paused_at is not null and retired_at is null
            union all
            select format('waiting for Zoho: %s of connection %s has not answered since %s', product, connection, to_char(opened_at, 'HH24:MI:SS')) from sluice.product
            where opened_at is not null
@@ -103,8 +119,18 @@ async fn paused(db: &Db) -> Result<Vec<String>, sqlx::Error> {
            select format('blocked by Zoho until %s: %s', to_char(blocked_until, 'HH24:MI:SS'), coalesce(blocked_reason, scope)) from sluice.budget
            where blocked_until > clock_timestamp()
            union all
-           select format('no access token for connection %s: %s', c.name, r.failure) from sluice.connection c join sluice.credential r on r.fingerprint = c.credential
+           select format('no access token for connection %s: %s (another refresh token: sluice auth %s)', c.name, r.failure, c.name) from sluice.connection c join sluice.credential r on r.fingerprint = c.credential
            where r.failure is not null"#
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Changes that wait for a person: a truncate, a mass change, a watch whose expression failed.
+async fn held(db: &Db) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select format('held: %s change(s) of %s since %s: %s (sluice.held_change has them)', count(*), sync, to_char(min(created_at), 'YYYY-MM-DD HH24:MI'), reason) as "line!"
+           from sluice.held_change where resolution is null group by sync, reason order by sync, min(created_at) limit 20"#
     )
     .fetch_all(db)
     .await
@@ -113,8 +139,8 @@ async fn paused(db: &Db) -> Result<Vec<String>, sqlx::Error> {
 /// Status columns that a table refuses. The sync itself is not hindered.
 pub(crate) async fn unwritten(db: &Db) -> Result<Vec<String>, sqlx::Error> {
     sqlx::query_scalar!(
-        r#"select format('writeback refused: %s row(s) of %s: %s', count(*), sync, min(error)) as "line!" from sluice.local_write
-           where error is not null group by sync order by sync"#
+        r#"select format('writeback refused: %s row(s) of %s: %s', count(distinct key), sync, error) as "line!" from sluice.local_write
+           where error is not null group by sync, error order by sync, count(*) desc limit 20"#
     )
     .fetch_all(db)
     .await

@@ -1,7 +1,7 @@
 //! `sluice trigger`: syncs one record, or everything of a sync that is due.
 
 use serde_json::json;
-use sluice_producer::Definitions;
+use sluice_producer::{Definitions, publish};
 use sluice_sync::read::Reader;
 
 use crate::commands::attach::known;
@@ -24,7 +24,11 @@ pub(crate) struct Args {
 pub(crate) async fn run(session: &Session, args: Args) -> anyhow::Result<Answer> {
     let (config, db) = session.open().await?;
     known(&config, std::slice::from_ref(&args.sync))?;
-    let definitions = Definitions::compile(&db, &config).await?;
+    let definitions = Definitions::proven(&db, &config).await?;
+    let errors = definitions.errors(Some(&args.sync));
+    if !errors.is_empty() {
+        return Err(publish::Error::Invalid(errors).into());
+    }
     let reader = Reader::new(db.clone(), config.database.expression_role.clone());
     let jobs = sluice_producer::trigger(&db, &reader, &definitions, Some(&args.sync), args.key.as_deref(), args.force).await?;
     if session.options.json {

@@ -1,7 +1,7 @@
 //! `sluice up`: everything in one process, for one machine. Where no database is named it starts a PostgreSQL of its own, and stops it
 //! last.
 
-use std::net::TcpListener;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use sluice_producer::Definitions;
 use sluice_producer::capture::{self, LOCK_PATIENCE};
 use sluice_producer::publish::{Error, Published};
 use sluice_worker::WorkerOptions;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::commands::attach;
@@ -72,7 +73,7 @@ struct Serving {
     own: bool,
 }
 
-async fn serve(mut config: Config, db: &Db, serving: Serving, options: WorkerOptions, shutdown: CancellationToken) -> anyhow::Result<()> {
+async fn serve(config: Config, db: &Db, serving: Serving, options: WorkerOptions, shutdown: CancellationToken) -> anyhow::Result<()> {
     if serving.no_migrate {
         db::migrate::check(db).await?;
     } else {
@@ -84,15 +85,24 @@ async fn serve(mut config: Config, db: &Db, serving: Serving, options: WorkerOpt
     publish::print(&published)?;
     let definitions = Definitions::compile(db, &config).await?;
     attach::print(&capture::attach(db, &definitions, &[], LOCK_PATIENCE).await?)?;
-    let taken = TcpListener::bind(config.http.listen).is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse);
-    if serving.own && taken {
-        // As with the database, a second `up` in a folder joins the first.
-        output::line(&format!("{} is in use, by another `sluice up` perhaps: this one serves no pages there", config.http.listen))?;
-        config.http.listen.set_port(0);
-    } else {
-        output::line(&format!("http://{}", config.http.listen))?;
+    let socket = listen(config.http.listen, serving.own).await?;
+    both(socket, Arc::new(config), db, options, shutdown).await
+}
+
+/// Takes the address that the pages are served at. As with the database, a second `up` in a folder joins the first: where its address is
+/// taken, it serves no pages there, but at an address of no meaning.
+async fn listen(address: SocketAddr, joins: bool) -> anyhow::Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Ok(socket) => {
+            output::line(&format!("http://{address}"))?;
+            Ok(socket)
+        }
+        Err(error) if joins && error.kind() == std::io::ErrorKind::AddrInUse => {
+            output::line(&format!("{address} is in use, by another `sluice up` perhaps: this one serves no pages there"))?;
+            Ok(TcpListener::bind(SocketAddr::new(address.ip(), 0)).await?)
+        }
+        Err(error) => Err(anyhow::Error::new(error).context(format!("listening on {address}"))),
     }
-    both(Arc::new(config), db, options, shutdown).await
 }
 
 /// Publishes as soon as the database has what the configuration names: a server that ends because its tables lack leaves no way to make
@@ -116,9 +126,15 @@ async fn published_in_the_end(db: &Db, config: &Config, shutdown: &CancellationT
 }
 
 /// Runs producer and worker until the shutdown. When one of them ends, with an error or without, the other comes to its end as well.
-pub(crate) async fn both(config: Arc<Config>, db: &Db, options: WorkerOptions, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub(crate) async fn both(
+    socket: TcpListener,
+    config: Arc<Config>,
+    db: &Db,
+    options: WorkerOptions,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     let stop = shutdown.child_token();
-    let producer = ending(sluice_producer::run(config.clone(), db.clone(), stop.clone()), &stop);
+    let producer = ending(sluice_producer::run_on(socket, config.clone(), db.clone(), stop.clone()), &stop);
     let worker = ending(sluice_worker::run(config, db.clone(), options, stop.clone()), &stop);
     let (producer, worker) = tokio::join!(Box::pin(producer), Box::pin(worker));
     producer.and(worker)
@@ -128,4 +144,19 @@ async fn ending(role: impl Future<Output = anyhow::Result<()>>, stop: &Cancellat
     let ended = role.await;
     stop.cancel();
     ended
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_is_taken_is_found_out_by_taking_it_and_only_who_joins_goes_on_without() {
+        let first = listen(SocketAddr::from(([127, 0, 0, 1], 0)), false).await.unwrap();
+        let taken = first.local_addr().unwrap();
+        assert!(listen(taken, false).await.is_err());
+        assert_ne!(listen(taken, true).await.unwrap().local_addr().unwrap(), taken);
+    }
 }

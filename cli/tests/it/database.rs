@@ -41,6 +41,90 @@ async fn attached() -> (TestDb, Folder) {
     (db, folder)
 }
 
+/// That a command refuses a configuration, saying all of this.
+fn refuses(folder: &Folder, arguments: &[&str], code: i32, said: &[&str]) {
+    let ended = folder.run(arguments);
+    let text = format!("{}{}", ended.out, ended.err);
+    assert!(ended.code == code && said.iter().all(|said| text.contains(said)), "{arguments:?}: {ended:?}");
+}
+
+#[tokio::test]
+async fn an_expression_that_postgresql_refuses_is_refused_by_every_command_with_its_place_and_nothing_is_published() {
+    let (db, folder) = attached().await;
+    let hash = || async { sqlx::query_scalar::<_, String>("select hash from sluice.sync").fetch_one(db.db()).await.unwrap() };
+    let published = hash().await;
+    for (line, at, said) in [
+        (
+            "when = \"status <> 'draft'\"\n",
+            "syncs.customers.when",
+            "column \"status\" does not exist (at character 1: `status <> 'draft'`)",
+        ),
+        ("when = \"name\"\n", "syncs.customers.when", "boolean"),
+        (
+            "[[syncs.customers.watch]]\ntable = \"public.addresses\"\nkey = \"customer\"\n",
+            "syncs.customers.watch.public.addresses",
+            "at character 1: `customer`",
+        ),
+        ("[syncs.customers.columns]\nid = \"zoho ->> 1 ->> 2 ||\"\n", "syncs.customers.columns.id", "syntax error"),
+    ] {
+        sqlx::raw_sql("create table if not exists public.addresses (customer_id bigint)").execute(db.db()).await.unwrap();
+        let text = match line {
+            _ if line.contains(".columns]") => format!("{}{line}", CONFIG.replace("match_on", "direction = \"both\"\nmatch_on")),
+            _ if line.starts_with('[') => format!("{CONFIG}{line}"),
+            _ => CONFIG.replace("match_on", &format!("{line}match_on")),
+        };
+        let folder = Folder::with(&text).on(db.url());
+        for (arguments, code) in [(&["check", "--offline"][..], 1), (&["attach"], 2), (&["trigger", "customers"], 2), (&["migrate"], 2)] {
+            refuses(&folder, arguments, code, &[at, said]);
+        }
+    }
+    let bad = CONFIG.replace("email = \"email\"", "full = { sql = \"upper(this.nme)\" }").replace("match_on = [\"email\"]\n", "");
+    let folder_with_bad_field = Folder::with(&bad).on(db.url());
+    refuses(
+        &folder_with_bad_field,
+        &["check", "--offline"],
+        1,
+        &["syncs.customers.fields.full", "at character 7: `this.nme)`", "Perhaps you meant"],
+    );
+    assert_eq!(hash().await, published);
+    drop(folder);
+}
+
+#[tokio::test]
+async fn a_module_that_nothing_can_be_pushed_to_is_refused_with_the_one_that_was_meant() {
+    let (db, _folder) = attached().await;
+    let folder = Folder::with(&CONFIG.replace("billing/customers", "billing/custmers")).on(db.url());
+    for (arguments, code) in [(&["check", "--offline"][..], 1), (&["attach"], 2), (&["trigger", "customers"], 2)] {
+        refuses(&folder, arguments, code, &["syncs.customers.module", "did you mean `customers`", "subscriptions"]);
+    }
+}
+
+#[tokio::test]
+async fn status_says_of_a_published_sync_that_no_longer_fits_its_table_what_its_records_wait_for() {
+    let (db, folder) = attached().await;
+    assert_eq!(folder.run(&["status", "--json"]).json()["notices"], json!([]));
+    sqlx::query("alter table public.customers drop column email").execute(db.db()).await.unwrap();
+    let status = folder.run(&["status", "--json"]).json();
+    let notice = status["notices"][0].as_str().unwrap();
+    assert!(notice.starts_with("cannot work: syncs.customers.fields.email: `customers` has no column `email`"), "{status}");
+}
+
+#[tokio::test]
+async fn a_key_without_a_row_is_said_and_not_enqueued() {
+    let (db, folder) = attached().await;
+    refuses(&folder, &["trigger", "customers", "--key", "99"], 2, &["public.customers has no row 99"]);
+    assert_eq!(folder.run(&["jobs", "list", "--json"]).json(), json!([]));
+    sqlx::query("insert into sluice.link (sync, key, zoho_id, fields, synced_at) values ('customers', '99', 'z', '{}', now())")
+        .execute(db.db())
+        .await
+        .unwrap();
+    assert_eq!(
+        folder.run(&["trigger", "customers", "--key", "99", "--json"]).json(),
+        json!({ "enqueued": 1 }),
+        "what was synced may have to be withdrawn"
+    );
+}
+
 async fn dead_letters(db: &TestDb) {
     sqlx::query(
         "insert into sluice.dead_letter (kind, args, sync, key, lane, error_class, field, message, created_at)
@@ -76,7 +160,10 @@ async fn trigger_enqueues_what_is_due_and_jobs_can_be_listed_shown_and_withdrawn
     assert_eq!(folder.run(&["jobs", "show", &id, "--json"]).json()["result"], "waiting");
     assert_eq!(folder.run(&["jobs", "cancel", &id, "--json"]).json()["cancelled"], json!([one[0]["id"]]));
     assert_eq!(folder.run(&["jobs", "show", &id, "--json"]).json()["result"], "cancelled");
-    assert_eq!(folder.run(&["jobs", "cancel", &id]).code, 1, "it is not there to be withdrawn any more");
+    for (job, said) in [(id.as_str(), "was withdrawn already"), ("987654", "is unknown")] {
+        let ended = folder.run(&["jobs", "cancel", job]);
+        assert!(ended.code == 1 && ended.err.contains(&format!("job {job} {said}")), "{ended:?}");
+    }
 }
 
 #[tokio::test]
@@ -115,8 +202,8 @@ async fn acting_on_many_dead_letters_is_planned_first_and_done_only_when_told() 
 }
 
 #[tokio::test]
-async fn status_shows_the_columns_of_the_contract_and_what_is_paused() {
-    let (_db, folder) = attached().await;
+async fn status_shows_the_columns_of_the_contract_what_is_paused_and_what_is_held() {
+    let (db, folder) = attached().await;
     assert_eq!(folder.run(&["pause", "--sync", "customers"]).code, 0);
     let status = folder.run(&["status", "--json"]).json();
     for column in ["sync", "total", "synced", "pending", "running", "retrying", "failed", "oldest_due_at", "last_success_at"] {
@@ -125,6 +212,15 @@ async fn status_shows_the_columns_of_the_contract_and_what_is_paused() {
     assert!(status["notices"][0].as_str().unwrap().starts_with("paused: sync customers"), "{status}");
     assert_eq!(folder.run(&["resume", "--sync", "customers"]).code, 0);
     assert_eq!(folder.run(&["status", "--json"]).json()["notices"], json!([]));
+    sqlx::query(
+        "insert into sluice.held_change (sync, reason, operation) values ('customers', 'public.customers was truncated', 'truncate')",
+    )
+    .execute(db.db())
+    .await
+    .unwrap();
+    let held = folder.run(&["status", "--json"]).json()["notices"].clone();
+    assert!(held[0].as_str().unwrap().starts_with("held: 1 change(s) of customers since "), "{held}");
+    assert!(folder.run(&["status"]).out.contains("COUNTED"), "a total without its time would pass for today's");
     let limits = folder.run(&["budget", "--json"]).json();
     let billing =
         limits.as_array().unwrap().iter().find(|row| row["product"] == "billing" && row["limit_kind"] == "calls_per_window").unwrap();
@@ -134,10 +230,10 @@ async fn status_shows_the_columns_of_the_contract_and_what_is_paused() {
 #[tokio::test]
 async fn check_says_yes_when_all_is_well_and_no_when_a_column_is_missing() {
     let (db, folder) = attached().await;
-    let well = folder.run(&["check", "--json"]).json();
+    let well = folder.run(&["check", "--offline", "--json"]).json();
     let messages = well["findings"].to_string();
     assert!(well["errors"] == 0 && messages.contains("found again among new records by display_name, email, cf_sluice_key"), "{well}");
     sqlx::query("alter table public.customers rename column email to mail").execute(db.db()).await.unwrap();
-    let ill = folder.run(&["check", "--json"]);
+    let ill = folder.run(&["check", "--offline", "--json"]);
     assert!(ill.code == 1 && ill.out.contains("syncs.customers.fields.email"), "{ill:?}");
 }

@@ -55,6 +55,7 @@ pub(super) async fn trigger(Shared(state): Shared<State>, body: Option<Json<Trig
     match crate::trigger::trigger(&state.0.db, &state.0.reader, &definitions, sync.as_deref(), key.as_deref(), force).await {
         Ok(jobs) => (StatusCode::ACCEPTED, Json(json!({ "jobs": jobs }))).into_response(),
         Err(crate::trigger::Error::UnknownSync(name)) => problem(StatusCode::NOT_FOUND, &format!("unknown sync \"{name}\"")),
+        Err(none @ crate::trigger::Error::NoRow { .. }) => problem(StatusCode::NOT_FOUND, &none.to_string()),
         Err(crate::trigger::Error::Refused(message)) => problem(StatusCode::UNPROCESSABLE_ENTITY, &message),
         Err(crate::trigger::Error::Database(error)) => Failed(error).into_response(),
     }

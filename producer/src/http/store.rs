@@ -108,7 +108,9 @@ async fn attention(db: &Db) -> Result<Attention, sqlx::Error> {
         r#"select (select count(*) from (select from sluice.change limit 10000) c) as "changes_waiting!",
                   (select count(*) from sluice.held_change where resolution is null) as "held!",
                   clock_timestamp() as "now!",
-                  array(select c.name || coalesce(': ' || c.pause_reason, '') from sluice.connection c where c.paused_at is not null order by 1) as "paused!""#
+                  array(select c.name || coalesce(': ' || c.pause_reason, '') from sluice.connection c where c.paused_at is not null
+                        union all select y.name || ': ' || y.pause_reason from sluice.sync y where y.paused_at is not null and y.pause_reason is not null and y.retired_at is null
+                        order by 1) as "paused!""#
     )
     .fetch_one(db)
     .await

@@ -23,11 +23,11 @@ pub(super) async fn publish(tx: &mut Tx, config: &Config, options: &Options, pub
             Some(known) if known.hash != hash => How::Changed { linked: 0 },
             Some(_) => continue,
         };
-        // An organisation that was found by itself is not forgotten because the file does not name it.
+        // An organisation that was found by itself is not forgotten because the file does not name it, unless Zoho refused it.
         sqlx::query!(
             "insert into sluice.connection as c (name, data_center, organization_id, hash, published_by) values ($1, $2, $3, $4, $5)
              on conflict on constraint connection_pkey do update set
-               organization_id = coalesce(excluded.organization_id, case when c.data_center = excluded.data_center then c.organization_id end),
+               organization_id = coalesce(excluded.organization_id, case when c.data_center = excluded.data_center and c.pause_cause is null then c.organization_id end),
                data_center = excluded.data_center, hash = excluded.hash, published_at = clock_timestamp(), published_by = excluded.published_by, retired_at = null",
             name,
             connection.data_center.as_str(),
@@ -37,8 +37,26 @@ pub(super) async fn publish(tx: &mut Tx, config: &Config, options: &Options, pub
         )
         .execute(&mut *tx)
         .await?;
+        resume(tx, name).await?;
         published.changes.push(Change { what: "connection", name: name.clone(), how });
     }
+    Ok(())
+}
+
+/// What Sluice itself had paused goes on with the new settings; Zoho says whether they are better. What a person paused stays so.
+async fn resume(tx: &mut Tx, name: &str) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update sluice.connection set paused_at = null, paused_by = null, pause_reason = null, pause_cause = null where name = $1 and pause_cause is not null",
+        name
+    )
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query!(
+        "update sluice.sync set paused_at = null, paused_by = null, pause_reason = null, pause_cause = null where connection = $1 and pause_cause is not null",
+        name
+    )
+    .execute(tx)
+    .await?;
     Ok(())
 }
 

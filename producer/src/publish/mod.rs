@@ -128,7 +128,7 @@ pub enum Error {
 /// # Errors
 /// See [`Error`]; nothing is published then.
 pub async fn publish(db: &Db, config: &Config, options: &Options) -> Result<Published, Error> {
-    let definitions = Definitions::compile(db, config).await?;
+    let definitions = Definitions::proven(db, config).await?;
     let (errors, warnings): (Vec<_>, Vec<_>) = definitions.findings.iter().cloned().partition(|finding| finding.level == Level::Error);
     if !errors.is_empty() {
         return Err(Error::Invalid(errors));

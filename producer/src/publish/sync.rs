@@ -60,13 +60,16 @@ async fn publish_one(tx: &mut Tx, definition: &Definition, options: &Options) ->
     };
     let watched: Vec<String> = definition.watches.iter().map(|watch| relation(&watch.table)).collect();
     sqlx::query!(
-        "insert into sluice.sync (name, connection, product, module, relation, watched, key_columns, key_types, direction, lane, min_interval, batch_max, definition, hash, published_by, fresh_within)
+        "insert into sluice.sync as y (name, connection, product, module, relation, watched, key_columns, key_types, direction, lane, min_interval, batch_max, definition, hash, published_by, fresh_within)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, make_interval(secs => $11), $12, $13, $14, $15, make_interval(secs => $16))
          on conflict on constraint sync_pkey do update set
            connection = excluded.connection, product = excluded.product, module = excluded.module, relation = excluded.relation, watched = excluded.watched,
            key_columns = excluded.key_columns, key_types = excluded.key_types, direction = excluded.direction, lane = excluded.lane,
            min_interval = excluded.min_interval, fresh_within = excluded.fresh_within, batch_max = excluded.batch_max, definition = excluded.definition, hash = excluded.hash,
-           published_by = excluded.published_by, published_at = clock_timestamp(), retired_at = null",
+           published_by = excluded.published_by, published_at = clock_timestamp(), retired_at = null,
+           -- what Sluice itself had paused goes on with the new definition; what a person paused stays so
+           paused_at = case when y.pause_cause is null then y.paused_at end, paused_by = case when y.pause_cause is null then y.paused_by end,
+           pause_reason = case when y.pause_cause is null then y.pause_reason end, pause_cause = null",
         sync.name,
         sync.connection,
         sync.module.product.as_str(),

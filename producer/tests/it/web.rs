@@ -41,6 +41,8 @@ async fn doors_open_to_the_right_token_and_name_only() {
     let (admin_header, read_header) = (format!("Bearer {admin}"), format!("Bearer {read}"));
     let (as_admin, as_reader) = (("authorization", admin_header.as_str()), ("authorization", read_header.as_str()));
 
+    setting.run("insert into customers (id, name) values (42, 'Somebody')").await;
+
     for (method, path, headers, body, expected) in [
         ("GET", "/health", &[][..], "", 200),
         ("GET", "/ready", &[], "", 200),
@@ -55,6 +57,7 @@ async fn doors_open_to_the_right_token_and_name_only() {
         ("POST", "/sync/start", &[host, as_admin], "{\"sync\": \"customers\"}", 200),
         ("POST", "/sync/start", &[host, as_admin], "{\"sync\": \"nobody\"}", 404),
         ("POST", "/sync/trigger", &[host, as_admin], "{\"sync\": \"customers\", \"key\": \"x\"}", 422),
+        ("POST", "/sync/trigger", &[host, as_admin], "{\"sync\": \"customers\", \"key\": 43}", 404),
         ("POST", "/sync/trigger", &[host, as_admin], "{\"sync\": \"customers\", \"key\": 42}", 202),
     ] {
         let (status, answered, text) = ask(&app, method, path, headers, body).await;

@@ -1,10 +1,13 @@
 //! The queue's SQL, each function named for what it does. The functions behind are in `migrations/`; they are fenced by the batch's token.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use sluice_core::grant::Grant;
 use sqlx::PgExecutor;
 
+use crate::calls::Calls;
 use crate::claim::Claim;
 use crate::settle::{Cost, Report, Settlement};
 
@@ -89,6 +92,56 @@ pub async fn grant_again(db: impl PgExecutor<'_>, token: i64, worker: &str, befo
     Ok(match answer["place"].as_i64() {
         Some(place) => Again::Granted { place, valid: Duration::from_millis(answer["send_by_ms"].as_u64().unwrap_or(0)) },
         None => Again::Later,
+    })
+}
+
+/// A grant for one call that no job asks for.
+#[derive(Debug)]
+pub enum Alone {
+    /// The connection is not published, so it has no budget.
+    Unpublished,
+    /// No call is free for so long.
+    Later(Duration),
+    /// One is. Settle it like a batch, without settlements.
+    Granted {
+        /// The batch's token.
+        token: i64,
+        /// What the call spends, and what became of it.
+        calls: Calls,
+    },
+}
+
+/// Takes a grant without a job; the batch it stands for has no records.
+///
+/// # Errors
+/// The database's; nothing may be sent then.
+pub async fn grant_alone(
+    db: impl PgExecutor<'_>,
+    worker: &Arc<str>,
+    connection: &str,
+    product: &str,
+    lease: Duration,
+    timeout: Duration,
+) -> Result<Alone, sqlx::Error> {
+    let asked_at = Instant::now();
+    let answer = sqlx::query_scalar!(
+        "select sluice.grant_alone($1, $2, $3, make_interval(secs => $4), make_interval(secs => $5)) as answer",
+        worker,
+        connection,
+        product,
+        lease.as_secs_f64(),
+        timeout.as_secs_f64()
+    )
+    .fetch_one(db)
+    .await?;
+    let Some(answer) = answer else { return Ok(Alone::Unpublished) };
+    let millis = |key: &str| Duration::from_millis(answer[key].as_u64().unwrap_or(0));
+    Ok(match (answer["token"].as_i64(), answer["place"].as_i64()) {
+        (Some(token), Some(place)) => {
+            let grant = Grant::issued(place, asked_at, millis("send_by_ms"));
+            Alone::Granted { token, calls: Calls::new(token, worker.clone(), grant, Cost::ONE) }
+        }
+        _ => Alone::Later(millis("wait_ms")),
     })
 }
 

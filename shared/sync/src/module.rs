@@ -6,6 +6,7 @@
 use std::fmt;
 
 use serde_json::Value;
+use sluice_core::config::did_you_mean;
 use sluice_core::config::sync::{Module as Name, Product};
 
 use crate::value;
@@ -97,6 +98,28 @@ impl Module {
     /// Whether the table knows this module by name.
     pub fn is_known(&self) -> bool {
         self.facts.name == self.name
+    }
+
+    /// Why this version cannot push to the module, if it cannot; or what is odd about its name, if it can.
+    ///
+    /// # Errors
+    /// A sentence that lists the modules that there are.
+    pub fn push_target(&self) -> Result<Option<String>, String> {
+        let names = |product| KNOWN.iter().filter(move |facts| facts.product == product && facts.written).map(|facts| facts.name);
+        if self.product == Product::Crm {
+            let near = if self.is_known() { String::new() } else { did_you_mean(&self.name, names(Product::Crm)) };
+            return Ok((!near.is_empty())
+                .then(|| format!("`{}` is none of CRM's own modules{near}; it is taken for the API name of a custom one", self.name)));
+        }
+        if self.facts.written {
+            return Ok(None);
+        }
+        let list = |product| names(product).collect::<Vec<_>>().join(", ");
+        let near = did_you_mean(&self.name, names(self.product));
+        Err(match self.product {
+            Product::Billing => format!("this version cannot push to `{self}`{near}; in Billing it knows {}", list(Product::Billing)),
+            _ => format!("this version cannot push to `{self}`; it knows Billing ({}) and every module of CRM", list(Product::Billing)),
+        })
     }
 
     /// Records that one write may carry: CRM takes 100 (crm §2.3, §2.5), everything else one.
@@ -241,6 +264,23 @@ mod tests {
         ] {
             assert_eq!(create(name, sends, reference, match_on), expected, "{name} {reference:?}");
         }
+    }
+
+    #[test]
+    fn a_module_that_nothing_can_be_pushed_to_is_refused_with_the_one_that_was_meant() {
+        for (name, said) in [
+            ("billing/custmers", "(did you mean `customers`?); in Billing it knows customers, products, plans"),
+            ("billing/events", "in Billing it knows customers"),
+            ("books/contacts", "it knows Billing (customers, "),
+        ] {
+            let refused = module(name).push_target().unwrap_err();
+            assert!(refused.contains(said), "{name}: {refused}");
+        }
+        for name in ["billing/payments", "crm/Deals", "crm/Shipments"] {
+            assert_eq!(module(name).push_target(), Ok(None), "{name}");
+        }
+        let odd = module("crm/contact").push_target().unwrap().unwrap();
+        assert!(odd.contains("did you mean `Contacts`"), "{odd}");
     }
 
     #[test]

@@ -36,6 +36,15 @@ impl Client {
         Ok(Self { http: http_client(&settings).map_err(BuildError::Http)?, settings, token_url })
     }
 
+    /// The same connection, for another organisation of the account; `None` names none. Both share their connections to the network.
+    ///
+    /// # Errors
+    /// [`BuildError::OrganizationId`] if it is not digits.
+    pub fn with_organization(&self, id: Option<String>) -> Result<Self, BuildError> {
+        let settings = Settings { organization_id: id, ..self.settings.clone() };
+        Ok(Self { http: self.http.clone(), token_url: settings.token_url()?, settings })
+    }
+
     /// The settings it was made of.
     pub fn settings(&self) -> &Settings {
         &self.settings

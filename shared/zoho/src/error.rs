@@ -38,8 +38,8 @@ pub enum Error {
         /// Zoho's code, or the status where there was none.
         code: String,
     },
-    /// The token was not accepted for this call; nothing was done.
-    #[error("Zoho refused the token ({kind}, code {code}): {message}")]
+    /// The token, or the organisation named beside it, was not accepted for this call; nothing was done.
+    #[error("Zoho refused access ({kind}, code {code}): {message}")]
     Unauthorized {
         /// What that calls for.
         kind: AuthKind,
@@ -138,6 +138,8 @@ pub enum AuthKind {
     ScopeMismatch,
     /// Finance code 57: scope, role or (reportedly) an expired token. Refresh once at most, then a person.
     Denied,
+    /// Finance codes 6041 and 4029: the user does not belong to the organisation that was named, or none was. A person must set another.
+    Organization,
     /// Any other 401, such as a header that the gateway could not use: do not loop.
     Other,
 }
@@ -148,6 +150,7 @@ impl std::fmt::Display for AuthKind {
             Self::InvalidToken => "invalid token",
             Self::ScopeMismatch => "missing scope",
             Self::Denied => "not authorised",
+            Self::Organization => "wrong organization_id",
             Self::Other => "authentication failed",
         })
     }

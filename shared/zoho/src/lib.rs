@@ -9,7 +9,7 @@
 //! - put a token, a secret or a body into a log line, an error or a `Debug` text.
 //!
 //! The rooms: [`oauth`] mints tokens; [`billing`] and [`crm`] are the products we know by module; [`call`] is any request under a
-//! product's base path; [`mask`] hides personal data in what people get to see.
+//! product's base path; [`organizations`] lists whom a finance call can be made for; [`mask`] hides personal data in what people get to see.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -26,6 +26,7 @@ mod hosts;
 pub mod mask;
 mod network;
 pub mod oauth;
+pub mod organizations;
 mod product;
 mod settings;
 

@@ -144,6 +144,7 @@ impl Billing {
             Action::Transactions => self.transactions(context),
             Action::Events => Ok(self.list_events(context)),
             Action::Event => self.get_event(context),
+            Action::Organizations => Ok(organizations(context)),
             Action::OauthToken
             | Action::OauthRevoke
             | Action::CrmOrg
@@ -248,9 +249,28 @@ pub(crate) fn wrong_organization(id: &str) -> Answer {
     Refusal::new(400, 6041, message).into_answer()
 }
 
+/// Code 57, for a scope or a right of the user's that is missing (finance facts 6).
+pub(crate) fn denied() -> Answer {
+    Refusal::new(401, 57, "You are not authorized to perform this operation").into_answer()
+}
+
 /// Code 1000 with a 5xx: an internal error.
 pub(crate) fn internal_error(status: u16) -> Answer {
     Refusal::new(status, 1000, "Internal Error").into_answer()
+}
+
+/// The organisations of the user; the answer has no `page_context` (finance facts 2.2). A simulator that knows any organisation has one.
+fn organizations(context: &Context<'_>) -> Answer {
+    const ANY: &str = "60000000001";
+    let finance = &context.scenario.finance;
+    let known: Vec<&str> =
+        if finance.organizations.is_empty() { vec![ANY] } else { finance.organizations.iter().map(String::as_str).collect() };
+    let is_default = |id: &str| known.len() == 1 || finance.default_organization.as_deref() == Some(id);
+    let rows: Vec<Value> = known
+        .iter()
+        .map(|id| json!({ "organization_id": id, "name": format!("Organisation {id}"), "is_default_org": is_default(id), "currency_code": "EUR" }))
+        .collect();
+    Answer::json(200, json!({ "code": 0, "message": "success", "organizations": rows }))
 }
 
 /// `{"code":0,"message":…,"<key>":{…}}`.

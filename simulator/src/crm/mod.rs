@@ -158,7 +158,8 @@ impl Crm {
             | Action::Payments(_)
             | Action::Transactions
             | Action::Events
-            | Action::Event => unknown_url(),
+            | Action::Event
+            | Action::Organizations => unknown_url(),
         }
     }
 
@@ -234,6 +235,11 @@ pub(crate) fn unknown_url() -> Answer {
 /// 401 for a token that is not, or no longer, valid.
 pub(crate) fn invalid_token() -> Answer {
     Refusal::new("INVALID_TOKEN", "invalid oauth token", json!({})).answer(401)
+}
+
+/// 401 for a token without the scope (OAuth facts 1.7).
+pub(crate) fn scope_mismatch() -> Answer {
+    Refusal::new("OAUTH_SCOPE_MISMATCH", "Unauthorized", json!({})).answer(401)
 }
 
 /// 401 for a missing header, or another scheme than `Zoho-oauthtoken`.

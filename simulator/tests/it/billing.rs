@@ -255,3 +255,21 @@ async fn the_organisation_must_be_named_and_known() {
     let (status, body) = crate::world::taken(other.send().await.unwrap()).await;
     assert_eq!((status, &body["code"]), (401, &json!(14)), "without a token");
 }
+
+#[tokio::test]
+async fn organisations_are_listed_to_whoever_names_none_and_only_one_can_be_the_default() {
+    for (scenario, expected) in [
+        ("", json!([["60000000001", true]])),
+        ("[finance]\norganizations = [\"71\", \"72\"]", json!([["71", false], ["72", false]])),
+        ("[finance]\norganizations = [\"71\", \"72\"]\ndefault_organization = \"72\"", json!([["71", false], ["72", true]])),
+    ] {
+        let world = World::new(scenario).await;
+        let mut request = world.request(Method::GET, "/billing/v1/organizations").build().unwrap();
+        request.headers_mut().remove("X-com-zoho-subscriptions-organizationid");
+        let (status, body) = crate::world::taken(world.http.execute(request).await.unwrap()).await;
+        let listed: Vec<_> =
+            body["organizations"].as_array().unwrap().iter().map(|one| json!([one["organization_id"], one["is_default_org"]])).collect();
+        assert_eq!((status, json!(listed)), (200, expected));
+        assert_eq!(world.stats().await["violations"], json!({}));
+    }
+}

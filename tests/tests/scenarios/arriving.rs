@@ -144,3 +144,18 @@ async fn one_bad_record_never_fails_the_batch_it_rides_in() {
     assert_eq!(world.zoho.count_calls().await, 1, "all rode in one call");
     world.check_rules().await;
 }
+
+#[tokio::test]
+async fn a_text_that_crm_cannot_take_as_a_number_dies_with_a_hint_that_names_field_column_and_type() {
+    const DEALS: &str = "[syncs.deals]\nconnection = \"main\"\ntable = \"public.deals\"\nkey = \"id\"\nmodule = \"crm/Deals\"\nmatch_on = [\"Deal_Name\"]\n\
+                         [syncs.deals.fields]\nDeal_Name = \"title\"\nStage = { value = \"Qualification\" }\nAmount = \"price\"\n";
+    let world = World::new(Setup::new("create table deals (id bigint primary key, title text, price text)", DEALS)).await;
+    world.run("insert into deals values (1, 'Good', null), (2, 'Bad', 'twelve')").await;
+    world.settled().await;
+    let letter = world.letters().await.remove(0);
+    assert_eq!((&letter["key"], &letter["field"]), (&json!("2"), &json!("Amount")), "{letter}");
+    let hint = letter["hint"].as_str().unwrap();
+    for said in ["`Amount` comes from the column `price`", "Zoho takes ", "[syncs.deals.fields]"] {
+        assert!(hint.contains(said), "{hint}");
+    }
+}

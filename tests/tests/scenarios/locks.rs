@@ -122,6 +122,22 @@ async fn a_table_that_refuses_the_writeback_does_not_fail_the_sync() {
     world.check_rules().await;
 }
 
+#[tokio::test]
+async fn a_writeback_column_that_is_missing_is_said_with_the_statement_that_adds_it_and_keeps_back_no_other() {
+    let world = World::without_worker(Setup::new(PEOPLE, CRM)).await;
+    world.run("alter table people drop column zoho_status; insert into people values (1, 'One', 'one@people.example')").await;
+    world.start_worker();
+    world.until("select exists (select from sluice.local_write where error is not null)").await;
+    world.settled().await;
+    assert_eq!(world.count("select count(*) from people where zoho_id is not null").await, 1, "the other column is written");
+    let noted = world.rows("select error, columns from sluice.local_write").await.remove(0);
+    assert!(noted["error"].as_str().unwrap().contains("alter table public.people add column zoho_status text;"), "{noted}");
+    assert_eq!(noted["columns"], json!({"zoho_status": "synced"}));
+    world.run("alter table public.people add column zoho_status text; update sluice.local_write set due_at = now()").await;
+    world.until("select not exists (select from sluice.local_write)").await;
+    assert_eq!(world.count("select count(*) from people where zoho_status = 'synced'").await, 1);
+}
+
 /// Somebody asks for the new key before the producer has taken the change in: no second record.
 #[tokio::test]
 async fn a_changed_key_that_is_asked_for_before_its_link_has_followed_makes_no_second_record() {

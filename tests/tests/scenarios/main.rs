@@ -7,6 +7,7 @@ mod agreeing;
 mod arriving;
 mod calling;
 mod calls;
+mod connecting;
 mod leaving;
 mod locks;
 mod lost;

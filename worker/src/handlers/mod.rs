@@ -2,6 +2,7 @@
 
 mod call;
 pub(crate) mod matching;
+pub(crate) mod organization;
 mod push;
 
 use std::time::Duration;
@@ -38,9 +39,12 @@ pub(crate) async fn run(engine: &Engine, work: &Work) -> Handled {
     let Some(kind) = Kind::parse(&work.batch.kind) else {
         return all(work, |_| snooze(Duration::from_secs(60), "this worker does not know the kind"));
     };
-    let Some(session) = Session::open(engine, &work.batch.connection, &work.calls) else {
+    let Some(session) = Session::open(engine, work) else {
         return all(work, |_| snooze(Duration::from_millis(250), "the connection has no access token now"));
     };
+    if let Some(product) = organization::needed(work, &session) {
+        return organization::find(engine, work, &session, product).await;
+    }
     match kind {
         Kind::Push => push::run(engine, work, &session).await,
         Kind::Call => call::run(engine, work, &session).await,
@@ -76,6 +80,7 @@ pub(crate) fn ended(
                 timeout: engine.request_timeout(),
                 latency: *latency,
                 token_replaces_refused: session.token_replaces_refused(),
+                paused: session.paused(),
             };
             outcome::of(error, slot, &engine.policy, situation, &mut rng())
         }

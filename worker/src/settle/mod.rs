@@ -167,8 +167,8 @@ impl Engine {
             for key in &handled.looked_again {
                 link::store::looked_again(&mut tx, sync, key).await?;
             }
-            if let Some(definition) = self.definitions.get(sync) {
-                local_write::leave(&mut tx, definition, &handled.writebacks).await?;
+            if let Some(definition) = self.definition(sync) {
+                local_write::leave(&mut tx, &definition, &handled.writebacks).await?;
             }
             store::count_avoided(&mut tx, sync, work, handled).await?;
             store::push_parents(&mut tx, &handled.parents, &work.batch.lane).await?;

@@ -37,6 +37,10 @@ pub(crate) struct Tokens {
     connections: BTreeMap<String, Connection>,
     live: RwLock<BTreeMap<String, Live>>,
     refused: RwLock<BTreeMap<String, Refused>>,
+    /// The finance organisation of each connection, as it is published or was found.
+    organizations: RwLock<BTreeMap<String, String>>,
+    /// Held by whoever asks Zoho for one.
+    finding: tokio::sync::Mutex<()>,
     look: Notify,
     changed: Arc<Notify>,
 }
@@ -59,6 +63,11 @@ pub(crate) struct Live {
 }
 
 impl Live {
+    /// Of the refresh token that it was minted with.
+    pub(crate) fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
     /// Whether it took the place of a token that Zoho refused moments ago: yet another one would not help.
     pub(crate) fn replaces_refused(&self) -> bool {
         self.refused_before.is_some_and(|at| at.elapsed() < REFUSED_AGAIN)
@@ -91,13 +100,61 @@ impl Tokens {
         changed: Arc<Notify>,
     ) -> Self {
         let connections = clients.into_iter().map(|(name, client, from_file)| (name, Connection { client, from_file })).collect();
-        Self { db, worker, keys, connections, live: RwLock::default(), refused: RwLock::default(), look: Notify::new(), changed }
+        Self {
+            db,
+            worker,
+            keys,
+            connections,
+            live: RwLock::default(),
+            refused: RwLock::default(),
+            organizations: RwLock::default(),
+            finding: tokio::sync::Mutex::default(),
+            look: Notify::new(),
+            changed,
+        }
     }
 
-    /// The client and the live token of a connection.
+    /// The client and the live token of a connection. The client calls for the organisation that is published, which may be newer than
+    /// this process's file.
     pub(crate) fn of(&self, connection: &str) -> Option<(Client, Live)> {
         let live = self.live.read().unwrap_or_else(PoisonError::into_inner).get(connection).cloned()?;
-        (live.expires_at > Instant::now() + TOO_OLD).then(|| self.connections.get(connection).map(|c| (c.client.clone(), live)))?
+        let fresh = live.expires_at > Instant::now() + TOO_OLD;
+        let known = self.organizations.read().unwrap_or_else(PoisonError::into_inner).get(connection).cloned();
+        let client = self.connections.get(connection).filter(|_| fresh)?.client.with_organization(known).ok()?;
+        Some((client, live))
+    }
+
+    /// Waits until nobody else in this process asks Zoho for an organisation.
+    pub(crate) async fn finding(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.finding.lock().await
+    }
+
+    /// Whether the connection's organisation is known by now.
+    pub(crate) async fn look_for_organization(&self, connection: &str) -> Result<bool, sqlx::Error> {
+        let known = store::organization(&self.db, connection).await?;
+        self.know(connection, known);
+        Ok(self.organizations.read().unwrap_or_else(PoisonError::into_inner).contains_key(connection))
+    }
+
+    /// Stores the organisation that Zoho named, for all replicas. One that was published meanwhile stays.
+    pub(crate) async fn learn_organization(&self, connection: &str, id: &str) -> Result<(), sqlx::Error> {
+        if store::learn_organization(&self.db, connection, id).await? {
+            self.know(connection, Some(id.to_owned()));
+        }
+        Ok(())
+    }
+
+    fn know(&self, connection: &str, organization: Option<String>) {
+        let mut all = self.organizations.write().unwrap_or_else(PoisonError::into_inner);
+        match organization {
+            Some(id) => drop(all.insert(connection.to_owned(), id)),
+            None => drop(all.remove(connection)),
+        }
+    }
+
+    /// Looks at the tables soon: what this process knows was refused.
+    pub(crate) fn look_again(&self) {
+        self.look.notify_one();
     }
 
     /// Zoho refused this token: it is dropped everywhere, and another one minted; at once, unless it was itself minted because of that.
@@ -120,6 +177,32 @@ impl Tokens {
         drop(map);
         self.look.notify_one();
         self.changed.notify_waiters();
+    }
+
+    /// Sees to the token of one connection until there is one, or says why there is none. `None`: not within `limit`, or the
+    /// connection is not published.
+    pub(crate) async fn obtain(
+        &self,
+        connection: &str,
+        limit: Duration,
+    ) -> anyhow::Result<Option<std::result::Result<(Client, Live), String>>> {
+        let Some(known) = self.connections.get(connection) else { return Ok(None) };
+        store::try_again(&self.db, connection).await?;
+        let deadline = Instant::now() + limit;
+        while Instant::now() < deadline {
+            self.look_after(connection, known).await?;
+            if let Some(had) = self.of(connection) {
+                return Ok(Some(Ok(had)));
+            }
+            match store::load(&self.db, connection).await? {
+                // it is stored with the connection
+                None if known.from_file.is_some() => return Ok(None),
+                None => return Ok(Some(Err(format!("there is no refresh token: run `sluice auth {connection}`, or set refresh_token")))),
+                Some(store::Stored { failure: Some(failure), .. }) => return Ok(Some(Err(failure))),
+                Some(_) => tokio::time::sleep(LOOK_SOON).await,
+            }
+        }
+        Ok(None)
     }
 
     /// Keeps the tokens alive until `shutdown`.
@@ -148,6 +231,7 @@ impl Tokens {
     async fn look_after(&self, name: &str, connection: &Connection) -> Result<bool, Trouble> {
         self.seed(name, connection).await?;
         let Some(stored) = store::load(&self.db, name).await? else { return Ok(true) };
+        self.know(name, stored.organization_id.clone());
         let lives = stored.lives_ms.and_then(|ms| u64::try_from(ms).ok()).map_or(Duration::ZERO, Duration::from_millis);
         let usable = stored.access_token.is_some() && lives > TOO_OLD;
         if usable {

@@ -17,12 +17,14 @@ pub(crate) struct Stored {
     pub(crate) lives_ms: Option<i64>,
     pub(crate) api_domain: Option<String>,
     pub(crate) failure: Option<String>,
+    /// The connection's finance organisation.
+    pub(crate) organization_id: Option<String>,
 }
 
 pub(crate) async fn load(db: impl PgExecutor<'_>, connection: &str) -> Result<Option<Stored>, sqlx::Error> {
     sqlx::query_as!(
         Stored,
-        r#"select r.fingerprint, r.refresh_token, r.access_token, (extract(epoch from r.expires_at - clock_timestamp()) * 1000)::bigint as lives_ms, r.api_domain, r.failure
+        r#"select r.fingerprint, r.refresh_token, r.access_token, (extract(epoch from r.expires_at - clock_timestamp()) * 1000)::bigint as lives_ms, r.api_domain, r.failure, c.organization_id
            from sluice.connection c join sluice.credential r on r.fingerprint = c.credential where c.name = $1"#,
         connection
     )
@@ -30,7 +32,18 @@ pub(crate) async fn load(db: impl PgExecutor<'_>, connection: &str) -> Result<Op
     .await
 }
 
-/// Stores a refresh token with its ten places and makes it the connection's. Keeps what is there under the same fingerprint.
+/// The connection's organisation, as it is published or was found.
+pub(crate) async fn organization(db: impl PgExecutor<'_>, connection: &str) -> Result<Option<String>, sqlx::Error> {
+    Ok(sqlx::query_scalar!("select organization_id from sluice.connection where name = $1", connection).fetch_optional(db).await?.flatten())
+}
+
+/// Stores an organisation that was found. `false`: one is known already.
+pub(crate) async fn learn_organization(db: impl PgExecutor<'_>, connection: &str, id: &str) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(r#"select sluice.learn_organization($1, $2) as "learnt!""#, connection, id).fetch_one(db).await
+}
+
+/// Stores a refresh token with its ten places and makes it the connection's. Keeps what is there under the same fingerprint. Syncs of the
+/// connection that were paused for want of a right go on: this token may have it.
 pub(crate) async fn seed(
     tx: &mut sluice_core::db::Tx,
     connection: &str,
@@ -57,6 +70,13 @@ pub(crate) async fn seed(
         connection,
         fingerprint,
         from_file
+    )
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query!(
+        "update sluice.sync set paused_at = null, paused_by = null, pause_reason = null, pause_cause = null
+         where connection = $1 and pause_cause = 'authorization'",
+        connection
     )
     .execute(&mut *tx)
     .await?;
@@ -101,6 +121,18 @@ pub(crate) async fn take_mint(db: impl PgExecutor<'_>, fingerprint: &str, timeou
     )
     .fetch_optional(db)
     .await
+}
+
+/// Lets a refresh that failed be tried again at once: what was wrong may be mended. A pause that Zoho asked for is longer than a minute, and kept.
+pub(crate) async fn try_again(db: impl PgExecutor<'_>, connection: &str) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update sluice.credential set retry_at = '-infinity', failure = null
+         where fingerprint = (select credential from sluice.connection where name = $1) and failure is not null and retry_at < clock_timestamp() + interval '1 min'",
+        connection
+    )
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
 /// Gives back a place whose request never left.

@@ -1,14 +1,13 @@
-//! `sluice check`: looks for whatever could keep the syncs from working, and says what to do about each thing it finds. Changes nothing.
+//! `sluice check`: looks for whatever could keep the syncs from working, and says what to do about each thing it finds. Changes nothing in
+//! tables of the user's or in Zoho; what it learns of Zoho (an access token, the organisation) is kept for the workers.
 
 mod database;
 mod syncs;
-
-use std::collections::BTreeSet;
+mod zoho;
 
 use serde::Serialize;
 use serde_json::json;
-use sluice_core::config::sync::Product;
-use sluice_core::config::{Config, Sync};
+use sluice_core::config::Config;
 use sluice_core::db::{self, Db};
 use sluice_core::secrets::KeyRing;
 use sluice_producer::{Definitions, capture};
@@ -19,7 +18,11 @@ use crate::output;
 use crate::session::{self, Session};
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Ask nothing of Zoho. Without it each connection is asked with one call of its budget, two where its organisation is not known yet.
+    #[arg(long)]
+    offline: bool,
+}
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -53,12 +56,12 @@ impl Finding {
     }
 }
 
-pub(crate) async fn run(session: &Session, _: Args) -> anyhow::Result<Answer> {
+pub(crate) async fn run(session: &Session, args: Args) -> anyhow::Result<Answer> {
     let config = session.config()?;
     let url = session::running(&config)?;
     let mut findings = configuration(&config);
     match session::connect(&config, &url, "sluice check").await {
-        Ok(db) => in_database(&config, &db, &mut findings).await?,
+        Ok(db) => in_database(&config, &db, !args.offline, &mut findings).await?,
         Err(error) => findings.push(Finding::error("database", format!("{error:#}"))),
     }
     print(session, &findings)?;
@@ -71,20 +74,10 @@ fn configuration(config: &Config) -> Vec<Finding> {
     let read = format!("{file}: {} connection(s), {} sync(s)", config.connections.len(), config.syncs.len());
     let notes = config.notes.iter().map(|note| Finding::warning("configuration", note.to_string()));
     let key = KeyRing::load(&config.security, config.folder()).err().map(|error| Finding::warning("security.key", error.to_string()));
-    std::iter::once(Finding::ok("configuration", read)).chain(notes).chain(key).chain(organizations(config)).collect()
+    std::iter::once(Finding::ok("configuration", read)).chain(notes).chain(key).collect()
 }
 
-/// Zoho refuses every call of its finance apps that names no organisation.
-fn organizations(config: &Config) -> Vec<Finding> {
-    let finance = |sync: &&Sync| matches!(sync.module.product, Product::Billing | Product::Books | Product::Inventory);
-    let lacking: BTreeSet<&str> = config.syncs.values().filter(finance).map(|sync| sync.connection.as_str()).collect();
-    let lacking =
-        lacking.into_iter().filter(|name| config.connections.get(*name).is_some_and(|connection| connection.organization_id.is_none()));
-    let says = "Zoho's finance apps refuse calls without organization_id: it stands in Zoho under Settings, Organization Profile";
-    lacking.map(|name| Finding::error(format!("connections.{name}"), says)).collect()
-}
-
-async fn in_database(config: &Config, db: &Db, findings: &mut Vec<Finding>) -> anyhow::Result<()> {
+async fn in_database(config: &Config, db: &Db, online: bool, findings: &mut Vec<Finding>) -> anyhow::Result<()> {
     findings.extend(database::rights(config, db).await?);
     let schema = db::migrate::check(db).await;
     let has_schema = schema.is_ok();
@@ -92,11 +85,15 @@ async fn in_database(config: &Config, db: &Db, findings: &mut Vec<Finding>) -> a
         Ok(()) => Finding::ok("schema", "up to date"),
         Err(error) => Finding::error("schema", error.to_string()),
     });
-    let definitions = Definitions::compile(db, config).await?;
+    let definitions = Definitions::proven(db, config).await?;
     findings.extend(syncs::definitions(&definitions, db).await?);
     if has_schema {
         findings.extend(database::roles(db).await?);
-        findings.extend(syncs::credentials(config, db).await?);
+        let asked = if online { zoho::ask(config, db).await } else { Vec::new() };
+        let refused = |at: &str| asked.iter().any(|finding| finding.level == Level::Error && finding.at == at);
+        // a refusal says it all
+        findings.extend(syncs::credentials(config, db).await?.into_iter().filter(|finding| !refused(&finding.at)));
+        findings.extend(asked);
         let uncaptured = capture::uncaptured(db, &definitions).await?;
         findings.extend(uncaptured.iter().map(|one| Finding::warning(format!("table {}", one.table), &one.why)));
         let notices = status::differing(config, db).await?.into_iter().chain(status::unwritten(db).await?);

@@ -56,9 +56,10 @@ async fn writeback(definition: &Definition, db: &Db) -> Result<Vec<Finding>, sql
         .iter()
         .map(|column| {
             let table = &definition.sync.table;
+            let kind = if definition.sync.writeback.synced_at.as_deref() == Some(*column) { "timestamptz" } else { "text" };
             Finding::warning(
                 &at,
-                format!("`{table}` has no column `{column}`: leave it out, or: alter table {table} add column {column} text;"),
+                format!("`{table}` has no column `{column}`: leave it out, or: alter table {table} add column {column} {kind};"),
             )
         })
         .collect();

@@ -26,7 +26,7 @@ pub struct Connection {
     #[serde(default, serialize_with = "masked::optional")]
     #[schemars(with = "Option<String>")]
     pub refresh_token: Option<SecretString>,
-    /// Absent: found by itself, where the account has one organisation.
+    /// Absent: found by itself, where the account has one organisation or a default one.
     #[serde(default)]
     pub organization_id: Option<String>,
     /// For a simulator or a proxy: tokens come from `{accounts_url}/oauth/v2/token`.

@@ -30,6 +30,7 @@ pub use connection::Connection;
 pub use environment::Environment;
 pub use field::Field;
 pub use finding::{Error, Finding};
+pub use suggest::did_you_mean;
 pub use sync::{Lane, Module, Product, Sync};
 
 /// The name that is looked for, upwards from the current folder.

@@ -5,6 +5,7 @@
 //! others find its work done. Forward only. It must never wait long for a lock that a caller's statements queue behind: every
 //! wait is 200 ms at most, then it lets go and tries again later.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use sqlx::migrate::{Migration, Migrator};
@@ -37,6 +38,16 @@ pub enum Error {
         version: i64,
         /// What this binary calls it.
         description: String,
+    },
+    /// Two migrations of this binary have one number.
+    #[error("two migrations have the number {version}: {first} and {second}; one of them needs another")]
+    Duplicate {
+        /// The number.
+        version: i64,
+        /// What the one is called.
+        first: String,
+        /// What the other is called.
+        second: String,
     },
     /// The schema is older than this binary.
     #[error("the schema lacks {missing} migration(s) of this binary: run `sluice migrate`")]
@@ -80,6 +91,7 @@ pub async fn run(db: &Db) -> Result<Vec<i64>, Error> {
 /// # Errors
 /// As [`run`].
 pub async fn run_set(db: &Db, set: &Migrator) -> Result<Vec<i64>, Error> {
+    no_duplicates(set)?;
     let options = db.settings().direct()?.statement_cache_capacity(0);
     let mut connection = PgConnection::connect_with(&options).await?;
     let mut applied = Vec::new();
@@ -189,6 +201,17 @@ fn missing<'a>(set: &'a Migrator, done: &[(i64, Vec<u8>)]) -> Result<Option<&'a 
         }
     }
     Ok(set.iter().find(|one| !done.iter().any(|(version, _)| *version == one.version)))
+}
+
+/// Which of two were applied could not be told by the number.
+fn no_duplicates(set: &Migrator) -> Result<(), Error> {
+    let mut names = BTreeMap::new();
+    for one in set.iter() {
+        if let Some(first) = names.insert(one.version, &one.description) {
+            return Err(Error::Duplicate { version: one.version, first: first.to_string(), second: one.description.to_string() });
+        }
+    }
+    Ok(())
 }
 
 async fn bookkeeping_exists(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {

@@ -95,3 +95,21 @@ async fn this_binary_s_own_migrations_are_all_applied_to_the_template() {
     let test = TestDb::new().await;
     migrate::check(test.db()).await.unwrap();
 }
+
+#[tokio::test]
+async fn two_migrations_of_one_number_are_refused_before_anything_is_applied() {
+    let test = TestDb::new().await;
+    let db = empty(&test).await;
+    let refused = migrate::run_set(&db, &set(&[ONE, TWO, (2, "create table sluice.other (a int)")])).await;
+    assert!(matches!(refused, Err(Error::Duplicate { version: 2, .. })), "{refused:?}");
+    let made: bool = sqlx::query_scalar("select to_regnamespace('sluice') is not null").fetch_one(&db).await.unwrap();
+    assert!(!made);
+}
+
+#[test]
+fn the_migrations_of_this_binary_have_numbers_of_their_own() {
+    let mut numbers: Vec<i64> = migrate::MIGRATIONS.iter().map(|one| one.version).collect();
+    let all = numbers.len();
+    numbers.dedup();
+    assert_eq!(numbers.len(), all);
+}

@@ -91,6 +91,7 @@ async fn sizes_lanes_and_times_that_would_harm_everybody_else_are_refused() {
         ("lane", "'urgent'", "unknown lane"),
         ("run_at", "'infinity'", "must be a time"),
         ("run_at", "'-infinity'", "must be a time"),
+        ("run_at", "to_timestamp(extract(epoch from now()) * 1000)", "more than ten years ahead"),
         ("max_failures", "0", "job_max_failures_check"),
     ] {
         let insert =

@@ -86,7 +86,13 @@ async fn sluice_read_reads_everything_but_credentials_and_changes_nothing() {
     for sql in [format!("select sluice.enqueue({PUSH})"), "select sluice.requeue(1)".into(), "update sluice.slot set failures = 0".into()] {
         assert_eq!(as_role(&world, "sluice_read", &sql).await.unwrap_err().0, "42501", "{sql}");
     }
-    as_role(&world, "sluice_read", "select sluice.job_result(1), sluice.zoho_id('customers', '042'), sluice.changed_columns(array['name'], null, null)").await.unwrap();
+    as_role(
+        &world,
+        "sluice_read",
+        "select sluice.job_result(1), sluice.zoho_id('customers', '042'), sluice.changed_columns(array['name'], null, null)",
+    )
+    .await
+    .unwrap();
 }
 
 #[tokio::test]

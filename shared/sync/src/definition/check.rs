@@ -75,6 +75,12 @@ pub(super) fn settings(sync: &Sync, module: &Module, findings: &mut Findings) {
     if !sync.direction.pushes() {
         return;
     }
+    match module.push_target() {
+        Ok(None) => {}
+        Ok(Some(odd)) => findings.warning("module", odd),
+        // the rest of what could be said depends on what the module is
+        Err(impossible) => return findings.error("module", impossible),
+    }
     if sync.fields.is_empty() {
         findings.error("fields", "nothing is mapped, so there is nothing to push".to_owned());
     }
@@ -161,6 +167,13 @@ pub(super) fn columns(sync: &Sync, table: &Table, findings: &mut Findings) {
                 Some(_) => {}
             }
         }
+    }
+}
+
+/// The columns that a pull fills exist.
+pub(super) fn pulled_columns(sync: &Sync, table: &Table, findings: &mut Findings) {
+    for column in sync.columns.keys().filter(|column| table.column(column).is_none()) {
+        findings.error(&format!("columns.{column}"), unknown_column(column, &table.name, &table.column_names()));
     }
 }
 

@@ -92,6 +92,7 @@ impl Definition {
         let key = key_columns(sync, table, &mut findings);
         check::key_is_unique(sync, table, &mut findings);
         check::columns(sync, table, &mut findings);
+        check::pulled_columns(sync, table, &mut findings);
         let parents = parents(sync, syncs, catalog, &mut findings);
         let watches = watches(sync, catalog, &mut findings);
         check::changes_are_seen(sync, table, &mut findings);

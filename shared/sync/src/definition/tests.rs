@@ -97,7 +97,12 @@ fn everything_that_is_wrong_is_said_at_once_and_with_a_way_out() {
         ("customers", "source = {", "billing_address = {", "fields.billing_address.street: `billing_address` is mapped as a whole"),
         ("customers", "reference = \"cf_sluice_key\"", "on_delete = \"void\"", "on_delete: billing/customers cannot be voided"),
         ("customers", "reference = \"cf_sluice_key\"", "on_delete = \"mark\"", "mark: on_delete = \"mark\" needs the fields"),
-        ("customers", "module = \"billing/customers\"\nwhen", "module = \"fsm/Contacts\"\nwhen", "a create whose answer is lost waits"),
+        (
+            "customers",
+            "module = \"billing/customers\"\nwhen",
+            "module = \"billing/custmers\"\nwhen",
+            "syncs.customers.module: this version cannot push to `billing/custmers` (did you mean `customers`?)",
+        ),
         ("invoices", "ref = \"customers\"", "ref = \"people\"", "fields.customer_id: `ref` names the sync `people`"),
         ("invoices", "column = \"customer\"", "column = \"client\"", "fields.customer_id: `invoices` has no column `client`"),
         (

@@ -11,6 +11,8 @@ pub struct Facts {
     pub product: Product,
     /// The module's API name; empty in a product's default.
     pub name: &'static str,
+    /// Whether this version writes to it. For CRM it writes to every module, also those that the table does not list.
+    pub written: bool,
     /// The key of the record in an answer's envelope.
     pub record_key: &'static str,
     /// The key of the id in a record. Plans, addons and coupons are addressed by code, so the code is their id (fin §5.11).
@@ -65,6 +67,7 @@ impl Facts {
 const FINANCE: Facts = Facts {
     product: Product::Books,
     name: "",
+    written: false,
     record_key: "",
     id_key: "",
     reference: None,
@@ -79,8 +82,15 @@ const FINANCE: Facts = Facts {
 const BILLING: Facts = Facts { product: Product::Billing, source: "fin §4.2, §5.11", ..FINANCE };
 const BOOKS: Facts = Facts { product: Product::Books, upserts_by_header: true, source: "fin §4.1, §4.2, §5", ..FINANCE };
 const INVENTORY: Facts = Facts { product: Product::Inventory, source: "fin §4.2, §5", ..FINANCE };
-const CRM: Facts =
-    Facts { product: Product::Crm, record_key: "data", id_key: "id", duplicate_check: Some("Name"), source: "crm §2.5, §2.8", ..FINANCE };
+const CRM: Facts = Facts {
+    product: Product::Crm,
+    written: true,
+    record_key: "data",
+    id_key: "id",
+    duplicate_check: Some("Name"),
+    source: "crm §2.5, §2.8",
+    ..FINANCE
+};
 const FSM: Facts = Facts { product: Product::Fsm, record_key: "data", id_key: "id", source: "fin §8", ..FINANCE };
 
 const fn crm(name: &'static str, duplicate_check: &'static str) -> Facts {
@@ -97,18 +107,20 @@ pub const KNOWN: &[Facts] = &[
     // No e-mail filter and no reference that a list shows: walked by what rows carry, a custom field told apart in single reads.
     Facts {
         name: "customers",
+        written: true,
         record_key: "customer",
         id_key: "customer_id",
         found_by: Found::Values(&["display_name", "email"]),
         ..BILLING
     },
-    Facts { name: "products", record_key: "product", id_key: "product_id", found_by: Found::Values(&["name"]), ..BILLING },
-    Facts { name: "plans", record_key: "plan", id_key: "plan_code", unique: Some("plan_code"), ..BILLING },
+    Facts { name: "products", written: true, record_key: "product", id_key: "product_id", found_by: Found::Values(&["name"]), ..BILLING },
+    Facts { name: "plans", written: true, record_key: "plan", id_key: "plan_code", unique: Some("plan_code"), ..BILLING },
     Facts { name: "addons", record_key: "addon", id_key: "addon_code", unique: Some("addon_code"), ..BILLING },
     Facts { name: "coupons", record_key: "coupon", id_key: "coupon_code", unique: Some("coupon_code"), ..BILLING },
     // The list takes `reference_contains` and shows `reference_id`.
     Facts {
         name: "subscriptions",
+        written: true,
         record_key: "subscription",
         id_key: "subscription_id",
         reference: Some("reference_id"),
@@ -118,6 +130,7 @@ pub const KNOWN: &[Facts] = &[
     // Our own number is unique; without one the customer's invoices since the send are looked through.
     Facts {
         name: "invoices",
+        written: true,
         record_key: "invoice",
         id_key: "invoice_id",
         unique: Some("invoice_number"),
@@ -127,6 +140,7 @@ pub const KNOWN: &[Facts] = &[
     },
     Facts {
         name: "payments",
+        written: true,
         record_key: "payment",
         id_key: "payment_id",
         reference: Some("reference_number"),

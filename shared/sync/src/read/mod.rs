@@ -15,6 +15,7 @@ use sqlx::postgres::PgRow;
 use crate::definition::{Definition, KeyColumn, Watch};
 
 mod decode;
+mod probe;
 mod row;
 mod statement;
 
@@ -166,19 +167,24 @@ impl Reader {
         }
     }
 
-    /// Runs every expression of a mapping over no row at all: what the database refuses is wrong for every row.
+    /// Lets the database prepare every expression of a definition, over no row at all: what it refuses here is wrong for every row. The
+    /// problems' fields are `when`, `fields.…`, `columns.…` and `watch.TABLE`.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn probe(&self, definition: &Definition) -> Result<Vec<Problem>, sqlx::Error> {
         let mut problems = Vec::new();
-        let parts = std::iter::once(Part::When).chain(definition.fields().keys().map(|path| Part::Field(path)));
-        for part in parts {
-            if let Err(error) = self.part(definition, part, &[]).await {
-                match Fault::of(&error) {
-                    Fault::Passing => return Err(error),
-                    Fault::Row | Fault::Definition => problems.push(Problem::payload(named(part), message(&error))),
-                }
+        for probe in probe::all(definition) {
+            let text = probe.statement.as_str().to_owned();
+            let mut tx = self.begin().await?;
+            let query = dynamic::query(probe.statement);
+            let query = if probe.takes_json { query.bind(None::<serde_json::Value>) } else { query.bind(Vec::<String>::new()) };
+            let answer = query.fetch_all(&mut tx).await;
+            tx.rollback().await?;
+            match answer {
+                Ok(_) => {}
+                Err(error) if matches!(Fault::of(&error), Fault::Passing) || is_time_out(&error) => return Err(error),
+                Err(error) => problems.push(Problem::payload(&probe.at, probe::said(&error, &text, &probe.expressions))),
             }
         }
         Ok(problems)
@@ -308,6 +314,10 @@ impl Fault {
             _ => Self::Passing,
         }
     }
+}
+
+fn is_time_out(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "57014")
 }
 
 fn message(error: &sqlx::Error) -> String {

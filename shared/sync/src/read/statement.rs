@@ -109,6 +109,11 @@ pub(super) fn watched_keys(key: &Expression, table: &Ident) -> Sql {
         .text(" as sluice_key) as sluice_key where sluice_key.sluice_key is not null")
 }
 
+/// Evaluates a pulled column's expression over the Zoho record in `$1` (jsonb).
+pub(super) fn pulled(expression: &Expression) -> Sql {
+    Sql::new("select ").expression(expression).text(" from (select ").placeholder().text("::pg_catalog.jsonb as zoho) as sluice_record")
+}
+
 fn table(definition: &Definition) -> Ident {
     Ident::qualified(&definition.table.schema, &definition.table.name)
 }

@@ -75,7 +75,8 @@ async fn a_mapping_that_no_longer_fits_the_table_names_every_broken_field() {
     let broken = reader.rows(&definition, &["1".to_owned()]).await;
     let Err(Error::Broken { problems }) = broken else { panic!("{broken:?}") };
     let fields: Vec<&str> = problems.iter().map(|problem| problem.field.as_str()).collect();
-    assert_eq!(fields, ["old", "wrong"]);
+    assert_eq!(fields, ["fields.old", "fields.wrong"]);
+    assert_eq!(problems[1].message, "PostgreSQL says: column \"nowhere\" does not exist (at character 10: `nowhere`)");
     assert_eq!(reader.probe(&definition).await.unwrap(), problems, "check finds the same without any row");
 }
 

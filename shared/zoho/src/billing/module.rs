@@ -99,6 +99,11 @@ impl Module {
         self.row().verbs.write
     }
 
+    /// Whether its records can be listed.
+    pub fn listed(self) -> bool {
+        self.row().verbs.list
+    }
+
     pub(super) fn verbs(self) -> Verbs {
         self.row().verbs
     }

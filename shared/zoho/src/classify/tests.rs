@@ -70,9 +70,9 @@ fn finance_codes_are_classified_by_status_and_code() {
         (400, 2007, "Dependency", "Dependency", "Dependency"),
         (400, 2049, "Conflict", "Conflict", "Conflict"),
         (400, 3062, "Duplicate", "Duplicate", "Duplicate"),
-        (400, 4029, "Permission", "Permission", "Permission"),
+        (400, 4029, "auth Organization", "auth Organization", "auth Organization"),
         (400, 4041, "Conflict", "Conflict", "Conflict"),
-        (400, 6041, "Permission", "Permission", "Permission"),
+        (400, 6041, "auth Organization", "auth Organization", "auth Organization"),
         (400, 108_004, "Validation", "Validation", "Validation"),
         (503, 9999, "unavailable", "unknown", "unknown"),
     ] {

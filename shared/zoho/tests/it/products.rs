@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 use sluice_zoho::billing::{self, Module, Page};
 use sluice_zoho::crm::{self, Action, WriteOptions};
-use sluice_zoho::{Error, NotSent, RejectionKind};
+use sluice_zoho::{Error, NotSent, Product, RejectionKind, organizations};
 
 use crate::peer::{Peer, grant, json as answer, raw, token};
 
@@ -176,4 +176,14 @@ async fn an_impossible_batch_is_never_sent() {
     }
     let failed = crm::update(grant(), &client, &token(), "Leads", &records(1), &options).await.unwrap_err();
     assert!(matches!(failed.error, Error::NotSent(NotSent::Invalid { .. })), "an update without id: {failed:?}");
+}
+
+#[tokio::test]
+async fn organisations_are_listed_without_naming_one_in_header_or_query() {
+    let list = r#"{"code":0,"message":"success","organizations":[{"organization_id":"10234695","name":"Zillum","is_default_org":true}]}"#;
+    let mut peer = Peer::playing(vec![answer(200, "", list)]).await;
+    let found = organizations::list(grant(), &peer.client(), &token(), Product::Billing).await.unwrap().value;
+    assert_eq!((found.len(), found[0].id.as_str(), found[0].is_default), (1, "10234695", true));
+    let seen = peer.only();
+    assert!(seen.starts_with("GET /billing/v1/organizations HTTP/1.1") && !seen.contains("927270289"), "{seen}");
 }

@@ -130,7 +130,9 @@ impl Run<'_> {
             }
             Err(failure) => {
                 // Refused as a whole: somebody among them is guilty, and halves find out who.
-                let refused = matches!(&failure, Ended::Zoho(error, _) if matches!(**error, Error::Rejected(_))) && count > 1;
+                let refused = matches!(&failure, Ended::Zoho(error, _) if matches!(**error, Error::Rejected(_)))
+                    && count > 1
+                    && !self.session.paused();
                 let verdict = |part: &Part<'_>| {
                     if refused {
                         return Verdict { create: Create::Settled, ..Verdict::of(halved(count, "Zoho refused the batch as a whole")) };

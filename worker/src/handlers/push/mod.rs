@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::Value;
+use sluice_core::config::Field;
 use sluice_core::config::sync::Product;
 use sluice_queue::outcome::{Class, Letter};
 use sluice_queue::settle::Create;
@@ -88,10 +89,10 @@ pub(super) struct Run<'a> {
 }
 
 pub(super) async fn run(engine: &Engine, work: &Work, session: &Session<'_>) -> Handled {
-    let Some(definition) = engine.definitions.get(&work.batch.sync) else {
+    let Some(definition) = engine.definition(&work.batch.sync) else {
         return all(work, |_| snooze(Duration::from_secs(60), "this worker's file does not have the sync"));
     };
-    let (records, parents, keys_are_moving) = match load(engine, work, definition).await {
+    let (records, parents, keys_are_moving) = match load(engine, work, &definition).await {
         Ok(loaded) => loaded,
         Err(read::Error::Broken { problems }) => {
             let reason = problems.iter().map(|p| format!("{}: {}", p.field, p.message)).collect::<Vec<_>>().join("; ");
@@ -103,7 +104,7 @@ pub(super) async fn run(engine: &Engine, work: &Work, session: &Session<'_>) -> 
             return all(work, |_| snooze(Duration::from_secs(1), "rows could not be read"));
         }
     };
-    let run = Run { engine, work, session, definition, parents, keys_are_moving };
+    let run = Run { engine, work, session, definition: &definition, parents, keys_are_moving };
     let verdicts = run.decide(records).await;
     run.report(verdicts)
 }
@@ -210,13 +211,18 @@ impl Run<'_> {
         }
     }
 
-    /// Zoho's sentence often names the field that its codes do not.
+    /// Zoho's sentence often names the field that its codes do not; and of a field the mapping says what to mend.
     fn name_the_field(&self, verdict: &mut Verdict) {
-        if let Outcome::Dead(letter) = &mut verdict.outcome
-            && letter.class == Class::Validation
-            && letter.field.is_none()
-        {
-            letter.field = field_named_in(&letter.message, self.definition.fields().keys());
+        let Outcome::Dead(letter) = &mut verdict.outcome else { return };
+        if letter.class != Class::Validation {
+            return;
+        }
+        let fields = self.definition.fields();
+        if letter.field.is_none() {
+            letter.field = field_named_in(&letter.message, fields.keys());
+        }
+        if let Some((name, field)) = letter.field.as_ref().and_then(|name| fields.get_key_value(name)) {
+            letter.hint = Some(what_to_mend(self.definition.name(), name, field, letter.response.as_ref()));
         }
     }
 
@@ -270,6 +276,22 @@ impl Run<'_> {
 /// Whether it is time to look a repeated create up once more.
 fn looks_again(record: &Record<'_>) -> bool {
     record.link.as_ref().is_some_and(|link| link.look_again_at.is_some_and(|at| at <= chrono::Utc::now()))
+}
+
+/// Where the refused value comes from, and, where Zoho says it, what it takes instead (CRM: `details.expected_data_type`).
+fn what_to_mend(sync: &str, name: &str, field: &Field, response: Option<&Value>) -> String {
+    let source = match field {
+        Field::Column(column) => format!("the column `{}`", column.column),
+        Field::Ref(reference) => format!("the column `{}`, as the Zoho id of {}", reference.column, reference.sync),
+        Field::Sql(sql) => format!("the expression `{sql}`"),
+        Field::Value(_) => "a constant".to_owned(),
+        Field::List(_) => "a list".to_owned(),
+    };
+    let wanted = response.and_then(|response| response.pointer("/details/expected_data_type")).and_then(Value::as_str);
+    let wanted = wanted.map_or_else(String::new, |wanted| format!(", and Zoho takes {wanted} there"));
+    format!(
+        "`{name}` comes from {source}{wanted}: mend the row (it is pushed again by itself when it changes, or requeue) or the mapping in [syncs.{sync}.fields]"
+    )
 }
 
 /// The longest mapped field whose name stands in the sentence as a word.

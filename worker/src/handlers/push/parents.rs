@@ -53,13 +53,16 @@ impl Run<'_> {
 
     async fn find_parent(&self, record: &Record<'_>, parent: &Ref) -> Result<Parent, sluice_sync::read::Error> {
         let name = format!("{} {}", parent.sync, parent.key);
-        let Some(definition) = self.engine.definitions.get(&parent.sync) else {
+        let Some(definition) = self.engine.definition(&parent.sync) else {
+            if self.engine.config.syncs.contains_key(&parent.sync) {
+                return Ok(Parent::Coming); // its sync does not fit its table now, and waits for that itself
+            }
             return Ok(Parent::Never(format!("{}: {name} is of a sync that is not configured here", parent.field)));
         };
         if let Some(letter) = self.open_letter(parent).await? {
             return Ok(Parent::Never(format!("{}: {name} is a dead letter itself: {letter}", parent.field)));
         }
-        if let Some(why) = self.excluded(definition, parent).await? {
+        if let Some(why) = self.excluded(&definition, parent).await? {
             return Ok(Parent::Never(format!("{}: {name} {why}", parent.field)));
         }
         let me = (self.definition.name(), record.slot.key.as_str());

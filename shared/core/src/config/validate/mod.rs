@@ -172,6 +172,12 @@ impl Check<'_> {
         }
         if let Some(organization) = &connection.organization_id {
             self.filled(&at("organization_id"), organization);
+            let digits = (1..=20).contains(&organization.len()) && organization.bytes().all(|byte| byte.is_ascii_digit());
+            self.wrong_if(
+                !organization.is_empty() && !digits,
+                &at("organization_id"),
+                "must be the digits that Zoho shows under Settings, Organization Profile",
+            );
         }
         for (budget_name, budget) in &connection.budget {
             let at = |key| ["connections", name, "budget", budget_name.as_str(), key];
