@@ -9,6 +9,9 @@ language plpgsql set search_path = pg_catalog, sluice as $$
 declare
   own constant text := 'connection:' || p_connection;
   twin record;
+  shared sluice.budget;
+  spent sluice.meter;
+  m sluice.meter;
 begin
   update sluice.connection set organization_id = p_organization_id where name = p_connection and organization_id is null and retired_at is null;
   if not found then
@@ -30,11 +33,14 @@ begin
       select id, row_number() over (order by batch is not null, free_at) as n from sluice.place where budget_id = twin.shared_id and kind = 'window'
     )
     update sluice.place p set free_at = greatest(p.free_at, taken.free_at) from taken join places using (n) where p.id = places.id;
-    -- what was called today; these are products of finance, whose meters count calls
-    update sluice.meter o set used = o.used + w.used, urgent = o.urgent + w.urgent, normal = o.normal + w.normal
-    from sluice.meter w where w.budget_id = twin.own_id and o.budget_id = twin.shared_id and o.product = w.product;
-    update sluice.meter w set budget_id = twin.shared_id
-    where w.budget_id = twin.own_id and not exists (select from sluice.meter o where o.budget_id = twin.shared_id and o.product = w.product);
+    -- what was used of the day, or of the credits, was used of the organisation's
+    select * into shared from sluice.budget where id = twin.shared_id;
+    for spent in select x.* from sluice.meter x where x.budget_id = twin.own_id and x.used > 0 loop
+      m := sluice.read_meter(shared, spent.product, clock_timestamp());
+      if m.budget_id is not null then
+        perform sluice.write_meter(sluice.meter_charged(m, spent.used, 4::smallint, clock_timestamp()));
+      end if;
+    end loop;
     update sluice.product set budget_id = twin.shared_id where budget_id = twin.own_id;
   end loop;
   return true;
@@ -48,6 +54,7 @@ language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off s
 declare
   budget sluice.budget;
   places record;
+  m sluice.meter;
   shape_id_ bigint;
   token_ bigint;
   now_ timestamptz;
@@ -59,11 +66,15 @@ begin
   end if;
   now_ := clock_timestamp();
   select h.id into strict shape_id_ from sluice.shape h where h.connection = p_connection and h.product = p_product and h.kind = 'call' and h.sync = '';
+  m := sluice.read_meter(budget, p_product, now_);
+  if m.blocked_until > now_ or sluice.meter_left(m) < 1 then
+    return jsonb_build_object('wait_ms', 60000);
+  end if;
   places := sluice.take_places(budget, now_, false, true, false);
   if places.place_id is null then
     return jsonb_build_object('wait_ms', greatest(0, ceil(extract(epoch from places.ready_at - now_) * 1000))::bigint);
   end if;
-  token_ := sluice.open_batch(budget, places.place_id, places.flight_id, null, shape_id_, 0::smallint, 1, p_worker, p_lease, p_timeout, false, now_);
+  token_ := sluice.open_batch(budget, places.place_id, places.flight_id, null, shape_id_, 0::smallint, 0, p_worker, p_lease, p_timeout, false, now_);
   return jsonb_build_object('token', token_, 'place', places.place_id, 'send_by_ms', 2000);
 end $$;
 

@@ -71,7 +71,7 @@ impl<'a> Session<'a> {
     where
         F: AsyncFnOnce(Grant, &Client, &AccessToken) -> sluice_zoho::Result<T>,
     {
-        let answer = self.send(cost, send).await;
+        let answer = self.ask(cost, send).await;
         if let Err(Ended::Zoho(error, _)) = &answer {
             match outcome::stops(error, self.live.replaces_refused()) {
                 Some(Stops::Connection) => self.pause_connection(&error.to_string()).await,
@@ -82,29 +82,21 @@ impl<'a> Session<'a> {
         answer
     }
 
-    /// Makes one ordinary call that serves no sync: its refusal stops no more than a token.
-    pub(crate) async fn ask<T, F>(&self, send: F) -> Result<T, Ended>
-    where
-        F: AsyncFnOnce(Grant, &Client, &AccessToken) -> sluice_zoho::Result<T>,
-    {
-        self.send(cost::Cost::ONE, send).await
-    }
-
-    async fn send<T, F>(&self, cost: cost::Cost, send: F) -> Result<T, Ended>
+    /// The same for a call that serves no sync: its refusal stops no more than a token.
+    pub(crate) async fn ask<T, F>(&self, cost: cost::Cost, send: F) -> Result<T, Ended>
     where
         F: AsyncFnOnce(Grant, &Client, &AccessToken) -> sluice_zoho::Result<T>,
     {
         let cost = Cost { units: cost.units, heavy: cost.heavy };
-        let calls = &self.work.calls;
-        let grant = calls.grant(&self.engine.db, cost).await.map_err(Ended::NoGrant)?;
-        calls.sending();
+        let grant = self.work.calls.grant(&self.engine.db, cost).await.map_err(Ended::NoGrant)?;
+        self.work.calls.sending();
         match send(grant, &self.client, &self.live.token).await {
             Ok(Answer { value, evidence }) => {
-                report(calls, &evidence, cost, None);
+                report(&self.work.calls, &evidence, cost, None);
                 Ok(value)
             }
             Err(Failed { error, evidence }) => {
-                report(calls, &evidence, cost, Some(&error));
+                report(&self.work.calls, &evidence, cost, Some(&error));
                 if outcome::stops(&error, self.live.replaces_refused()) == Some(Stops::Token) {
                     self.engine.tokens.refused(&self.work.batch.connection, &self.live).await;
                 }

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use sluice_queue::Outcome;
+use sluice_zoho::cost::Cost;
 use sluice_zoho::organizations::{self, Organization};
 use sluice_zoho::{Error, Product};
 
@@ -39,7 +40,7 @@ pub(super) async fn find(engine: &Engine, work: &Work, session: &Session<'_>, pr
             return all(work, |_| snooze(Duration::from_secs(1), "the connection's organisation could not be looked up"));
         }
     }
-    let reason = match session.ask(async |g, c, t| organizations::list(g, c, t, product).await).await {
+    let reason = match session.ask(Cost::ONE, async |g, c, t| organizations::list(g, c, t, product).await).await {
         Ok(found) => match choose(&found) {
             Ok(one) => match engine.tokens.learn_organization(connection, &one.id).await {
                 Ok(()) => {
