@@ -41,6 +41,8 @@ begin
         perform sluice.write_meter(sluice.meter_charged(m, spent.used, 4::smallint, clock_timestamp()));
       end if;
     end loop;
+    update sluice.meter w set budget_id = twin.shared_id
+    where w.budget_id = twin.own_id and not exists (select from sluice.meter o where o.budget_id = twin.shared_id and o.product = w.product);
     update sluice.product set budget_id = twin.shared_id where budget_id = twin.own_id;
   end loop;
   return true;
