@@ -101,7 +101,7 @@ mod tests {
         let chosen = |found: &[Organization]| choose(found).map(|one| one.id.clone());
         assert_eq!(chosen(&[organization("1", false)]), Ok("1".to_owned()));
         assert_eq!(chosen(&[organization("1", false), organization("2", true)]), Ok("2".to_owned()));
-        let said = chosen(&[organization("1", false), organization("2", false)]).unwrap_err();
+        let said = chosen(&[organization("1", false), organization("2", false)]).expect_err("several");
         assert!(said.contains("1 (Org 1), 2 (Org 2)"), "{said}");
         assert!(chosen(&[]).is_err());
     }
