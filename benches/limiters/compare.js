@@ -8,7 +8,7 @@ import { parseArgs } from "node:util";
 
 import { row } from "./figures.js";
 import { LIMITERS } from "./limiters.js";
-import { end, find, until } from "./processes.js";
+import { end, find, leave, until } from "./processes.js";
 import { simulate } from "./zoho.js";
 
 const USAGE = `node compare.js [options]
@@ -138,9 +138,9 @@ async function main() {
 }
 
 main().then(
-  () => process.exit(0),
+  () => leave(0),
   (error) => {
     console.error(error.message);
-    process.exit(1);
+    return leave(1);
   },
 );

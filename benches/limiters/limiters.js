@@ -48,13 +48,13 @@ in_flight = ${inFlight}
 window_seconds = ${windowSeconds}
 `,
   );
-  const sql = async (text) => (await output(psql, [readFileSync(address, "utf8").trim(), "-XqAtc", text])).trim();
-  const process = (...args) => start(sluice, [...args, "--concurrency", `${CONCURRENCY}`], { cwd: home, stdio: ["ignore", "ignore", "pipe"] });
-  const workers = [process("up")];
-  const ready = "select (select count(*) from sluice.budget) > 0 and count(distinct client_port) > 0 from pg_stat_activity";
-  await until("sluice up", 60, async () => existsSync(address) && (await sql(ready)) === "t");
-  while (workers.length < replicas) workers.push(process("worker"));
-  await until("sluice worker", 120, () => workers.every((worker) => worker.said.includes("worker started")));
+  const sql = (text) => output(psql, [readFileSync(address, "utf8").trim(), "-XqAtc", text]);
+  const program = (...args) => start(sluice, [...args, "--concurrency", `${CONCURRENCY}`], { cwd: home, stdio: ["ignore", "ignore", "pipe"] });
+  const workers = [program("up")];
+  const started = () => workers.every((worker) => worker.said.includes("worker started"));
+  await until("sluice up", 120, started);
+  while (workers.length < replicas) workers.push(program("worker"));
+  await until("sluice worker", 120, started);
   const call = `{"connection": "main", "product": "billing", "method": "GET", "path": "/customers"}`;
   return {
     offer: (calls) => sql(`insert into sluice.job (kind, args, lane) select 'call', '${call}', 'normal' from generate_series(1, ${calls})`),

@@ -20,7 +20,7 @@ export function folder() {
   return made;
 }
 
-/** Starts a program; its end before `end` was called ends everything, with what it said last. */
+/** Starts a program. Its end before `end` was called ends everything, with what it said last. */
 export function start(program, args, options = {}) {
   const child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"], ...options });
   child.said = "";
@@ -35,10 +35,10 @@ export function start(program, args, options = {}) {
 
 /** Ends programs, politely first. */
 export async function end(children) {
+  for (const child of children) child.ending = true;
   await Promise.all(
     children.map(async (child) => {
-      if (child.exitCode !== null || child.signalCode !== null) return;
-      child.ending = true;
+      if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
       child.kill("SIGTERM");
       const patience = setTimeout(() => child.kill("SIGKILL"), 20_000);
       await once(child, "exit");
@@ -78,16 +78,23 @@ export async function until(what, seconds, look) {
   throw new Error(`${what}: not within ${seconds} s`);
 }
 
+let leaving = false;
+
 function fail(message) {
-  console.error(message);
-  process.exit(1);
+  if (!leaving) console.error(message);
+  leave(1);
+}
+
+/** Ends everything in good order, once. */
+export async function leave(code) {
+  if (leaving) return;
+  leaving = true;
+  await end([...running]);
+  process.exit(code);
 }
 
 process.on("exit", () => {
-  for (const child of running) {
-    child.ending = true;
-    child.kill("SIGTERM");
-  }
-  for (const one of folders) rmSync(one, { recursive: true, force: true });
+  for (const child of running) child.kill("SIGKILL");
+  for (const one of folders) rmSync(one, { recursive: true, force: true, maxRetries: 5 });
 });
-for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => process.exit(130));
+for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => leave(130));
