@@ -220,17 +220,24 @@ create trigger job_arrived after insert on sluice.job for each statement execute
 
 -- Turns due jobs into work on their records' slots: any worker, its own short transaction, at most 1,000 jobs, the urgent first. Only rows
 -- that are seen are taken; an older id may become visible after a newer one was settled. It waits for nobody: a job whose slot somebody
--- holds (a settle, or a `cancel` in an open transaction) stays for the next fold. New slots are made in the order of (sync, key), so two
--- folds that make the same ones cannot wait for each other in a circle.
+-- holds (a settle, or a `cancel` in an open transaction) stays for the next fold. One fold at a time: of two, one could find a slot that the
+-- other has made since it looked, and wait for it while it holds slots that were to be had. It is one statement, so a worker that is stopped
+-- in the middle keeps nobody out: the server finishes it.
 create function sluice.fold(out folded integer, out next_run_at timestamptz)
 language plpgsql set search_path = pg_catalog, sluice
 set enable_seqscan = off set enable_bitmapscan = off set enable_mergejoin = off set jit = off as $$
 declare
   now_ timestamptz := clock_timestamp();
-  ids bigint[] := array(select j.id from sluice.job j where j.run_at <= now_ and j.lane in ('interactive', 'realtime')
-                        order by j.run_at limit 1000 for update skip locked);
+  ids bigint[];
   held bigint[];
 begin
+  if not pg_try_advisory_xact_lock(hashtext('sluice.fold')) then
+    folded := 0;
+    next_run_at := now_ + interval '20 ms';
+    return;
+  end if;
+  ids := array(select j.id from sluice.job j where j.run_at <= now_ and j.lane in ('interactive', 'realtime')
+               order by j.run_at limit 1000 for update skip locked);
   if cardinality(ids) < 1000 then
     ids := ids || array(select j.id from sluice.job j where j.run_at <= now_ and (j.lane in ('interactive', 'realtime')) is not true
                         order by j.run_at limit 1000 - cardinality(ids) for update skip locked);

@@ -190,3 +190,19 @@ async fn shapes_that_were_not_asked_for_are_not_claimed() {
     assert!(matches!(answer, Claim::Wait(None)), "{answer:?}");
     assert!(world.claim().await.is_some());
 }
+
+/// Two at once could wait for each other: one for a slot that the other has made since it looked, the other for a slot that the one makes.
+#[tokio::test]
+async fn while_somebody_folds_others_neither_fold_nor_wait() {
+    let world = World::new().await;
+    world.push("orders", 1).await;
+    let mut folding = world.db.begin().await.unwrap();
+    let folded: i32 = sqlx::query_scalar("select folded from sluice.fold()").fetch_one(&mut folding).await.unwrap();
+    assert_eq!(folded, 1);
+    world.push("orders", 2).await;
+    let meanwhile = store::fold(&world.db).await.unwrap();
+    assert_eq!(meanwhile.jobs, 0);
+    assert!(meanwhile.next_in.is_some(), "it is looked at again");
+    folding.commit().await.unwrap();
+    assert_eq!(store::fold(&world.db).await.unwrap().jobs, 1);
+}
