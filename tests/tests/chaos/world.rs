@@ -13,6 +13,7 @@ use sluice_core::secrets::random_key;
 use sluice_producer::Definitions;
 use sluice_producer::capture::{self, LOCK_PATIENCE};
 use sluice_producer::publish::{self, Options};
+use sluice_simulator::scenario::Finance;
 use sluice_simulator::{FaultSpec, Scenario, Simulator};
 use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -38,7 +39,9 @@ impl World {
     /// In an empty or a migrated database. `more` is added to the configuration.
     pub(crate) async fn new(url: &str, seed: u64, faults: Vec<FaultSpec>, more: &str) -> anyhow::Result<Self> {
         sluice_zoho::install_tls(); // for the client of the simulator's admin API
-        let scenario = Scenario { seed, time_scale: SPEED, faults, ..Scenario::default() };
+        // what a day allows would be spent in ten minutes at this speed, and the day be planned accordingly
+        let finance = Finance { per_day: 1_000_000, ..Finance::default() };
+        let scenario = Scenario { seed, time_scale: SPEED, faults, finance, ..Scenario::default() };
         let simulator = Simulator::bind(sluice_simulator::Config { listen: ([127, 0, 0, 1], 0).into(), scenario }).await?;
         let folder = tempfile::Builder::new().prefix("sluice-chaos-").tempdir()?;
         let file = folder.path().join("sluice.toml");
