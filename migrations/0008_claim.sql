@@ -351,7 +351,7 @@ begin
       'panics', w.panics, 'max_failures', w.max_failures, 'progress', w.progress, 'doubt', intended.doubts -> w.key,
       'doubt_age_ms', (extract(epoch from p_now - (intended.doubts -> w.key ->> 'since')::timestamptz) * 1000)::bigint,
       -- `offset 0`: or the planner walks the jobs in the order of their ids until one is this slot's
-        'job_id', (select min(j.job_id) from (select job_id from sluice.slot_job where slot_id = w.id offset 0) j)) order by w.sync, w.key)
+      'job_id', (select min(j.job_id) from (select job_id from sluice.slot_job where slot_id = w.id offset 0) j)) order by w.sync, w.key)
   into slots from claimed w;
   return jsonb_build_object('token', p_token, 'connection', s.connection, 'product', s.product, 'kind', s.kind, 'sync', s.sync,
     'cost', sluice.call_cost(s.product, s.kind, cardinality(p_slots)), 'heavy', sluice.call_is_heavy(s.product, s.kind, cardinality(p_slots)), 'slots', slots);

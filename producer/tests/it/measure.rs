@@ -29,7 +29,7 @@ const ACCOUNTS: &str = r#"
 /// pgbench's updates by 16 clients on a durable server: without triggers and with the producer running, in turns, since the machine has other
 /// things to do as well; for an unmapped and for a mapped column.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement of a minute; needs pgbench on the PATH"]
+#[ignore = "a measurement of some minutes; needs pgbench on the PATH"]
 async fn measure_commits_a_second_with_and_without_capture() {
     let server = postgres::start(Options { data: DataDir::Temporary, durable: true, settings: Vec::new() }).await.unwrap();
     let db = Db::connect(Settings::new(server.url())).await.unwrap();

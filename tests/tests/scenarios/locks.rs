@@ -155,7 +155,7 @@ async fn a_changed_key_that_is_asked_for_before_its_link_has_followed_makes_no_s
     world.check_rules().await;
 }
 
-/// As many transactions as `SLUICE_SOAK` says; `SLUICE_SOAK=10000` takes about ten minutes in release.
+/// As many transactions as `SLUICE_SOAK` says. `SLUICE_SOAK=10000` leaves half a million jobs, and takes accordingly.
 fn transactions() -> u64 {
     std::env::var("SLUICE_SOAK").ok().and_then(|number| number.parse().ok()).unwrap_or(240)
 }
