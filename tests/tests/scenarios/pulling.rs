@@ -84,7 +84,7 @@ async fn a_persons_edit_arrives_with_the_next_poll_and_touches_no_other_row() {
     }
     poll(&world).await;
     world.run("create table touched (id bigint); create function touch() returns trigger language plpgsql as $$ begin insert into touched values (new.id); return null; end $$; create trigger touch after update on products for each row execute function touch()").await;
-    world.zoho.put("inventory", "items", Some(&ids[3]), json!({"rate": 99.95, "status": "inactive"})).await;
+    world.zoho.put_later("inventory", "items", &ids[3], json!({"rate": 99.95, "status": "inactive"})).await;
     poll(&world).await;
     let row = world.rows("select price::text, is_active, zoho_sync_status from products where name = 'Item 3'").await;
     assert_eq!(row, [json!({"price": "99.95", "is_active": false, "zoho_sync_status": "synced"})]);

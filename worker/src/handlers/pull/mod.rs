@@ -180,7 +180,9 @@ impl Run<'_> {
         let (no_columns, nothing_decided) = (BTreeMap::new(), BTreeMap::new());
         let modified_at = self.definition.module.modified_at(theirs);
         let doubtful = record.slot.tries > 0 || link.unsure;
-        let in_doubt: BTreeSet<String> = link.write_fields.iter().flatten().filter(|_| doubtful).cloned().collect();
+        let sent: Vec<&str> = link.write_fields.iter().flatten().filter(|_| doubtful).map(String::as_str).collect();
+        let was_sent = |path: &&String| path.split('.').next().is_some_and(|outermost| sent.contains(&outermost));
+        let in_doubt: BTreeSet<String> = self.definition.fields().keys().filter(was_sent).cloned().collect();
         let mut facts = Facts {
             row,
             link,
