@@ -23,6 +23,8 @@ use tokio_util::sync::CancellationToken;
 
 mod api;
 mod auth;
+mod events;
+mod logs;
 mod metrics;
 mod page;
 mod ready;
@@ -107,6 +109,11 @@ pub fn router(state: State) -> Router {
         .route("/sync/trigger", post(api::trigger))
         .route("/sync/start", post(api::start))
         .route("/sync/stop", post(api::stop))
+        .route("/logs", get(logs::logs))
+        .route("/api/v1/events", get(events::list))
+        .route("/api/v1/events/report", get(events::report))
+        .route("/api/v1/events/{id}", get(events::show))
+        .route("/api/v1/events/{id}/replay", post(events::replay))
         .route("/webhook/{source}", post(receive))
         .fallback(elsewhere)
         .layer(middleware::from_fn_with_state(state.clone(), auth::guard))

@@ -25,7 +25,7 @@ use tokio::sync::Notify;
 
 pub(crate) use receive::receive;
 pub use replay::{Error as ReplayError, replay};
-pub use store::prune;
+pub use store::{prune, report, show};
 pub use waiting::{decide_waiting, run as keep_decided};
 
 /// A sync that events of a source may concern.

@@ -239,7 +239,7 @@ fn ids(value: Option<&Value>) -> Vec<String> {
         Some(one) => std::slice::from_ref(one),
         None => &[],
     };
-    let fits = |id: &String| !id.is_empty() && id.chars().count() <= ID_MAX && !id.chars().any(char::is_control);
+    let fits = |id: &String| (1..=ID_MAX).contains(&id.len()) && id.chars().all(|c| c.is_ascii_graphic());
     all.iter().filter_map(scalar).filter(fits).collect()
 }
 

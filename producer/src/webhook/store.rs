@@ -54,6 +54,32 @@ pub(super) async fn refuse(db: &Db, event: &Event<'_>, body: &[u8]) -> Result<()
     Ok(())
 }
 
+/// One event with all that came; the body as text, where it is text.
+///
+/// # Errors
+/// The database's.
+pub async fn show(db: &Db, id: i64) -> Result<Option<Value>, sqlx::Error> {
+    let row =
+        sqlx::query!(r#"select to_jsonb(e) - 'body' as "row!", body from sluice.event e where id = $1"#, id).fetch_optional(db).await?;
+    Ok(row.map(|mut event| {
+        event.row["body"] = String::from_utf8_lossy(&event.body).into();
+        event.row
+    }))
+}
+
+/// By source and verdict: `events` that are kept and were not refused, those among them that `enforce` would refuse, and those that it refused.
+///
+/// # Errors
+/// The database's.
+pub async fn report(db: &Db) -> Result<Vec<Value>, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select to_jsonb(r) || jsonb_build_object('would_refuse', case when r.verdict <> 'verified' then r.events else 0 end) as "row!"
+           from sluice.event_report r order by source, verdict"#
+    )
+    .fetch_all(db)
+    .await
+}
+
 /// Deletes what retention no longer covers, at most `limit` rows of each table.
 ///
 /// # Errors

@@ -41,7 +41,7 @@ pub(crate) const ORDERS: &str = r#"
     fields = { invoice_number = { sql = "this.id::text || this.placed" }, total = "total" }
 "#;
 
-const STUB_0015: &str = r#"
+pub(crate) const STUB_0015: &str = r#"
     insert into sluice.job_kind (name, built_in, args) values
       ('pull', true, '{"sync": {"type": "sync", "required": true}, "zoho_id": {"type": "string", "required": false}}'),
       ('apply', true, '{"event_id": {"type": "number", "required": true}}') on conflict do nothing;
@@ -50,6 +50,9 @@ const STUB_0015: &str = r#"
     create or replace function public.stub_shapes() returns trigger language plpgsql as $$ begin
       insert into sluice.shape (connection, product, kind, sync, batch_max) select new.connection, new.product, k, new.name, 1 from unnest('{pull,apply}'::text[]) k
       on conflict do nothing; return null; end $$;
+    create or replace function public.stub_apply() returns trigger language plpgsql as $$ begin
+      new.shape_id := (select min(id) from sluice.shape); new.lane := coalesce(new.lane, 'normal'); new.run_at := now(); return new; end $$;
+    create trigger aa_stub_apply before insert on sluice.job for each row when (new.kind = 'apply') execute function public.stub_apply();
     create trigger stub_shapes after insert on sluice.sync for each row execute function public.stub_shapes();
 "#;
 
