@@ -89,7 +89,6 @@ async fn measure_how_fast_webhooks_are_answered() {
     let db = Db::connect(Settings::new(server.url())).await.unwrap();
     migrate::run(&db).await.unwrap();
     dynamic::script(setting::TABLES.to_owned()).execute(&db).await.unwrap();
-    dynamic::script(setting::STUB_0015.to_owned()).execute(&db).await.unwrap();
     let secret = format!("s{:x}", rand::random::<u64>());
     let sections = format!(
         "{}[webhooks.items]\nconnection = \"main\"\nverify = \"zoho-signature\"\nsecret = \"{secret}\"\nsync = \"items\"\nper_minute = 1000000",

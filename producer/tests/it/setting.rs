@@ -41,21 +41,6 @@ pub(crate) const ORDERS: &str = r#"
     fields = { invoice_number = { sql = "this.id::text || this.placed" }, total = "total" }
 "#;
 
-pub(crate) const STUB_0015: &str = r#"
-    insert into sluice.job_kind (name, built_in, args) values
-      ('pull', true, '{"sync": {"type": "sync", "required": true}, "zoho_id": {"type": "string", "required": false}}'),
-      ('apply', true, '{"event_id": {"type": "number", "required": true}}') on conflict do nothing;
-    alter table sluice.link add column if not exists write_sent_at timestamptz, add column if not exists write_answered_at timestamptz,
-      add column if not exists write_fields text[];
-    create or replace function public.stub_shapes() returns trigger language plpgsql as $$ begin
-      insert into sluice.shape (connection, product, kind, sync, batch_max) select new.connection, new.product, k, new.name, 1 from unnest('{pull,apply}'::text[]) k
-      on conflict do nothing; return null; end $$;
-    create or replace function public.stub_apply() returns trigger language plpgsql as $$ begin
-      new.shape_id := (select min(id) from sluice.shape); new.lane := coalesce(new.lane, 'normal'); new.run_at := now(); return new; end $$;
-    create trigger aa_stub_apply before insert on sluice.job for each row when (new.kind = 'apply') execute function public.stub_apply();
-    create trigger stub_shapes after insert on sluice.sync for each row execute function public.stub_shapes();
-"#;
-
 pub(crate) struct Setting {
     pub(crate) test: TestDb,
     pub(crate) definitions: Definitions,
@@ -82,7 +67,6 @@ impl Setting {
     pub(crate) async fn of(sections: &str) -> Self {
         let test = TestDb::new().await;
         dynamic::script(TABLES.to_owned()).execute(test.db()).await.unwrap();
-        dynamic::script(STUB_0015.to_owned()).execute(test.db()).await.unwrap();
         let config = config(sections);
         publish::publish(test.db(), &config, &publish::Options::default()).await.unwrap();
         let definitions = Definitions::compile(test.db(), &config).await.unwrap();
