@@ -8,3 +8,4 @@ mod publish;
 mod schedules;
 mod setting;
 mod web;
+mod webhook;
