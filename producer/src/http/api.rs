@@ -35,6 +35,17 @@ pub(super) fn problem(status: StatusCode, message: &str) -> Response {
     (status, Json(json!({ "error": message }))).into_response()
 }
 
+/// What one of our SQL functions refused, as the answer that it amounts to.
+pub(super) fn refused(error: sqlx::Error) -> Response {
+    let status = match error.as_database_error().and_then(|refusal| refusal.code()).as_deref() {
+        Some("02000") => StatusCode::NOT_FOUND,
+        Some("22023") => StatusCode::UNPROCESSABLE_ENTITY,
+        Some("55006") => StatusCode::CONFLICT,
+        _ => return Failed(error).into_response(),
+    };
+    problem(status, error.as_database_error().map_or("refused", |refusal| refusal.message()))
+}
+
 pub(super) async fn status(Shared(state): Shared<State>) -> Result<Json<Value>, Failed> {
     let store::Standing { syncs, budgets, avoided, attention } = store::standing(&state.0.db).await?;
     Ok(Json(json!({

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 mod api;
 mod auth;
+mod held;
 mod metrics;
 mod page;
 mod ready;
@@ -91,6 +92,10 @@ pub fn router(state: State) -> Router {
         .route("/sync/trigger", post(api::trigger))
         .route("/sync/start", post(api::start))
         .route("/sync/stop", post(api::stop))
+        .route("/api/v1/held", get(held::list))
+        .route("/api/v1/held/{id}", get(held::show))
+        .route("/api/v1/held/{id}/approve", post(held::approve))
+        .route("/api/v1/held/{id}/reject", post(held::reject))
         .layer(middleware::from_fn_with_state(state.clone(), auth::guard))
         .layer(middleware::from_fn(protect))
         .layer(DefaultBodyLimit::max(BODY_MAX))
