@@ -7,7 +7,8 @@ alter table sluice.held_change drop constraint held_change_resolution_check;
 -- undone: the rows came back to what Zoho has before anybody decided
 alter table sluice.held_change add constraint held_change_resolution_check check (resolution in ('approved', 'rejected', 'undone'));
 
--- No unique index but the id: whoever approves in an open transaction deletes rows here, and the producer, which adds others, must not wait for him.
+-- No unique index but the id: whoever approves in an open transaction changes rows here, and the producer, which adds others, must not wait for him.
+-- Decided ones stay as long as their held change does: the timeline of a record tells of them.
 create table sluice.held_record (
   id        bigint      generated always as identity,
   held_id   bigint      not null,
@@ -15,12 +16,16 @@ create table sluice.held_record (
   key       text        not null,
   operation text        not null,                             -- what a push would do, when it was last looked at
   held_at   timestamptz not null default clock_timestamp(),
+  resolution  text,                                           -- as of a held change; undone: it came back, or is weighed anew
+  resolved_at timestamptz,
   constraint held_record_pkey primary key (id),
-  constraint held_record_operation_check check (operation in ('create', 'update', 'delete', 'truncate'))
+  constraint held_record_operation_check check (operation in ('create', 'update', 'delete', 'truncate')),
+  constraint held_record_resolution_check check (resolution in ('approved', 'rejected', 'undone'))
 );
 -- A later edit of a held record joins it.
-create index held_record_record_idx on sluice.held_record (sync, key);
-create index held_record_held_id_idx on sluice.held_record (held_id, id);
+create index held_record_record_idx on sluice.held_record (sync, key, id);
+create index held_record_open_idx on sluice.held_record (held_id, id) where resolution is null;
+create index held_record_held_id_idx on sluice.held_record (held_id);
 
 -- The records that went through a brake lately, so that it can count them. Only what no longer counts is deleted; one producer at a time.
 create table sluice.brake_record (
@@ -56,13 +61,13 @@ begin
     select h.id, l.sync, l.key, 'truncate' from sluice.link l where l.sync = h.sync and l.zoho_id is not null order by l.key;
   end if;
   wanted := array(select sluice.canonical_key(h.sync, to_jsonb(k)) from unnest($2) k);
-  select k into missing from unnest(wanted) k where not exists (select from sluice.held_record r where r.held_id = h.id and r.key = k) limit 1;
+  select k into missing from unnest(wanted) k where not exists (select from sluice.held_record r where r.held_id = h.id and r.key = k and r.resolution is null) limit 1;
   if missing is not null then
     raise exception using errcode = '22023', message = format('held change %s does not hold %s %s', h.id, h.sync, missing);
   end if;
-  chosen := array(select r.id from sluice.held_record r where r.held_id = h.id and ($2 is null or r.key = any (wanted)) order by r.id limit $3);
+  chosen := array(select r.id from sluice.held_record r where r.held_id = h.id and r.resolution is null and ($2 is null or r.key = any (wanted)) order by r.id limit $3);
   with taken as (
-    delete from sluice.held_record r where r.id = any (chosen) returning r.key
+    update sluice.held_record r set resolution = 'approved', resolved_at = clock_timestamp() where r.id = any (chosen) and r.resolution is null returning r.key
   )
   insert into sluice.job (kind, args) select 'push', jsonb_build_object('sync', h.sync, 'key', t.key) from (select distinct key from taken) t;
   get diagnostics jobs = row_count;
@@ -77,7 +82,7 @@ language plpgsql security definer set search_path = pg_catalog, sluice as $$
 declare
   h sluice.held_change := sluice.open_held($1, true);
 begin
-  delete from sluice.held_record r where r.held_id = h.id;
+  update sluice.held_record r set resolution = 'rejected', resolved_at = clock_timestamp() where r.held_id = h.id and r.resolution is null;
   update sluice.held_change c set resolution = 'rejected', resolved_by = session_user, resolved_at = clock_timestamp() where c.id = h.id;
 end $$;
 
@@ -101,13 +106,13 @@ create function sluice.recount_held(held_id bigint, resolution text, resolved_by
 language plpgsql set search_path = pg_catalog, sluice as $$
 #variable_conflict use_column
 declare
-  left_over constant bigint := (select count(*) from sluice.held_record r where r.held_id = $1);
+  left_over constant bigint := (select count(*) from sluice.held_record r where r.held_id = $1 and r.resolution is null);
 begin
   update sluice.held_change c set
     records = case when left_over > 0 then left_over else c.records end,
     sample = case when left_over = 0 then c.sample else
       (select coalesce(jsonb_agg(s.one order by s.n), '[]') from jsonb_array_elements(c.sample) with ordinality as s (one, n)
-       where exists (select from sluice.held_record r where r.held_id = c.id and r.key = s.one ->> 'key')) end,
+       where exists (select from sluice.held_record r where r.held_id = c.id and r.key = s.one ->> 'key' and r.resolution is null)) end,
     resolution = case when left_over = 0 then $2 end, resolved_by = case when left_over = 0 then $3 end,
     resolved_at = case when left_over = 0 then clock_timestamp() end
   where c.id = $1;

@@ -82,6 +82,15 @@ pub async fn prune(db: &Db, days_kept: i32) -> Result<(), sqlx::Error> {
     .execute(db)
     .await?;
     sqlx::query!(
+        "delete from sluice.held_record where id in (
+           select r.id from sluice.held_record r where r.held_at < clock_timestamp() - make_interval(days => $1)
+             and not exists (select from sluice.held_change h where h.id = r.held_id) order by r.id limit $2 for update skip locked)",
+        days_kept,
+        PRUNE_MAX
+    )
+    .execute(db)
+    .await?;
+    sqlx::query!(
         "delete from sluice.alert where id in (
            select id from sluice.alert where raised_at < clock_timestamp() - make_interval(days => $1) order by id limit $2 for update skip locked)",
         days_kept,

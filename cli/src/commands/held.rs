@@ -95,7 +95,7 @@ fn list(session: &Session, rows: &[Value], total: usize) -> anyhow::Result<Answe
 async fn show(session: &Session, db: &Db, id: i64, limit: i64) -> anyhow::Result<Answer> {
     let mut held = one(db, id).await?;
     let records = sqlx::query_scalar!(
-        r#"select jsonb_build_object('key', key, 'operation', operation, 'held_at', held_at) as "row!" from sluice.held_record where held_id = $1 order by id limit $2"#,
+        r#"select jsonb_build_object('key', key, 'operation', operation, 'held_at', held_at) as "row!" from sluice.held_record where held_id = $1 and resolution is null order by id limit $2"#,
         id,
         limit
     )

@@ -26,7 +26,7 @@ email = "email"
 "#;
 
 /// A database with three customers, and a folder whose configuration is published there.
-async fn attached() -> (TestDb, Folder) {
+pub(crate) async fn attached() -> (TestDb, Folder) {
     let db = TestDb::new().await;
     sqlx::raw_sql(
         "create table public.customers (id bigint primary key, name text not null, email text);
@@ -42,7 +42,7 @@ async fn attached() -> (TestDb, Folder) {
 }
 
 /// That a command refuses a configuration, saying all of this.
-fn refuses(folder: &Folder, arguments: &[&str], code: i32, said: &[&str]) {
+pub(crate) fn refuses(folder: &Folder, arguments: &[&str], code: i32, said: &[&str]) {
     let ended = folder.run(arguments);
     let text = format!("{}{}", ended.out, ended.err);
     assert!(ended.code == code && said.iter().all(|said| text.contains(said)), "{arguments:?}: {ended:?}");

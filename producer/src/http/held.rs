@@ -49,7 +49,7 @@ pub(super) async fn show(Shared(state): Shared<State>, Path(id): Path<i64>) -> R
     let held: Option<Value> = sqlx::query_scalar!(
         r#"select to_jsonb(h) || jsonb_build_object('held_records', coalesce(
              (select jsonb_agg(jsonb_build_object('key', r.key, 'operation', r.operation, 'held_at', r.held_at) order by r.id)
-              from (select * from sluice.held_record x where x.held_id = h.id order by x.id limit $2) r), '[]')) as "row!"
+              from (select * from sluice.held_record x where x.held_id = h.id and x.resolution is null order by x.id limit $2) r), '[]')) as "row!"
            from sluice.held_change h where h.id = $1"#,
         id,
         PAGE_MAX

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 mod api;
 mod auth;
+mod conflicts;
 mod held;
 mod metrics;
 mod page;
@@ -96,6 +97,9 @@ pub fn router(state: State) -> Router {
         .route("/api/v1/held/{id}", get(held::show))
         .route("/api/v1/held/{id}/approve", post(held::approve))
         .route("/api/v1/held/{id}/reject", post(held::reject))
+        .route("/api/v1/conflicts", get(conflicts::list))
+        .route("/api/v1/conflicts/{id}/resolve", post(conflicts::resolve))
+        .route("/api/v1/runs", get(conflicts::runs))
         .layer(middleware::from_fn_with_state(state.clone(), auth::guard))
         .layer(middleware::from_fn(protect))
         .layer(DefaultBodyLimit::max(BODY_MAX))

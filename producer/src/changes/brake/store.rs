@@ -65,9 +65,13 @@ pub(super) async fn open(tx: &mut Tx, syncs: &BTreeSet<String>) -> Result<Vec<Op
 
 /// Of these records, those that are held, and under which limit.
 pub(super) async fn held(tx: &mut Tx, sync: &str, keys: &[String]) -> Result<BTreeMap<String, Option<Class>>, sqlx::Error> {
-    let rows = sqlx::query!("select key, operation from sluice.held_record where sync = $1 and key = any ($2) order by id", sync, keys)
-        .fetch_all(tx)
-        .await?;
+    let rows = sqlx::query!(
+        "select key, operation from sluice.held_record where sync = $1 and key = any ($2) and resolution is null order by id",
+        sync,
+        keys
+    )
+    .fetch_all(tx)
+    .await?;
     Ok(rows.into_iter().map(|row| (row.key, class_of(&row.operation))).collect())
 }
 
@@ -86,8 +90,8 @@ pub(super) async fn leave(tx: &mut Tx, sync: &str, keys: &[String]) -> Result<()
     }
     let left = sqlx::query_scalar!(
         r#"with gone as (
-             delete from sluice.held_record where id = any (array(
-               select id from sluice.held_record where sync = $1 and key = any ($2) order by id for update skip locked)) returning held_id)
+             update sluice.held_record set resolution = 'undone', resolved_at = clock_timestamp() where id = any (array(
+               select id from sluice.held_record where sync = $1 and key = any ($2) and resolution is null order by id for update skip locked)) returning held_id)
            select distinct held_id as "held_id!" from gone order by 1"#,
         sync,
         keys
@@ -177,11 +181,11 @@ pub(super) async fn merge(tx: &mut Tx, from: i64, into: i64) -> Result<(), sqlx:
 pub(super) async fn release(tx: &mut Tx, id: Option<i64>) -> Result<Vec<String>, sqlx::Error> {
     let Some(id) = id else { return Ok(Vec::new()) };
     sqlx::query!("delete from sluice.held_change where id = $1", id).execute(&mut *tx).await?;
-    sqlx::query_scalar!("delete from sluice.held_record where held_id = $1 returning key", id).fetch_all(tx).await
+    sqlx::query_scalar!("delete from sluice.held_record where held_id = $1 and resolution is null returning key", id).fetch_all(tx).await
 }
 
 pub(super) async fn keys_of(tx: &mut Tx, id: i64) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query_scalar!("select key from sluice.held_record where held_id = $1 order by id", id).fetch_all(tx).await
+    sqlx::query_scalar!("select key from sluice.held_record where held_id = $1 and resolution is null order by id", id).fetch_all(tx).await
 }
 
 /// How many other records went through within the brake's time.
