@@ -2,13 +2,55 @@
 //!
 //! Must never be used to order requests: that is what the monotonic `Instant` of their arrival is for.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use chrono::{DateTime, FixedOffset, NaiveDate, Offset as _, SecondsFormat, Utc};
+use chrono::{DateTime, FixedOffset, NaiveDate, Offset as _, SecondsFormat, TimeDelta, Utc};
 
 /// Microseconds since the Unix epoch, now.
 pub(crate) fn now_us() -> i64 {
     Utc::now().timestamp_micros()
+}
+
+/// Zoho's calendar clock: what its timestamps, expiries and days are read from. It starts at the real time, may run
+/// faster, be set forward, and stand still.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    since: Instant,
+    at: DateTime<Utc>,
+    speed: f64,
+    frozen: bool,
+}
+
+impl Clock {
+    pub(crate) fn new(speed: f64) -> Self {
+        Self { since: Instant::now(), at: Utc::now(), speed, frozen: false }
+    }
+
+    pub(crate) fn now(&self) -> DateTime<Utc> {
+        if self.frozen {
+            return self.at;
+        }
+        let passed = Duration::try_from_secs_f64(self.since.elapsed().as_secs_f64() * self.speed).unwrap_or(Duration::ZERO);
+        self.at + TimeDelta::from_std(passed).unwrap_or_default()
+    }
+
+    /// How many seconds of Zoho's pass in a real one from now on.
+    pub(crate) fn set_speed(&mut self, speed: f64) {
+        self.at = self.now();
+        self.since = Instant::now();
+        self.speed = speed;
+    }
+
+    pub(crate) fn freeze(&mut self, frozen: bool) {
+        self.at = self.now();
+        self.since = Instant::now();
+        self.frozen = frozen;
+    }
+
+    /// Sets the clock forward; it cannot be set back, as time at Zoho cannot.
+    pub(crate) fn advance(&mut self, by: Duration) {
+        self.at += TimeDelta::from_std(by).unwrap_or_default();
+    }
 }
 
 /// The zone of the simulated organisation.
@@ -32,14 +74,14 @@ impl Zone {
         at.with_timezone(&self.0).to_rfc3339_opts(SecondsFormat::Secs, false)
     }
 
-    /// Today's date in the organisation.
-    pub(crate) fn today(self) -> NaiveDate {
-        Utc::now().with_timezone(&self.0).date_naive()
+    /// The date in the organisation at this moment.
+    pub(crate) fn date(self, at: DateTime<Utc>) -> NaiveDate {
+        at.with_timezone(&self.0).date_naive()
     }
 
     /// Seconds until the organisation's next midnight, when the daily counter starts again.
-    pub(crate) fn seconds_to_midnight(self) -> i64 {
-        let now = Utc::now().with_timezone(&self.0);
+    pub(crate) fn seconds_to_midnight(self, now: DateTime<Utc>) -> i64 {
+        let now = now.with_timezone(&self.0);
         let midnight = (now.date_naive() + chrono::Days::new(1)).and_time(chrono::NaiveTime::MIN);
         (midnight - now.naive_local()).num_seconds().max(1)
     }
@@ -48,6 +90,11 @@ impl Zone {
 /// A length of time as it passes here: `seconds` of Zoho's, divided by the scale.
 pub(crate) fn scaled(seconds: f64, time_scale: f64) -> Duration {
     Duration::try_from_secs_f64(seconds / time_scale).unwrap_or(Duration::ZERO)
+}
+
+/// Cut to the second, which is all that Zoho keeps of a record's times (finance fact 2.5).
+pub(crate) fn to_second(at: DateTime<Utc>) -> DateTime<Utc> {
+    chrono::SubsecRound::trunc_subsecs(at, 0)
 }
 
 /// An ISO 8601 date-time with an offset, with or without its colon.

@@ -38,6 +38,15 @@ impl Request {
         serde_json::from_str(&text).ok()
     }
 
+    /// The finance organisation that is meant: a header in Billing, a query parameter in Inventory (finance fact 1.2).
+    pub(crate) fn organization(&self) -> Option<&str> {
+        match self.product() {
+            Product::Billing => self.header("x-com-zoho-subscriptions-organizationid"),
+            Product::Inventory => self.query("organization_id"),
+            _ => None,
+        }
+    }
+
     /// Which of Zoho's products the path belongs to.
     pub(crate) fn product(&self) -> Product {
         let first = self.path.trim_start_matches('/').split('/').next().unwrap_or_default();
@@ -46,6 +55,7 @@ impl Request {
             "oauth" => Product::Oauth,
             "crm" => Product::Crm,
             "billing" => Product::Billing,
+            "inventory" => Product::Inventory,
             _ => Product::Unknown,
         }
     }
@@ -57,16 +67,23 @@ pub(crate) enum Product {
     Admin,
     Oauth,
     Billing,
+    Inventory,
     Crm,
     Unknown,
 }
 
 impl Product {
+    /// Whether it keeps the finance products' conventions: numeric codes, organisations, daily headers.
+    pub(crate) fn is_finance(self) -> bool {
+        matches!(self, Self::Billing | Self::Inventory)
+    }
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Admin => "admin",
             Self::Oauth => "oauth",
             Self::Billing => "billing",
+            Self::Inventory => "inventory",
             Self::Crm => "crm",
             Self::Unknown => "unknown",
         }
@@ -78,6 +95,8 @@ impl Product {
 pub(crate) enum Content {
     Json(Value),
     Html(&'static str),
+    /// A file with its media type.
+    Binary(&'static str, Bytes),
     Empty,
 }
 
@@ -94,6 +113,10 @@ pub(crate) struct Answer {
 impl Answer {
     pub(crate) fn json(status: u16, body: Value) -> Self {
         Self { status, headers: Vec::new(), content: Content::Json(body), ids: Vec::new() }
+    }
+
+    pub(crate) fn binary(kind: &'static str, bytes: Bytes) -> Self {
+        Self { status: 200, headers: Vec::new(), content: Content::Binary(kind, bytes), ids: Vec::new() }
     }
 
     pub(crate) fn empty(status: u16) -> Self {

@@ -48,6 +48,8 @@ pub enum FaultKind {
     Slow,
     /// Single records of a CRM write are refused.
     RecordError,
+    /// A list is answered as if there were nothing, by mistake.
+    EmptyList,
 }
 
 impl FaultKind {
@@ -66,6 +68,7 @@ impl FaultKind {
             Self::RateLimited => "rate_limited",
             Self::Slow => "slow",
             Self::RecordError => "record_error",
+            Self::EmptyList => "empty_list",
         }
     }
 }
@@ -76,7 +79,7 @@ impl FaultKind {
 pub struct FaultSpec {
     /// What goes wrong.
     pub kind: FaultKind,
-    /// `billing`, `crm` or `oauth`; absent: billing and crm.
+    /// `billing`, `inventory`, `crm` or `oauth`; absent: all but oauth.
     #[serde(default)]
     pub product: Option<String>,
     /// HTTP method; absent: any.
@@ -129,7 +132,7 @@ fn late() -> u64 {
 }
 
 impl FaultSpec {
-    /// A fault of this kind that hits every call of Billing and the CRM; narrow it by its fields.
+    /// A fault of this kind that hits every call of Billing, Inventory and the CRM; narrow it by its fields.
     #[must_use]
     pub fn new(kind: FaultKind) -> Self {
         Self {
@@ -165,8 +168,8 @@ impl FaultSpec {
             return Err("a fault's status must be a 5xx".to_owned());
         }
         match self.product.as_deref() {
-            None | Some("billing" | "crm" | "oauth") => Ok(()),
-            Some(other) => Err(format!("a fault's product is billing, crm or oauth, not {other}")),
+            None | Some("billing" | "inventory" | "crm" | "oauth") => Ok(()),
+            Some(other) => Err(format!("a fault's product is billing, inventory, crm or oauth, not {other}")),
         }
     }
 
@@ -175,7 +178,10 @@ impl FaultSpec {
         let product_fits = match &self.product {
             Some(name) => name == product.name(),
             // A run that breaks "everything" must not burn the few tokens of its ten minutes.
-            None => matches!(product, Product::Billing | Product::Crm) || (product == Product::Oauth && self.path.is_some()),
+            None => {
+                matches!(product, Product::Billing | Product::Inventory | Product::Crm)
+                    || (product == Product::Oauth && self.path.is_some())
+            }
         };
         let method_fits = self.method.as_ref().is_none_or(|method| method.eq_ignore_ascii_case(&request.method));
         let path_fits = self.path.as_ref().is_none_or(|path| match path.strip_suffix('*') {

@@ -1,4 +1,4 @@
-//! A small Zoho that can be broken on purpose: OAuth, Billing v1 and CRM v8 over HTTP, for tests and demonstrations.
+//! A small Zoho that can be broken on purpose: OAuth, Billing v1, Inventory v1 and CRM v8 over HTTP, for tests and demonstrations.
 //!
 //! It shares no code with Sluice's own client, so that a misreading of Zoho's documentation cannot hide on both
 //! sides. It holds its records in memory, needs no set-up, and must never be taken for a Zoho in production: its
@@ -19,7 +19,7 @@
 //! # }
 //! ```
 //!
-//! Tokens are minted at `{url}/oauth/v2/token`, calls go to `{url}/billing/v1` and `{url}/crm/v8`. The scenario file
+//! Tokens are minted at `{url}/oauth/v2/token`, calls go to `{url}/billing/v1`, `{url}/inventory/v1` and `{url}/crm/v8`. The scenario file
 //! is described in [`scenario`], the admin API in [`admin`].
 
 pub mod admin;
@@ -28,12 +28,15 @@ mod clock;
 mod crm;
 mod exchange;
 mod faults;
+mod finance;
 mod ids;
+mod inventory;
 mod limits;
 mod log;
 mod money;
 mod oauth;
 mod operations;
+mod outgoing;
 pub mod scenario;
 mod server;
 mod state;

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chrono::NaiveDate;
+use chrono::{DateTime, NaiveDate, Utc};
 use serde_json::json;
 
 use crate::{
@@ -61,12 +61,18 @@ impl Limits {
     ///
     /// Finance facts 3.1 and 3.2: 100 a minute per organisation, else code 44 and a block; per day, else 45;
     /// in process, else 1070. The true trigger of the block is looser than documented; here it is exact.
-    pub(crate) fn finance(&mut self, scope: &str, arrived: Instant, in_flight: usize, scenario: &Scenario) -> Verdict {
+    pub(crate) fn finance(
+        &mut self,
+        scope: &str,
+        (arrived, now): (Instant, DateTime<Utc>),
+        in_flight: usize,
+        scenario: &Scenario,
+    ) -> Verdict {
         let rules = &scenario.finance;
         let window = self.windows.entry(scope.to_owned()).or_default();
         let length = scaled(60.0, scenario.time_scale);
         let mut verdict = Verdict::default();
-        window.count_day(Zone::from_minutes(scenario.utc_offset_minutes));
+        window.count_day(Zone::from_minutes(scenario.utc_offset_minutes).date(now));
         window.forget_before(arrived, length);
         if let Some(until) = window.blocked_until.filter(|until| arrived < *until) {
             verdict.excesses.push(Excess { kind: "during_block", detail: scope.to_owned() });
@@ -96,9 +102,9 @@ impl Limits {
     }
 
     /// The daily headers of a finance answer (fact 3.3).
-    pub(crate) fn finance_headers(&self, scope: &str, scenario: &Scenario) -> Vec<(&'static str, String)> {
+    pub(crate) fn finance_headers(&self, scope: &str, now: DateTime<Utc>, scenario: &Scenario) -> Vec<(&'static str, String)> {
         let used = self.windows.get(scope).map_or(0, |window| window.calls_today);
-        let reset = Zone::from_minutes(scenario.utc_offset_minutes).seconds_to_midnight();
+        let reset = Zone::from_minutes(scenario.utc_offset_minutes).seconds_to_midnight(now);
         vec![
             ("X-Rate-Limit-Limit", scenario.finance.per_day.to_string()),
             ("X-Rate-Limit-Remaining", scenario.finance.per_day.saturating_sub(used).to_string()),
@@ -126,6 +132,7 @@ fn weight(request: &Request) -> (u64, bool) {
     match request.method.as_str() {
         "POST" | "PUT" => (records.div_ceil(10).max(1), records > 10),
         "DELETE" => (ids.div_ceil(100), false),
+        "GET" if request.path.ends_with("/deleted") => (2, false),
         _ => (1, request.query("sort_by").is_some() || request.query("cvid").is_some()),
     }
 }
@@ -186,8 +193,7 @@ impl Window {
         }
     }
 
-    fn count_day(&mut self, zone: Zone) {
-        let today = zone.today();
+    fn count_day(&mut self, today: NaiveDate) {
         if self.day != Some(today) {
             self.day = Some(today);
             self.calls_today = 0;

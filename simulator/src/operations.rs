@@ -3,7 +3,10 @@
 //! A call that is not in the table is answered as Zoho answers a wrong address, and recorded: so a test run also
 //! proves that the client only uses what is documented.
 
-use crate::exchange::Request;
+use crate::{
+    exchange::{Product, Request},
+    inventory::Module,
+};
 
 /// One documented operation.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +37,9 @@ pub(crate) enum Action {
     Events,
     Event,
     Organizations,
+    Inventory(Module, Verb),
+    ItemDetails,
+    ItemImage(Verb),
     CrmOrg,
     CrmFields,
     CrmUpsert,
@@ -70,6 +76,12 @@ const INVOICES: &str = "Billing OpenAPI, invoices.yml";
 const PAYMENTS: &str = "Billing OpenAPI, payments.yml";
 const EVENTS: &str = "Billing OpenAPI, events.yml";
 const ORGANIZATIONS: &str = "Books OpenAPI, organizations.yml; finance facts 1.2";
+const ITEMS: &str = "Inventory OpenAPI, items.yml";
+const ADJUSTMENTS: &str = "Inventory OpenAPI, inventoryadjustments.yml";
+const CONTACTS: &str = "Inventory OpenAPI, contacts.yml";
+const LOCATIONS: &str = "Inventory OpenAPI, locations.yml";
+const PRICEBOOKS: &str = "Inventory OpenAPI, pricelists.yml";
+const CATEGORIES: &str = "Not in the OpenAPI; public clients of Inventory (unverified)";
 const OAUTH: &str = "Zoho accounts, OAuth 2.0 protocol: web apps";
 const CRM: &str = "Zoho CRM API v8, records";
 const CRM_META: &str = "Zoho CRM API v8, metadata";
@@ -136,6 +148,48 @@ pub const OPERATIONS: &[Operation] = &[
     operation("GET", "/billing/v1/organizations", NONE, ORGANIZATIONS, Action::Organizations),
     operation("GET", "/billing/v1/events", PAGES, EVENTS, Action::Events),
     operation("GET", "/billing/v1/events/{id}", NONE, EVENTS, Action::Event),
+    operation("GET", "/inventory/v1/organizations", NONE, ORGANIZATIONS, Action::Organizations),
+    operation("POST", "/inventory/v1/items", NONE, ITEMS, Action::Inventory(Module::Items, Verb::Create)),
+    operation("GET", "/inventory/v1/items", ITEM_LIST, ITEMS, Action::Inventory(Module::Items, Verb::List)),
+    operation("GET", "/inventory/v1/itemdetails", &["item_ids"], ITEMS, Action::ItemDetails),
+    operation("GET", "/inventory/v1/items/{id}", NONE, ITEMS, Action::Inventory(Module::Items, Verb::Get)),
+    operation("PUT", "/inventory/v1/items/{id}", NONE, ITEMS, Action::Inventory(Module::Items, Verb::Update)),
+    operation("DELETE", "/inventory/v1/items/{id}", NONE, ITEMS, Action::Inventory(Module::Items, Verb::Delete)),
+    operation("POST", "/inventory/v1/items/{id}/active", NONE, ITEMS, Action::Inventory(Module::Items, Verb::Activate)),
+    operation("POST", "/inventory/v1/items/{id}/inactive", NONE, ITEMS, Action::Inventory(Module::Items, Verb::Deactivate)),
+    operation("POST", "/inventory/v1/items/{id}/image", NONE, ITEMS, Action::ItemImage(Verb::Create)),
+    operation("GET", "/inventory/v1/items/{id}/image", &["preview"], ITEMS, Action::ItemImage(Verb::Get)),
+    operation("DELETE", "/inventory/v1/items/{id}/image", NONE, ITEMS, Action::ItemImage(Verb::Delete)),
+    operation("POST", "/inventory/v1/categories", NONE, CATEGORIES, Action::Inventory(Module::Categories, Verb::Create)),
+    operation("GET", "/inventory/v1/categories", FILTERED, CATEGORIES, Action::Inventory(Module::Categories, Verb::List)),
+    operation("GET", "/inventory/v1/categories/{id}", NONE, CATEGORIES, Action::Inventory(Module::Categories, Verb::Get)),
+    operation("PUT", "/inventory/v1/categories/{id}", NONE, CATEGORIES, Action::Inventory(Module::Categories, Verb::Update)),
+    operation("DELETE", "/inventory/v1/categories/{id}", NONE, CATEGORIES, Action::Inventory(Module::Categories, Verb::Delete)),
+    operation("POST", "/inventory/v1/contacts", NONE, CONTACTS, Action::Inventory(Module::Contacts, Verb::Create)),
+    operation("GET", "/inventory/v1/contacts", CONTACT_LIST, CONTACTS, Action::Inventory(Module::Contacts, Verb::List)),
+    operation("GET", "/inventory/v1/contacts/{id}", NONE, CONTACTS, Action::Inventory(Module::Contacts, Verb::Get)),
+    operation("PUT", "/inventory/v1/contacts/{id}", NONE, CONTACTS, Action::Inventory(Module::Contacts, Verb::Update)),
+    operation("DELETE", "/inventory/v1/contacts/{id}", NONE, CONTACTS, Action::Inventory(Module::Contacts, Verb::Delete)),
+    operation("POST", "/inventory/v1/contacts/{id}/active", NONE, CONTACTS, Action::Inventory(Module::Contacts, Verb::Activate)),
+    operation("POST", "/inventory/v1/contacts/{id}/inactive", NONE, CONTACTS, Action::Inventory(Module::Contacts, Verb::Deactivate)),
+    operation("POST", "/inventory/v1/inventoryadjustments", NONE, ADJUSTMENTS, Action::Inventory(Module::Adjustments, Verb::Create)),
+    operation("GET", "/inventory/v1/inventoryadjustments", PAGES, ADJUSTMENTS, Action::Inventory(Module::Adjustments, Verb::List)),
+    operation("GET", "/inventory/v1/inventoryadjustments/{id}", NONE, ADJUSTMENTS, Action::Inventory(Module::Adjustments, Verb::Get)),
+    operation("PUT", "/inventory/v1/inventoryadjustments/{id}", NONE, ADJUSTMENTS, Action::Inventory(Module::Adjustments, Verb::Update)),
+    operation("DELETE", "/inventory/v1/inventoryadjustments/{id}", NONE, ADJUSTMENTS, Action::Inventory(Module::Adjustments, Verb::Delete)),
+    operation("POST", "/inventory/v1/locations", NONE, LOCATIONS, Action::Inventory(Module::Locations, Verb::Create)),
+    operation("GET", "/inventory/v1/locations", &["is_hierarchical_response", "location_type"], LOCATIONS, Action::Inventory(Module::Locations, Verb::List)),
+    operation("GET", "/inventory/v1/locations/{id}", NONE, LOCATIONS, Action::Inventory(Module::Locations, Verb::Get)),
+    operation("PUT", "/inventory/v1/locations/{id}", NONE, LOCATIONS, Action::Inventory(Module::Locations, Verb::Update)),
+    operation("DELETE", "/inventory/v1/locations/{id}", NONE, LOCATIONS, Action::Inventory(Module::Locations, Verb::Delete)),
+    operation("POST", "/inventory/v1/locations/{id}/active", NONE, LOCATIONS, Action::Inventory(Module::Locations, Verb::Activate)),
+    operation("POST", "/inventory/v1/locations/{id}/inactive", NONE, LOCATIONS, Action::Inventory(Module::Locations, Verb::Deactivate)),
+    operation("POST", "/inventory/v1/pricebooks", NONE, PRICEBOOKS, Action::Inventory(Module::Pricebooks, Verb::Create)),
+    operation("GET", "/inventory/v1/pricebooks", PRICEBOOK_LIST, PRICEBOOKS, Action::Inventory(Module::Pricebooks, Verb::List)),
+    operation("PUT", "/inventory/v1/pricebooks/{id}", NONE, PRICEBOOKS, Action::Inventory(Module::Pricebooks, Verb::Update)),
+    operation("DELETE", "/inventory/v1/pricebooks/{id}", NONE, PRICEBOOKS, Action::Inventory(Module::Pricebooks, Verb::Delete)),
+    operation("POST", "/inventory/v1/pricebooks/{id}/active", NONE, PRICEBOOKS, Action::Inventory(Module::Pricebooks, Verb::Activate)),
+    operation("POST", "/inventory/v1/pricebooks/{id}/inactive", NONE, PRICEBOOKS, Action::Inventory(Module::Pricebooks, Verb::Deactivate)),
     operation("GET", "/crm/v8/org", NONE, CRM_META, Action::CrmOrg),
     operation("GET", "/crm/v8/settings/fields", &["module", "type", "include"], CRM_META, Action::CrmFields),
     operation("POST", "/crm/v8/{module}/upsert", NONE, CRM, Action::CrmUpsert),
@@ -155,6 +209,28 @@ const OF_PRODUCT: &[&str] = &["filter_by", "product_id", "page", "per_page"];
 const SUBSCRIPTION_LIST: &[&str] = &["filter_by", "customer_id", "reference_contains", "page", "per_page"];
 const INVOICE_CREATE: &[&str] = &["send", "ignore_auto_number_generation"];
 const OWN_NUMBER: &[&str] = &["ignore_auto_number_generation"];
+const ITEM_LIST: &[&str] = &[
+    "page",
+    "per_page",
+    "search_text",
+    "filter_by",
+    "sort_column",
+    "sort_order",
+    "status",
+    "name",
+    "name_startswith",
+    "name_contains",
+    "sku",
+    "sku_startswith",
+    "sku_contains",
+    "vendor_id",
+    "last_modified_time",
+    "category_id",
+    "group_id",
+];
+/// The OpenAPI has no `sort_order` here; Books has (finance fact 2.6).
+const CONTACT_LIST: &[&str] = &["filter_by", "sort_column", "sort_order", "page", "per_page"];
+const PRICEBOOK_LIST: &[&str] = &["filter_by", "search_text", "page", "per_page"];
 const CRM_LIST: &[&str] = &["fields", "ids", "page", "per_page", "page_token", "sort_by", "sort_order"];
 
 /// What the `{captures}` of a path stand for, in their order.
@@ -171,7 +247,9 @@ pub(crate) fn find(request: &Request) -> Option<(&'static Operation, Captures)> 
 /// The query parameters of a request that its operation does not document.
 pub(crate) fn unknown_parameters<'a>(operation: &Operation, request: &'a Request) -> Vec<&'a str> {
     let names = request.query.iter().map(|(name, _)| name.as_str());
-    names.filter(|name| !operation.query.contains(name)).collect()
+    // Every call of Inventory names its organisation there.
+    let everywhere = |name: &str| name == "organization_id" && request.product() == Product::Inventory;
+    names.filter(|name| !operation.query.contains(name) && !everywhere(name)).collect()
 }
 
 fn captures(template: &str, path: &str) -> Option<Captures> {

@@ -5,6 +5,9 @@
 //! time_scale = 1.0                # 10: each window, block and token life passes ten times as fast
 //! latency_ms = [20, 60]           # uniform; half before the commit, half after. [0, 0] is allowed
 //! utc_offset_minutes = 0          # the organisation's zone, in timestamps and for the daily counter
+//! time_zone = "UTC"               # its name, as GET /organizations shows it
+//! speed = 1.0                     # 60: Zoho's calendar clock, which stamps records, runs a minute in a real second
+//! modified_since_inclusive = false # whether "modified since" includes the very second
 //!
 //! [oauth]
 //! client_id = "…"                 # the three are made up when absent: see `Simulator::credentials`
@@ -16,7 +19,7 @@
 //! live_tokens = 15                # the next one ends the oldest
 //! throttle_status = 200           # status of "Access Denied": 200 or 400 have both been seen
 //!
-//! [finance]                       # Billing
+//! [finance]                       # Billing and Inventory, metered together
 //! organizations = ["60000000001"] # empty: any organisation is known
 //! default_organization = "…"      # of several, the one with is_default_org; an only one is it anyway
 //! per_minute = 100                # calls in any sliding 60 s (scaled)
@@ -28,7 +31,13 @@
 //! unique_display_name = false     # true: a second customer of one name is refused with 3062
 //!
 //! [finance.custom_fields]         # a module that is named here knows only these; others take any
-//! customers = ["cf_sluice_key"]
+//! customers = ["cf_sluice_key"]   # Inventory: items, contacts, inventory_adjustments
+//!
+//! [inventory]
+//! stock_bumps = false             # true: moving stock bumps the item's last_modified_time and tells its webhooks
+//! noop_bumps = false              # true: so does a PUT that changes nothing
+//! list_custom_fields = false      # true: list rows have cf_… columns
+//! ignore_modified_filter = false  # true: last_modified_time is silently ignored
 //!
 //! [crm]
 //! in_flight = 10
@@ -50,7 +59,7 @@
 //!
 //! [[faults]]                      # tried in this order; the first that applies to a request is used
 //! kind = "error_after"
-//! product = "billing"             # billing | crm | oauth; absent: billing and crm
+//! product = "billing"             # billing | inventory | crm | oauth; absent: all but oauth
 //! method = "POST"
 //! path = "/billing/v1/customers"  # exact, or a prefix when it ends in *
 //! probability = 0.05
@@ -70,6 +79,7 @@
 //! | `denied` | 401 as for a missing scope (57, OAUTH_SCOPE_MISMATCH), nothing committed |
 //! | `rate_limited` | 429: finance `code` (44), CRM TOO_MANY_REQUESTS; `retry_after` seconds, if given |
 //! | `slow` | `latency_ms = [low, high]` more before the commit, then the true answer |
+//! | `empty_list` | a list is answered as if there were nothing; other calls are answered truly |
 //! | `record_error` | CRM: each record whose `field` has `value` fails with `code` (INVALID_DATA) and `message` |
 
 use std::{collections::BTreeMap, path::Path};
@@ -109,10 +119,19 @@ pub struct Scenario {
     pub latency_ms: [u64; 2],
     /// The organisation's zone, minutes east of UTC.
     pub utc_offset_minutes: i32,
+    /// How many times as fast as real time Zoho's calendar clock runs; above 0. What it shows is the real time at
+    /// the start.
+    pub speed: f64,
+    /// The name of the organisation's zone, which is only shown.
+    pub time_zone: String,
+    /// Whether "modified since" includes the very second; not documented.
+    pub modified_since_inclusive: bool,
     /// The accounts server.
     pub oauth: Oauth,
     /// The finance products.
     pub finance: Finance,
+    /// Inventory.
+    pub inventory: Inventory,
     /// The CRM.
     pub crm: Crm,
     /// Faults that are set from the start, tried in this order.
@@ -165,6 +184,20 @@ pub struct Finance {
     pub unique_display_name: bool,
     /// Known custom fields by module, as API names; a module that is absent takes any.
     pub custom_fields: BTreeMap<String, Vec<String>>,
+}
+
+/// What is not documented of Inventory, and can be had both ways.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Inventory {
+    /// Whether moving stock is an edit of the item: bumps its `last_modified_time` and tells its webhooks.
+    pub stock_bumps: bool,
+    /// Whether a PUT that changes nothing bumps `last_modified_time`.
+    pub noop_bumps: bool,
+    /// Whether list rows show custom fields, as `cf_…` columns.
+    pub list_custom_fields: bool,
+    /// Whether lists ignore `last_modified_time`, silently.
+    pub ignore_modified_filter: bool,
 }
 
 /// The CRM.
@@ -231,8 +264,12 @@ impl Default for Scenario {
             time_scale: 1.0,
             latency_ms: [20, 60],
             utc_offset_minutes: 0,
+            speed: 1.0,
+            time_zone: "UTC".to_owned(),
+            modified_since_inclusive: false,
             oauth: Oauth::default(),
             finance: Finance::default(),
+            inventory: Inventory::default(),
             crm: Crm::default(),
             faults: Vec::new(),
         }
@@ -302,6 +339,9 @@ impl Scenario {
         let refuse = |message: &str| Err(ScenarioError::Value(message.to_owned()));
         if !self.time_scale.is_finite() || self.time_scale <= 0.0 {
             return refuse("time_scale must be a number above 0");
+        }
+        if !self.speed.is_finite() || self.speed <= 0.0 {
+            return refuse("speed must be a number above 0");
         }
         if self.latency_ms[0] > self.latency_ms[1] {
             return refuse("latency_ms must be [lowest, highest]");

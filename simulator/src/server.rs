@@ -21,9 +21,10 @@ use tokio::{
 };
 
 use crate::{
-    admin, billing, crm,
+    admin, crm,
     exchange::{Answer, Content, Product, Request},
     faults::{Drawn, FaultKind, Outage},
+    finance,
     limits::{self, InFlight},
     state::{Plan, Shared, scope},
 };
@@ -202,20 +203,36 @@ async fn faulty(shared: &Arc<Shared>, request: &Request, plan: &Plan, fault: Dra
         }
         FaultKind::Unauthorized => Ending::Answer(match product {
             Product::Crm => crm::invalid_token(),
-            _ => billing::unauthorized(),
+            _ => finance::unauthorized(),
         }),
         FaultKind::Denied => Ending::Answer(match product {
             Product::Crm => crm::scope_mismatch(),
-            _ => billing::denied(),
+            _ => finance::denied(),
         }),
         FaultKind::RateLimited => Ending::Answer(rate_limited(product, &fault)),
         FaultKind::Slow => {
             sleep(fault.wait).await;
             Ending::Answer(commit())
         }
+        FaultKind::EmptyList => Ending::Answer(emptied(commit())),
         // Drawn for single records, where they are written.
         FaultKind::RecordError => Ending::Answer(commit()),
     }
+}
+
+/// A list without its rows; any other answer as it is.
+fn emptied(mut answer: Answer) -> Answer {
+    if let Content::Json(body) = &mut answer.content {
+        if body.get("data").is_some_and(serde_json::Value::is_array) {
+            return Answer::empty(204);
+        }
+        let Some(body) = body.as_object_mut().filter(|body| body.contains_key("page_context")) else { return answer };
+        for rows in body.values_mut().filter_map(serde_json::Value::as_array_mut) {
+            rows.clear();
+        }
+        body["page_context"]["has_more_page"] = false.into();
+    }
+    answer
 }
 
 /// Commits when the connection has long been closed.
@@ -236,7 +253,7 @@ fn internal_error(product: Product, status: u16) -> Answer {
     match product {
         Product::Crm => crm::internal_error(status),
         Product::Oauth => Answer::json(status, serde_json::json!({ "error": "general_error" })),
-        Product::Billing | Product::Admin | Product::Unknown => billing::internal_error(status),
+        Product::Billing | Product::Inventory | Product::Admin | Product::Unknown => finance::internal_error(status),
     }
 }
 
@@ -256,6 +273,7 @@ fn respond<G: Send + Sync + 'static>(answer: Answer, in_flight: Option<G>) -> Re
     let (kind, body) = match answer.content {
         Content::Json(value) => ("application/json;charset=UTF-8", Bytes::from(value.to_string())),
         Content::Html(page) => ("text/html;charset=UTF-8", Bytes::from_static(page.as_bytes())),
+        Content::Binary(kind, bytes) => (kind, bytes),
         Content::Empty => ("", Bytes::new()),
     };
     let body = Full::new(body).map_frame(move |frame| {

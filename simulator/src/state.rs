@@ -13,22 +13,23 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    billing::{self, Billing},
-    clock::{Zone, scaled},
+    billing::Billing,
+    clock::{Clock, Zone, scaled},
     crm::{self, Crm},
     exchange::{Answer, Content, Product, Request},
     faults::{Drawn, Faults, Outage},
+    finance,
     ids::Ids,
+    inventory::Inventory,
     limits::{Excess, Flights, InFlight, Limits, Verdict},
     log::{Arrival, Log},
     oauth::Accounts,
     operations::{self, Captures, Operation},
+    outgoing::{Change, Hand},
     scenario::Scenario,
 };
 
-/// The header that names a Billing organisation (finance fact 1.2).
-const ORGANIZATION: &str = "x-com-zoho-subscriptions-organizationid";
-/// Most organisations of Billing that may exist.
+/// Most organisations of a finance product that may exist.
 const MOST_ORGANIZATIONS: usize = 100;
 
 /// What all connections share.
@@ -47,7 +48,11 @@ pub(crate) struct State {
     at_start: Scenario,
     pub(crate) ids: Ids,
     pub(crate) accounts: Accounts,
+    pub(crate) clock: Clock,
     pub(crate) billing: BTreeMap<String, Billing>,
+    pub(crate) inventory: BTreeMap<String, Inventory>,
+    /// What changed since it was last told to anyone.
+    pub(crate) changes: Vec<Change>,
     pub(crate) crm: Crm,
     pub(crate) limits: Limits,
     pub(crate) faults: Faults,
@@ -71,7 +76,10 @@ impl Shared {
         let mut ids = Ids::new(scenario.seed);
         let state = State {
             accounts: Accounts::new(&scenario, api_domain, &mut ids),
+            clock: Clock::new(scenario.speed),
             billing: BTreeMap::new(),
+            inventory: BTreeMap::new(),
+            changes: Vec::new(),
             crm: Crm::new(&scenario, &mut ids),
             limits: Limits::default(),
             faults: Faults::new(&scenario.faults),
@@ -92,7 +100,8 @@ impl Shared {
 /// The organisation or server that a request is counted against.
 pub(crate) fn scope(request: &Request) -> String {
     match request.product() {
-        Product::Billing => format!("finance:{}", request.header(ORGANIZATION).unwrap_or("none")),
+        // One meter for the organisation's finance products: the stricter of two readings (finance fact 3.4).
+        Product::Billing | Product::Inventory => format!("finance:{}", request.organization().unwrap_or("none")),
         other => other.name().to_owned(),
     }
 }
@@ -116,7 +125,9 @@ impl State {
             operation: operation.as_ref().map(|(operation, _)| operation.path),
         });
         let verdict = match product {
-            Product::Billing => self.limits.finance(scope, request.arrived, in_flight, &self.scenario),
+            Product::Billing | Product::Inventory => {
+                self.limits.finance(scope, (request.arrived, self.clock.now()), in_flight, &self.scenario)
+            }
             Product::Crm => Limits::crm(scope, in_flight, &self.scenario),
             Product::Oauth | Product::Admin | Product::Unknown => Verdict::default(),
         };
@@ -173,26 +184,26 @@ impl State {
     fn refuse(&mut self, request: &Request, operation: Option<&Operation>, number: u64) -> Option<Answer> {
         let product = request.product();
         let Some(operation) = operation else {
-            return Some(if product == Product::Crm { crm::unknown_url() } else { billing::unknown_url() });
+            return Some(if product == Product::Crm { crm::unknown_url() } else { finance::unknown_url() });
         };
         let token = request.header("authorization").and_then(|value| value.strip_prefix("Zoho-oauthtoken "));
         let accepted = token.is_some_and(|token| self.accounts.accepts(token.trim(), request.arrived));
         match product {
             Product::Crm if token.is_none() => Some(crm::authentication_failure()),
             Product::Crm if !accepted => Some(crm::invalid_token()),
-            Product::Billing if !accepted => Some(billing::unauthorized()),
+            Product::Billing | Product::Inventory if !accepted => Some(finance::unauthorized()),
             // Asked by whoever does not know his organisation yet (finance facts 1.2).
-            Product::Billing if operation.action == operations::Action::Organizations => None,
-            Product::Billing => {
-                let id = request.header(ORGANIZATION).unwrap_or_default();
+            Product::Billing | Product::Inventory if operation.action == operations::Action::Organizations => None,
+            Product::Billing | Product::Inventory => {
+                let id = request.organization().unwrap_or_default();
                 let known = &self.scenario.finance.organizations;
                 let fits = known.is_empty() || known.iter().any(|known| known == id);
-                let room = self.billing.contains_key(id) || self.billing.len() < MOST_ORGANIZATIONS;
+                let room = self.has_organization(product, id) || self.billing.len().max(self.inventory.len()) < MOST_ORGANIZATIONS;
                 if !id.is_empty() && fits && room {
                     return None;
                 }
                 self.log.breach(number, &Excess { kind: "organization", detail: format!("organisation {id:?}") });
-                Some(billing::wrong_organization(id))
+                Some(finance::wrong_organization(id))
             }
             _ => None,
         }
@@ -202,9 +213,10 @@ impl State {
     pub(crate) fn commit(&mut self, plan: &Plan, request: &Request) -> Answer {
         let answer = match (&plan.early, &plan.operation) {
             (Some(answer), _) => return answer.clone(),
-            (None, None) => return billing::unknown_url(),
+            (None, None) => return finance::unknown_url(),
             (None, Some((operation, captures))) => self.perform(operation, captures, request),
         };
+        self.changes.clear();
         let committed = request.method != "GET" && answer.status < 400 && error_code(&answer).is_none();
         self.log.carried_out(plan.number, committed, &answer.ids);
         answer
@@ -216,14 +228,7 @@ impl State {
                 self.accounts.token(request, &self.scenario, &mut self.ids)
             }
             Product::Oauth => self.accounts.revoke_by_client(request),
-            Product::Billing => {
-                let organization = request.header(ORGANIZATION).unwrap_or_default().to_owned();
-                let mut context = billing::Context { request, captures, scenario: &self.scenario, ids: &mut self.ids, log: &mut self.log };
-                if operation.action == operations::Action::Organizations {
-                    return Billing::default().handle(operation.action, &mut context);
-                }
-                self.billing.entry(organization).or_default().handle(operation.action, &mut context)
-            }
+            Product::Billing | Product::Inventory => self.perform_finance(operation, captures, request),
             Product::Crm => {
                 let mut context = crm::Context {
                     request,
@@ -232,11 +237,63 @@ impl State {
                     ids: &mut self.ids,
                     log: &mut self.log,
                     faults: &mut self.faults,
+                    changes: &mut self.changes,
+                    now: self.clock.now(),
                 };
                 self.crm.handle(operation.action, &mut context)
             }
-            Product::Admin | Product::Unknown => billing::unknown_url(),
+            Product::Admin | Product::Unknown => finance::unknown_url(),
         }
+    }
+
+    fn perform_finance(&mut self, operation: &Operation, captures: &Captures, request: &Request) -> Answer {
+        let id = request.organization().unwrap_or_default().to_owned();
+        let now = self.clock.now();
+        // The organisation's handlers need the rest of the state beside it.
+        let mut inventory = match request.product() {
+            Product::Inventory => Some(self.take_inventory(&id)),
+            _ => None,
+        };
+        let mut context = finance::Context {
+            request,
+            captures,
+            scenario: &self.scenario,
+            ids: &mut self.ids,
+            log: &mut self.log,
+            changes: &mut self.changes,
+            now,
+        };
+        let answer = match (&mut inventory, operation.action) {
+            (_, operations::Action::Organizations) => finance::organizations(&context),
+            (Some(inventory), action) => inventory.handle(action, &mut context),
+            (None, action) => self.billing.entry(id.clone()).or_default().handle(action, &mut context),
+        };
+        if let Some(inventory) = inventory.filter(|_| !id.is_empty()) {
+            self.inventory.insert(id, inventory);
+        }
+        answer
+    }
+
+    /// An organisation's Inventory, made if there was none; to be put back.
+    pub(crate) fn take_inventory(&mut self, id: &str) -> Inventory {
+        self.inventory.remove(id).unwrap_or_else(|| Inventory::new(id, self.clock.now(), &mut self.ids))
+    }
+
+    fn has_organization(&self, product: Product, id: &str) -> bool {
+        match product {
+            Product::Inventory => self.inventory.contains_key(id),
+            _ => self.billing.contains_key(id),
+        }
+    }
+
+    /// What an edit by a person needs, beside the products.
+    pub(crate) fn hand(
+        &mut self,
+        now: chrono::DateTime<chrono::Utc>,
+    ) -> (Hand<'_>, &mut BTreeMap<String, Billing>, &mut BTreeMap<String, Inventory>, &mut Crm) {
+        let zone = self.zone();
+        let hand = Hand { zone, now, ids: &mut self.ids, changes: &mut self.changes };
+        (hand, &mut self.billing, &mut self.inventory, &mut self.crm)
     }
 
     /// Notes the end of a request. `None`: the connection was closed without an answer.
@@ -247,8 +304,8 @@ impl State {
         if let Some(code) = error_code(answer) {
             self.log.refusal(format!("{}:{code}", product.name()));
         }
-        if product == Product::Billing && matches!(answer.content, Content::Json(_)) {
-            answer.headers.extend(self.limits.finance_headers(&scope(request), &self.scenario));
+        if product.is_finance() && !matches!(answer.content, Content::Html(_)) {
+            answer.headers.extend(self.limits.finance_headers(&scope(request), self.clock.now(), &self.scenario));
         }
         if product == Product::Crm {
             answer.headers.extend(self.limits.crm_headers(&self.scenario));
@@ -272,6 +329,8 @@ impl State {
             self.scenario = self.at_start.clone();
             self.faults = Faults::new(&self.scenario.faults);
             self.billing.clear();
+            self.inventory.clear();
+            self.clock.set_speed(self.scenario.speed);
             self.crm = Crm::new(&self.scenario, &mut self.ids);
         }
     }

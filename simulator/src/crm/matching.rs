@@ -3,12 +3,14 @@
 //! The order of precedence is Zoho's (CRM fact 2.5): the fields listed, then all other unique fields; with nothing
 //! listed the system's own field, then the unique ones.
 
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use super::{
     Module, Record, Refusal, Values,
     meta::{Field, system_field},
 };
+use crate::clock::to_second;
 
 /// Most fields that `duplicate_check_fields` may list.
 const MOST_CHECK_FIELDS: usize = 10;
@@ -69,8 +71,8 @@ impl Module {
     }
 
     /// Writes these values over those of the record, or makes it. Times are cut to the second.
-    pub(super) fn store(&mut self, id: &str, values: Values) -> &Record {
-        let now = chrono::SubsecRound::trunc_subsecs(chrono::Utc::now(), 0);
+    pub(super) fn store(&mut self, id: &str, values: Values, now: DateTime<Utc>) -> &Record {
+        let now = to_second(now);
         self.take_from_index(id);
         let record = self.records.entry(id.to_owned()).or_insert_with(|| Record { values: Values::new(), created: now, modified: now });
         record.values.extend(values);

@@ -21,6 +21,7 @@ use crate::{
     ids::Ids,
     log::Log,
     operations::{Action, is_reserved_module},
+    outgoing::{Change, Hand},
     scenario::{CrmField, Scenario},
 };
 use meta::Field;
@@ -73,6 +74,10 @@ pub(crate) struct Context<'a> {
     pub(crate) ids: &'a mut Ids,
     pub(crate) log: &'a mut Log,
     pub(crate) faults: &'a mut Faults,
+    /// What has changed, in its order.
+    pub(crate) changes: &'a mut Vec<Change>,
+    /// Zoho's time at the commit.
+    pub(crate) now: DateTime<Utc>,
 }
 
 impl Context<'_> {
@@ -148,18 +153,8 @@ impl Crm {
             Action::CrmList => self.list(context),
             Action::CrmGet => self.get(context),
             Action::CrmDelete | Action::CrmDeleteOne => self.delete(context),
-            Action::OauthToken
-            | Action::OauthRevoke
-            | Action::Customers(_)
-            | Action::Products(_)
-            | Action::Plans(_)
-            | Action::Subscriptions(_)
-            | Action::Invoices(_)
-            | Action::Payments(_)
-            | Action::Transactions
-            | Action::Events
-            | Action::Event
-            | Action::Organizations => unknown_url(),
+            // Of another product.
+            _ => unknown_url(),
         }
     }
 
@@ -209,19 +204,20 @@ impl Crm {
 
     /// Changes or adds a record as a person in Zoho would, without any check. `None` if there is no such module or
     /// record.
-    pub(crate) fn put_by_hand(&mut self, module: &str, id: Option<&str>, given: Values, zone: Zone, ids: &mut Ids) -> Option<Value> {
+    pub(crate) fn put_by_hand(&mut self, module: &str, id: Option<&str>, given: Values, hand: &mut Hand<'_>) -> Option<Value> {
         let found = self.modules.get_mut(module)?;
         let id = match id {
             Some(id) => found.records.contains_key(id).then(|| id.to_owned())?,
-            None => ids.record(),
+            None => hand.ids.record(),
         };
-        found.store(&id, given);
+        found.store(&id, given, hand.now);
         let (module, record) = (self.modules.get(module)?, self.modules.get(module)?.records.get(&id)?);
-        Some(self.full(module, &id, record, zone))
+        Some(self.full(module, &id, record, hand.zone))
     }
 
     /// Deletes a record as a person in Zoho would.
-    pub(crate) fn delete_by_hand(&mut self, module: &str, id: &str) -> bool {
+    pub(crate) fn delete_by_hand(&mut self, module: &str, id: &str, permanent: bool, hand: &mut Hand<'_>) -> bool {
+        let _ = (permanent, hand);
         self.modules.get_mut(module).is_some_and(|module| module.remove(id))
     }
 }

@@ -1,6 +1,6 @@
 //! Reads: one record whole, or a page of named fields.
 
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
 use serde_json::{Map, Value, json};
 
 use super::{Context, Crm, Module, PageToken, Record, Refusal, Values, meta::system_field};
@@ -112,7 +112,7 @@ impl Crm {
         }
         let details = json!({ "param_name": "page_token" });
         match self.page_tokens.get(token) {
-            Some(promised) if promised.expires < Utc::now() => Err(Refusal::new("EXPIRED_VALUE", "the page token has expired", details)),
+            Some(promised) if promised.expires < context.now => Err(Refusal::new("EXPIRED_VALUE", "the page token has expired", details)),
             Some(promised) if promised.parameters == bound_parameters(context) => Ok(Page { first: promised.offset, per_page }),
             _ => Err(Refusal::new("TOKEN_BOUND_DATA_MISMATCH", "the page token is of another request", details)),
         }
@@ -123,7 +123,7 @@ impl Crm {
             self.page_tokens.pop_first();
         }
         let token = context.ids.hex(64);
-        let expires = Utc::now() + TimeDelta::hours(24);
+        let expires = context.now + TimeDelta::hours(24);
         let promised = PageToken { parameters: bound_parameters(context), offset, expires };
         self.page_tokens.insert(token.clone(), promised);
         (token.into(), context.zone().crm_time(expires).into())

@@ -148,7 +148,7 @@ impl Crm {
         let values = self.checked(record, None, at, context)?;
         let id = context.ids.record();
         let module = self.modules.get_mut(context.module()).ok_or_else(|| no_record(&id))?;
-        module.store(&id, values);
+        module.store(&id, values, context.now);
         Ok(id)
     }
 
@@ -168,7 +168,7 @@ impl Crm {
         }
         let values = self.checked(record, Some(id), at, context)?;
         if let Some(module) = self.modules.get_mut(context.module()) {
-            module.store(id, values);
+            module.store(id, values, context.now);
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ mod admin;
 mod billing;
 mod crm;
 mod faults;
+mod inventory;
 mod limits;
 mod oauth;
 mod operations;

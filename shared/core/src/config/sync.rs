@@ -47,6 +47,9 @@ pub struct Sync {
     /// For `on_delete = "mark"`: Zoho field → the value to set.
     #[serde(default)]
     pub mark: BTreeMap<String, Value>,
+    /// Pulls only: whether a Zoho record that no row is linked to becomes a new row. Default true.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub inserts: bool,
     /// Zoho fields by which an existing Zoho record is adopted instead of creating a second.
     #[serde(default)]
     pub match_on: Vec<String>,
@@ -330,6 +333,15 @@ pub struct Watch {
     pub table: String,
     /// SQL over the changed row that yields this sync's key, or several.
     pub key: String,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+fn is_yes(given: &bool) -> bool {
+    *given
 }
 
 fn two_seconds() -> Duration {

@@ -11,7 +11,7 @@ use crate::money::Money;
 
 /// The type of a field.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// Text of less than so many characters (code 15).
     Text(usize),
     Email,
@@ -27,24 +27,24 @@ pub(super) enum Kind {
 
 /// One field of a module.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Field {
-    pub(super) name: &'static str,
-    pub(super) kind: Kind,
-    pub(super) mandatory: bool,
+pub(crate) struct Field {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) mandatory: bool,
 }
 
-pub(super) const fn must(name: &'static str, kind: Kind) -> Field {
+pub(crate) const fn must(name: &'static str, kind: Kind) -> Field {
     Field { name, kind, mandatory: true }
 }
 
-pub(super) const fn may(name: &'static str, kind: Kind) -> Field {
+pub(crate) const fn may(name: &'static str, kind: Kind) -> Field {
     Field { name, kind, mandatory: false }
 }
 
 /// The fields that a body gives, checked and in their stored form.
 ///
 /// `creating` makes absent mandatory fields an error; an update leaves what is absent as it is.
-pub(super) fn read(module: &str, fields: &[Field], body: &Record, creating: bool, context: &mut Context<'_>) -> Result<Record, Refusal> {
+pub(crate) fn read(module: &str, fields: &[Field], body: &Record, creating: bool, context: &mut Context<'_>) -> Result<Record, Refusal> {
     let mut read = Map::new();
     for field in fields {
         match body.get(field.name) {
@@ -112,7 +112,7 @@ fn check(field: &Field, value: &Value) -> Result<Value, Refusal> {
 }
 
 /// An id as text, whether it came as a string or as a number (finance fact 2.4).
-pub(super) fn id(value: &Value) -> Option<String> {
+pub(crate) fn id(value: &Value) -> Option<String> {
     scalar(value).filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
@@ -141,7 +141,7 @@ fn is_email(text: &str) -> bool {
 /// Puts the given custom fields over those of the record, as `custom_fields` and `custom_field_hash`.
 ///
 /// An entry is named by `api_name`, `label`, `customfield_id` or `index` (finance fact 4.1: all are in use).
-pub(super) fn merge_custom_fields(record: &mut Record, given: Value, known: Option<&[String]>) -> Result<(), Refusal> {
+pub(crate) fn merge_custom_fields(record: &mut Record, given: Value, known: Option<&[String]>) -> Result<(), Refusal> {
     let Value::Array(given) = given else {
         return Ok(());
     };

@@ -16,12 +16,14 @@
 //! | `POST /admin/faults` | a fault, or a list of them, with the keys of [`crate::scenario`]; answers `{"ids": […]}` |
 //! | `DELETE /admin/faults`, `DELETE /admin/faults/ID` | all (and all outages), or one |
 //! | `POST /admin/outage` | `{"product": "billing", "on": true, "mode": "unavailable"}`; modes `unavailable` (503), `drop`, `timeout` |
-//! | `POST /admin/clock` | `{"time_scale": 10}` |
+//! | `GET /admin/clock` | `{"now": "2026-…Z", "speed": 1.0, "time_scale": 1.0}` |
+//! | `POST /admin/clock` | any of `{"frozen": true, "advance_seconds": 3600, "speed": 60, "time_scale": 10}`: Zoho's calendar stands still, is set forward, runs faster; `time_scale` is of windows and blocks |
 //! | `POST /admin/settings` | any part of a scenario but `seed`, `faults`, `crm.modules`, `crm.fields`: `{"latency_ms": [0, 0], "finance": {"per_minute": 50}}` |
 //! | `GET /admin/settings` | the scenario as it is now |
 //! | `POST /admin/fields` | a CRM field, or a list of them, with the keys of [`crate::CrmField`] |
-//! | `PUT /admin/records` | as a person in Zoho: `{"product": "crm", "module": "Contacts", "id": "…", "record": {…}}`, without `id` a new one, unchecked; Billing also `organization`. Answers `{"record": {…}}` |
-//! | `DELETE /admin/records?product=P&module=M&id=ID[&organization=ID]` | deletes it, unchecked |
+//! | `PUT /admin/records` | as a person in Zoho: `{"product": "crm", "module": "Contacts", "id": "…", "record": {…}}`, without `id` a new one, with `ids` several, unchecked; finance products also `organization`. Answers `{"record": {…}}`, or `{"records": […]}` for `ids` |
+//! | `DELETE /admin/records?product=P&module=M&id=ID[&organization=ID][&permanent=true]` | deletes it, unchecked; in the CRM into the recycle bin, or for good |
+//! | `POST /admin/seed` | many records at once, of which nobody is told: `{"product": "inventory", "module": "items", "organization": "…", "count": 10000, "record": {"name": "Item {n}", "rate": 5}, "age_seconds": 86400, "step_seconds": 1}`; `{n}` counts from 1, or from `first`; the first is `age_seconds` old, each next one `step_seconds` younger; `"notify": true` tells webhooks. Answers `{"ids": […]}` |
 //! | `GET /admin/oauth` | `{"client_id": …, "client_secret": …, "refresh_token": …}` |
 //! | `POST /admin/oauth/codes`, `POST /admin/oauth/refresh-tokens` | `{"code": …}`, `{"refresh_token": …}` |
 //! | `POST /admin/oauth/revoke` | `{"refresh_token": "…"}`; absent: the first one |
@@ -40,10 +42,14 @@
 //! `refusals` by `product:code`; `faults` by kind; `unknown_operations` and `unknown_parameters`; `ignored_fields`
 //! by `module.field`: keys that were sent and that Zoho drops silently.
 
+mod records;
+
+use std::time::Duration;
+
+use chrono::SecondsFormat;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    billing,
     exchange::{Answer, Request},
     faults::{FaultSpec, Outage},
     operations::OPERATIONS,
@@ -70,7 +76,7 @@ pub(crate) fn handle(shared: &Shared, request: &Request) -> Answer {
     let mut state = shared.state();
     let outcome = match (request.method.as_str(), path.as_slice()) {
         ("GET", ["health"]) => Ok(json!({ "ok": true })),
-        ("GET", ["state"]) => records(&state, request),
+        ("GET", ["state"]) => records::show(&state, request),
         ("GET", ["log"]) => Ok(log(&state, request)),
         ("GET", ["stats"]) => Ok(stats::collect(&state, &shared.flights, number(request, "window_ms"))),
         ("POST", ["reset"]) => {
@@ -89,10 +95,13 @@ pub(crate) fn handle(shared: &Shared, request: &Request) -> Answer {
         },
         ("POST", ["outage"]) => set_outage(&mut state, request),
         ("GET", ["settings"]) => serde_json::to_value(&state.scenario).map_err(|error| mistake(error.to_string())),
-        ("POST", ["settings" | "clock"]) => change_settings(&mut state, request),
+        ("POST", ["settings"]) => body(request).and_then(|change| change_settings(&mut state, change)),
+        ("GET", ["clock"]) => Ok(clock(&state)),
+        ("POST", ["clock"]) => set_clock(&mut state, request),
         ("POST", ["fields"]) => set_fields(&mut state, request),
-        ("PUT", ["records"]) => put_record(&mut state, request),
-        ("DELETE", ["records"]) => delete_record(&mut state, request),
+        ("PUT", ["records"]) => records::put(&mut state, request),
+        ("DELETE", ["records"]) => records::delete(&mut state, request),
+        ("POST", ["seed"]) => records::seed(&mut state, request),
         ("GET", ["oauth"]) => Ok(credentials(&state)),
         ("POST", ["oauth", what]) => oauth(&mut state, what, request),
         ("GET", ["operations"]) => Ok(table()),
@@ -110,33 +119,6 @@ fn number(request: &Request, name: &str) -> Option<u64> {
 
 fn body(request: &Request) -> Result<Map<String, Value>, Mistake> {
     request.json_object().ok_or_else(|| mistake("the body must be a JSON object"))
-}
-
-fn records(state: &State, request: &Request) -> Outcome {
-    let organization = request.query("organization");
-    let organizations = || state.billing.iter().filter(move |(id, _)| organization.is_none_or(|wanted| wanted == id.as_str()));
-    let Some(module) = request.query("module") else {
-        let count = |module: &&str| {
-            let count: usize = organizations().filter_map(|(_, one)| one.all(module)).map(|rows| rows.len()).sum();
-            ((*module).to_owned(), count.into())
-        };
-        let billing: Map<String, Value> = billing::MODULES.iter().map(count).collect();
-        let crm: Map<String, Value> =
-            state.crm.module_names().into_iter().map(|name| (name.to_owned(), state.crm.count(name).into())).collect();
-        return Ok(json!({ "counts": { "billing": billing, "crm": crm } }));
-    };
-    match request.query("product") {
-        Some("billing") if billing::MODULES.contains(&module) => {
-            let rows: Vec<_> = organizations().filter_map(|(_, one)| one.all(module)).flatten().collect();
-            Ok(json!({ "records": rows }))
-        }
-        Some("crm") => match state.crm.all(module, state.zone()) {
-            Some(rows) => Ok(json!({ "records": rows })),
-            None => Err(Mistake(404, format!("no CRM module {module}"))),
-        },
-        Some("billing") => Err(Mistake(404, format!("no Billing module {module}"))),
-        _ => Err(mistake("`product` must be billing or crm")),
-    }
 }
 
 fn log(state: &State, request: &Request) -> Value {
@@ -178,8 +160,8 @@ fn set_faults(state: &mut State, request: &Request) -> Outcome {
 fn set_outage(state: &mut State, request: &Request) -> Outcome {
     let body = body(request)?;
     let product = match body.get("product").and_then(Value::as_str) {
-        Some(product @ ("billing" | "crm" | "oauth")) => product,
-        _ => return Err(mistake("`product` must be billing, crm or oauth")),
+        Some(product @ ("billing" | "inventory" | "crm" | "oauth")) => product,
+        _ => return Err(mistake("`product` must be billing, inventory, crm or oauth")),
     };
     let on = body.get("on").and_then(Value::as_bool).ok_or_else(|| mistake("`on` must be true or false"))?;
     let mode = match body.get("mode") {
@@ -190,8 +172,29 @@ fn set_outage(state: &mut State, request: &Request) -> Outcome {
     Ok(json!({}))
 }
 
-fn change_settings(state: &mut State, request: &Request) -> Outcome {
-    let change = Value::Object(body(request)?);
+fn clock(state: &State) -> Value {
+    let now = state.clock.now();
+    json!({ "now": now.to_rfc3339_opts(SecondsFormat::Millis, true), "speed": state.scenario.speed, "time_scale": state.scenario.time_scale })
+}
+
+/// Freezes, thaws and advances Zoho's calendar; other keys are settings.
+fn set_clock(state: &mut State, request: &Request) -> Outcome {
+    let mut body = body(request)?;
+    if let Some(frozen) = body.remove("frozen") {
+        state.clock.freeze(frozen.as_bool().ok_or_else(|| mistake("`frozen` must be true or false"))?);
+    }
+    if let Some(seconds) = body.remove("advance_seconds") {
+        let by = seconds.as_f64().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        state.clock.advance(by.ok_or_else(|| mistake("`advance_seconds` must be a number of at least 0"))?);
+    }
+    if !body.is_empty() {
+        change_settings(state, body)?;
+    }
+    Ok(clock(state))
+}
+
+fn change_settings(state: &mut State, change: Map<String, Value>) -> Outcome {
+    let change = Value::Object(change);
     let fixed = ["/seed", "/faults", "/crm/modules", "/crm/fields"];
     if let Some(path) = fixed.iter().find(|path| change.pointer(path).is_some()) {
         return Err(mistake(format!("{} cannot be changed here", path.trim_start_matches('/').replace('/', "."))));
@@ -200,6 +203,9 @@ fn change_settings(state: &mut State, request: &Request) -> Outcome {
     merge(&mut settings, change);
     let scenario: Scenario = serde_json::from_value(settings).map_err(|error| mistake(error.to_string()))?;
     scenario.validate().map_err(|error| mistake(error.to_string()))?;
+    if scenario.speed != state.scenario.speed {
+        state.clock.set_speed(scenario.speed);
+    }
     state.scenario = scenario;
     Ok(json!({}))
 }
@@ -222,53 +228,6 @@ fn set_fields(state: &mut State, request: &Request) -> Outcome {
         state.crm.set_field(field, &mut state.ids);
     }
     Ok(json!({}))
-}
-
-fn put_record(state: &mut State, request: &Request) -> Outcome {
-    let mut body = body(request)?;
-    let Some(Value::Object(record)) = body.remove("record") else {
-        return Err(mistake("`record` must be an object"));
-    };
-    let text = |name: &str| body.get(name).and_then(Value::as_str);
-    let (module, id, zone) = (text("module").unwrap_or_default(), text("id"), state.zone());
-    let stored = match text("product") {
-        Some("billing") => {
-            let organization = text("organization").unwrap_or_else(|| only_organization(state)).to_owned();
-            if organization.is_empty() {
-                return Err(mistake("`organization` is needed while there is none, or several"));
-            }
-            let billing = state.billing.entry(organization).or_default();
-            billing.put_by_hand(module, id, record, zone, &mut state.ids).map(Value::Object)
-        }
-        Some("crm") => state.crm.put_by_hand(module, id, record, zone, &mut state.ids),
-        _ => return Err(mistake("`product` must be billing or crm")),
-    };
-    match stored {
-        Some(record) => Ok(json!({ "record": record })),
-        None => Err(Mistake(404, "no such module or record".to_owned())),
-    }
-}
-
-/// The organisation, if there is exactly one.
-fn only_organization(state: &State) -> &str {
-    match (state.billing.len(), state.billing.keys().next()) {
-        (1, Some(id)) => id,
-        _ => "",
-    }
-}
-
-fn delete_record(state: &mut State, request: &Request) -> Outcome {
-    let get = |name: &str| request.query(name).unwrap_or_default();
-    let deleted = match get("product") {
-        "billing" => {
-            let organization = request.query("organization").unwrap_or_else(|| only_organization(state)).to_owned();
-            let billing = state.billing.get_mut(&organization);
-            billing.is_some_and(|billing| billing.delete_by_hand(get("module"), get("id")))
-        }
-        "crm" => state.crm.delete_by_hand(get("module"), get("id")),
-        _ => return Err(mistake("`product` must be billing or crm")),
-    };
-    if deleted { Ok(json!({})) } else { Err(Mistake(404, "no such module or record".to_owned())) }
 }
 
 fn credentials(state: &State) -> Value {
