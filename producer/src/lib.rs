@@ -2,8 +2,9 @@
 //! of producers may run on one database, and what must happen once is decided by a row.
 //!
 //! [`mod@publish`] puts the configuration into tables, [`capture`] installs the triggers, [`changes`] turns what they captured into jobs,
-//! [`schedules`] does the same for clocks, [`upkeep`] keeps the tables in shape, [`http`] shows and triggers.
+//! [`schedules`] does the same for clocks, [`upkeep`] keeps the tables in shape, [`alerts`] tells people, [`http`] shows and triggers.
 
+pub mod alerts;
 pub mod capture;
 pub mod changes;
 pub mod definitions;
