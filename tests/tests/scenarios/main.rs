@@ -14,6 +14,7 @@ mod lost;
 mod matching;
 mod outages;
 mod parents;
+mod pulling;
 mod reverted;
 mod tokens;
 mod watching;

@@ -178,9 +178,7 @@ impl Poll<'_> {
             match self.compare(&row, link) {
                 Compared::Equal => unchanged += 1,
                 Compared::Differs { complete } => {
-                    if complete {
-                        sightings.insert(id.clone(), self.sighting(Some(row), true, seen_at, walk));
-                    }
+                    sightings.insert(id.clone(), self.sighting(Some(row), complete, seen_at, walk));
                     wanted.push(id);
                 }
             }

@@ -96,7 +96,10 @@ impl Run<'_> {
             .chain(strangers.iter().map(|slot| stranger_id(slot)).filter(|id| !usable(gathered.sights.get(id))))
             .collect();
         let (read, failed) = self.read(&wanted).await?;
-        gathered.sights.extend(read);
+        for (id, sight) in read {
+            let run_id = gathered.sights.get(&id).and_then(|kept| kept.run_id);
+            gathered.sights.insert(id, Sighting { run_id, ..sight });
+        }
 
         self.know_strangers(&strangers, &failed, &mut gathered, &mut verdicts).await?;
         let (keys, decided, own) = self.around(&records, &gathered.sights).await?;
@@ -115,7 +118,7 @@ impl Run<'_> {
                 verdicts.insert(record.slot.id, self.ended(&record, failure));
                 continue;
             }
-            let sight = gathered.sights.get(&id).filter(|sight| record.slot.look || sight.age <= FRESH);
+            let sight = gathered.sights.get(&id).filter(|sight| sight.complete && (record.slot.look || sight.age <= FRESH));
             let verdict = match (sight.map(|sight| (sight, &sight.record)), &record.row) {
                 (Some((sight, None)), _) => Some(self.gone(&record, &id, sight, &mut gathered.merged)),
                 (Some((sight, Some(theirs))), Some(row)) => {
@@ -304,7 +307,12 @@ impl Run<'_> {
         }
         kept.extend(gathered.handed_on);
         let (adopted, runs) = (gathered.adopted, gathered.runs.into_iter().collect());
-        Handled { pulls, gone, conflicts, compared, acted_on, sightings: kept, sums, runs, adopted, ..self.report(verdicts) }
+        let mut handled = self.report(verdicts);
+        // the row is told with the pull, and one without row is told nothing
+        handled.writebacks.retain(|told| {
+            !told.key.starts_with(WITHOUT_ROW) && (told.status != "synced" || told.zoho_id.is_some() || !pulls.iter().any(|pull| pull.key == told.key))
+        });
+        Handled { pulls, gone, conflicts, compared, acted_on, sightings: kept, sums, runs, adopted, ..handled }
     }
 }
 
