@@ -152,6 +152,12 @@ async fn the_newer_of_two_edits_of_a_field_stands() {
     world.zoho.put("crm", "Deals", Some(&id(&second)), json!({"Deal_Name": "Later in Zoho"})).await;
     world.run("select sluice.resume(sync => 'contracts')").await;
     world.all_arrived().await;
-    assert_eq!((deal(&world, "C-1").await["Deal_Name"].clone(), contract(&world, "C-1").await["title"].clone()), (json!("Later here"), json!("Later here")));
-    assert_eq!((deal(&world, "C-2").await["Deal_Name"].clone(), contract(&world, "C-2").await["title"].clone()), (json!("Later in Zoho"), json!("Later in Zoho")));
+    assert_eq!(
+        (deal(&world, "C-1").await["Deal_Name"].clone(), contract(&world, "C-1").await["title"].clone()),
+        (json!("Later here"), json!("Later here"))
+    );
+    assert_eq!(
+        (deal(&world, "C-2").await["Deal_Name"].clone(), contract(&world, "C-2").await["title"].clone()),
+        (json!("Later in Zoho"), json!("Later in Zoho"))
+    );
 }

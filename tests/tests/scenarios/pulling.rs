@@ -39,7 +39,9 @@ async fn poll(world: &World) {
 }
 
 async fn products(world: &World) -> Vec<Value> {
-    world.rows("select name, sku, price::text, stock_quantity, is_active, zoho_item_id is not null as linked from products order by name").await
+    world
+        .rows("select name, sku, price::text, stock_quantity, is_active, zoho_item_id is not null as linked from products order by name")
+        .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -50,9 +52,7 @@ async fn items_become_products_and_rows_made_by_hand_are_left_alone() {
         world.zoho.put("inventory", "items", None, json!({"name": name, "sku": sku, "rate": rate})).await;
     }
     poll(&world).await;
-    let row = |name: &str, sku: Value, price: &str, linked: bool| {
-        json!({"name": name, "sku": sku, "price": price, "stock_quantity": if linked { json!(0) } else { Value::Null }, "is_active": true, "linked": linked})
-    };
+    let row = |name: &str, sku: Value, price: &str, linked: bool| json!({"name": name, "sku": sku, "price": price, "stock_quantity": if linked { json!(0) } else { Value::Null }, "is_active": true, "linked": linked});
     assert_eq!(
         products(&world).await,
         [

@@ -206,11 +206,8 @@ fn verdict(
     };
     let local_changed = !value::same(&local.local(), &pair.local);
     // What was sent and never read back: the state that our own write left is what Zoho made of it, whatever it says.
-    let zoho_changed = if pair.confirmed {
-        !value::same(&pair.zoho, zoho) && !same_time(&pair.zoho, zoho)
-    } else {
-        !ours && !means(&pair.zoho, zoho)
-    };
+    let zoho_changed =
+        if pair.confirmed { !value::same(&pair.zoho, zoho) && !same_time(&pair.zoho, zoho) } else { !ours && !means(&pair.zoho, zoho) };
     match (local_changed, zoho_changed) {
         (false, false) if !pair.confirmed => Verdict::Agree,
         (false, false) => Verdict::Rest,

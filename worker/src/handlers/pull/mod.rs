@@ -312,7 +312,8 @@ impl Run<'_> {
         let mut handled = self.report(verdicts);
         // the row is told with the pull, and one without row is told nothing
         handled.writebacks.retain(|told| {
-            !told.key.starts_with(WITHOUT_ROW) && (told.status != "synced" || told.zoho_id.is_some() || !pulls.iter().any(|pull| pull.key == told.key))
+            !told.key.starts_with(WITHOUT_ROW)
+                && (told.status != "synced" || told.zoho_id.is_some() || !pulls.iter().any(|pull| pull.key == told.key))
         });
         Handled { pulls, gone, conflicts, compared, acted_on, sightings: kept, sums, runs, adopted, ..handled }
     }
