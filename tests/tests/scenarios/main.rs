@@ -9,6 +9,8 @@ mod both_ways;
 mod calling;
 mod calls;
 mod connecting;
+mod converging;
+mod hints;
 mod leaving;
 mod locks;
 mod lost;
