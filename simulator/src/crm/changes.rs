@@ -95,8 +95,10 @@ impl Crm {
 
     /// Changes or adds a record as a person in Zoho would, without any check. `None` if there is no such module or
     /// record.
-    pub(crate) fn put_by_hand(&mut self, module: &str, id: Option<&str>, given: Values, hand: &mut Hand<'_>) -> Option<Value> {
+    pub(crate) fn put_by_hand(&mut self, module: &str, id: Option<&str>, mut given: Values, hand: &mut Hand<'_>) -> Option<Value> {
         let found = self.modules.get(module)?;
+        // The form that a person saves has all rows.
+        found.merge_rows(None, &mut given, hand.ids);
         let id = match id {
             Some(id) => found.records.contains_key(id).then(|| id.to_owned())?,
             None => hand.ids.record(),

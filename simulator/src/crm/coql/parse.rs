@@ -3,6 +3,8 @@
 //! `select A, B.C from Module where … order by A asc, id desc limit 0, 200`. `where` is mandatory; more than two
 //! conditions must be in parentheses pairwise (CRM fact 2.11).
 
+use super::super::compare::Literal;
+
 /// Most columns of a select, an `in` list, conditions, and columns of an order.
 const MOST_COLUMNS: usize = 50;
 const MOST_VALUES: usize = 100;
@@ -32,17 +34,17 @@ pub(super) enum Filter {
 /// What one column must be.
 #[derive(Debug, PartialEq)]
 pub(super) enum Test {
-    Equal(String),
-    NotEqual(String),
-    Greater(String),
-    GreaterEqual(String),
-    Less(String),
-    LessEqual(String),
-    In(Vec<String>),
-    NotIn(Vec<String>),
+    Equal(Literal),
+    NotEqual(Literal),
+    Greater(Literal),
+    GreaterEqual(Literal),
+    Less(Literal),
+    LessEqual(Literal),
+    In(Vec<Literal>),
+    NotIn(Vec<Literal>),
     Like(String),
     NotLike(String),
-    Between(String, String),
+    Between(Literal, Literal),
     Null,
     NotNull,
 }
@@ -133,7 +135,11 @@ impl Parser {
         }
     }
 
-    fn literal(&mut self) -> Result<String, Fault> {
+    fn literal(&mut self) -> Result<Literal, Fault> {
+        self.text().map(Literal::new)
+    }
+
+    fn text(&mut self) -> Result<String, Fault> {
         match self.next() {
             Some(Token::Word(text) | Token::Text(text)) => Ok(text),
             _ => Err(Fault::Syntax("where")),
@@ -200,7 +206,7 @@ impl Parser {
             return Ok(if not { Test::NotIn(values) } else { Test::In(values) });
         }
         if self.takes("like") {
-            let pattern = self.literal()?;
+            let pattern = self.text()?;
             return Ok(if not { Test::NotLike(pattern) } else { Test::Like(pattern) });
         }
         match self.next() {
@@ -274,7 +280,7 @@ fn quoted(rest: &str) -> Option<(String, usize)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Fault, Filter, Test, parse};
+    use super::{Fault, Filter, Literal, Test, parse};
 
     #[test]
     fn the_idiom_of_an_incremental_read_is_understood() {
@@ -285,7 +291,7 @@ mod tests {
         .expect("a query");
         assert_eq!((query.columns.len(), query.module.as_str(), query.limit, query.offset), (3, "Deals", Some(200), 0));
         assert_eq!(query.order, [("Modified_Time".to_owned(), false), ("id".to_owned(), false)]);
-        assert_eq!(query.filter, Filter::Is("Modified_Time".into(), Test::GreaterEqual("2026-01-01T00:00:00+02:00".into())));
+        assert_eq!(query.filter, Filter::Is("Modified_Time".into(), Test::GreaterEqual(Literal::new("2026-01-01T00:00:00+02:00"))));
         let paged = parse("select id from Deals where id is not null limit 400, 100").expect("a query");
         assert_eq!((paged.offset, paged.limit), (400, Some(100)));
     }
