@@ -62,6 +62,8 @@ begin
   -- an index entry holds 2,700 bytes: a longer one would be refused by the fold, with everything else that is folded with it
   if octet_length(one) > 1024 then
     raise exception using errcode = '22023', message = format('a key of sync "%s" may hold at most 1,024 bytes', p_sync);
+  elsif one like 'zoho:%' then
+    raise exception using errcode = '22023', message = format('key %L: keys that begin with "zoho:" stand for Zoho records without a row', one);
   end if;
   return one;
 end $$;
@@ -83,6 +85,8 @@ declare
   given jsonb;
   names text;
   keyed boolean := false;
+  given_event record;
+  runs_for text;                                                  -- the sync whose shape runs the job
 begin
   select * into k from sluice.job_kind where name = new.kind;
   if not found then
@@ -105,7 +109,7 @@ begin
       end if;
       continue;
     end if;
-    if arg.type in ('string', 'sync', 'connection', 'product', 'method', 'path') and jsonb_typeof(given) <> 'string'
+    if arg.type in ('string', 'sync', 'connection', 'product', 'method', 'path', 'zoho_id') and jsonb_typeof(given) <> 'string'
        or arg.type = 'object' and jsonb_typeof(given) <> 'object'
        or arg.type = 'number' and jsonb_typeof(given) <> 'number'
        or arg.type = 'boolean' and jsonb_typeof(given) <> 'boolean' then
@@ -123,6 +127,8 @@ begin
           raise exception using errcode = '22023', message = format('sync "%s" was retired', y.name);
         elsif new.kind = 'push' and y.direction = 'pull' then
           raise exception using errcode = '22023', message = format('sync "%s" only pulls', y.name);
+        elsif new.kind in ('pull', 'poll') and y.direction = 'push' then
+          raise exception using errcode = '22023', message = format('sync "%s" only pushes', y.name);
         end if;
         new.sync := y.name;
         new.lane := coalesce(new.lane, y.lane);
@@ -130,6 +136,13 @@ begin
         new.key := sluice.canonical_key(y.name, given);
         keyed := true;
         new.args := jsonb_set(new.args, array[arg.name], to_jsonb(new.key));
+      when 'zoho_id' then
+        if given #>> '{}' !~ '^[!-~]{1,200}$' then
+          raise exception using errcode = '22023', message = format('%L is no Zoho id', given #>> '{}');
+        end if;
+        continue when keyed;                                      -- both: the key says which
+        new.key := sluice.aim_pull(y, given #>> '{}');
+        keyed := true;
       when 'connection' then
         select * into c from sluice.connection where name = given #>> '{}';
         if not found or c.retired_at is not null then
@@ -160,6 +173,26 @@ begin
         hint = 'it takes: ' || (select string_agg(a, ', ' order by a) from jsonb_object_keys(k.args) a);
     end if;
   end if;
+  if new.kind = 'apply' then
+    select * from sluice.aim_apply((new.args ->> 'event_id')::bigint, new.lane, new.run_at) into given_event;
+    select * into y from sluice.sync where name = given_event.sync and retired_at is null and direction <> 'push';
+    if not found then
+      raise exception using errcode = '22023', message = format('event %s concerns no published sync that pulls', new.args ->> 'event_id');
+    end if;
+    new.sync := y.name;
+    new.key := sluice.aim_pull(y, given_event.zoho_id);
+    new.lane := coalesce(new.lane, 'realtime');
+    keyed := true;
+  elsif new.kind = 'pull' and not keyed then
+    raise exception using errcode = '22023', message = 'a "pull" job needs "zoho_id" or "key" in its args';
+  end if;
+  runs_for := new.sync;
+  if new.kind = 'poll' then                                       -- one at a time for a sync, in a slot of its own
+    new.sync := '';
+    new.key := 'poll:' || y.name;
+    keyed := true;
+    runs_for := y.name;
+  end if;
   if octet_length(new.args ->> 'body') > 1048576 then
     raise exception using errcode = '22023', message = 'the body of a job may hold at most 1 MiB';
   elsif octet_length((new.args - 'body')::text) > 65536 then
@@ -172,8 +205,8 @@ begin
   end if;
 
   select s.id into new.shape_id from sluice.shape s
-  where s.kind = new.kind and s.sync = new.sync
-    and (new.sync <> '' or s.connection = new.args ->> 'connection' and s.product = coalesce(new.args ->> 'product', k.product))
+  where s.sync = runs_for and (s.kind = new.kind or new.kind in ('push', 'pull', 'apply') and s.kind in ('push', 'pull'))
+    and (runs_for <> '' or s.connection = new.args ->> 'connection' and s.product = coalesce(new.args ->> 'product', k.product))
   limit 1;
   if new.shape_id is null then
     raise exception using errcode = '22023', message = format('no published connection can run this "%s" job', new.kind),

@@ -158,7 +158,8 @@ end $$;
 create function sluice.call_is_heavy(p_product text, p_kind text, p_records integer) returns boolean
 language plpgsql immutable as $$
 begin
-  return p_product = 'crm' and p_kind = 'push' and p_records > 10;
+  -- a poll's list is sorted, which CRM counts among the complex calls
+  return p_product = 'crm' and (p_kind = 'push' and p_records > 10 or p_kind = 'poll');
 end $$;
 
 -- Which lanes each product's meter allows, and when to look again. Says so once a day where due work is kept back. The caller holds the budget's row.
@@ -334,8 +335,8 @@ begin
   select * into s from sluice.shape where id = p_shape;
   select p.answered_at, p.outage_ended_at into answered, outage_end from sluice.product p where p.connection = s.connection and p.product = s.product;
   select '{}'::text[] as intents, '{}'::jsonb as doubts into intended;
-  if s.kind = 'push' then
-    intended := sluice.intend(s.sync, array(select w.key from sluice.slot w where w.id = any (p_slots) order by w.key), p_now);
+  if s.kind = 'push' or s.kind = 'pull' and exists (select from sluice.sync y where y.name = s.sync and y.direction = 'both') then
+    intended := sluice.intend(s.sync, array(select w.key from sluice.slot w where w.id = any (p_slots) and (s.kind = 'push' or w.key not like 'zoho:%') order by w.key), p_now);
   end if;
   with claimed as (
     update sluice.slot w set
@@ -351,8 +352,13 @@ begin
       'panics', w.panics, 'max_failures', w.max_failures, 'progress', w.progress, 'doubt', intended.doubts -> w.key,
       'doubt_age_ms', (extract(epoch from p_now - (intended.doubts -> w.key ->> 'since')::timestamptz) * 1000)::bigint,
       -- `offset 0`: or the planner walks the jobs in the order of their ids until one is this slot's
-      'job_id', (select min(j.job_id) from (select job_id from sluice.slot_job where slot_id = w.id offset 0) j)) order by w.sync, w.key)
-  into slots from claimed w;
+      'job_id', j.job_id,
+      -- somebody asked to look at Zoho, or it is not known what happened there
+      'look', s.kind = 'pull' and (j.look or w.tries > 0)) order by w.sync, w.key)
+  into slots from claimed w
+  cross join lateral (
+    select min(o.job_id) as job_id, coalesce(bool_or(o.kind <> 'push'), false) as look
+    from (select job_id, kind from sluice.slot_job where slot_id = w.id offset 0) o) j;
   return jsonb_build_object('token', p_token, 'connection', s.connection, 'product', s.product, 'kind', s.kind, 'sync', s.sync,
     'cost', sluice.call_cost(s.product, s.kind, cardinality(p_slots)), 'heavy', sluice.call_is_heavy(s.product, s.kind, cardinality(p_slots)), 'slots', slots);
 end $$;

@@ -131,7 +131,7 @@ end $$;
 create type sluice.outcome as (
   slot bigint, outcome text, delay_ms bigint, hold_ms bigint, counts boolean, unbooked boolean, death boolean, panic boolean, max_batch smallint,
   progress jsonb, waiting_sync text, waiting_key text, "create" text, pushed boolean, reason text, class text, code text, field text, message text, hint text,
-  http_status integer, request jsonb, response jsonb, depends_sync text, depends_key text, ms integer, calls smallint
+  http_status integer, request jsonb, response jsonb, depends_sync text, depends_key text, ms integer, calls smallint, sent_fields text[]
 );
 
 create function sluice.settle_slots(b sluice.batch, now_ timestamptz, p_outcomes jsonb) returns void
@@ -173,7 +173,8 @@ begin
   update sluice.dead_letter set resolution = 'superseded', resolved_by = 'sluice', resolved_at = now_ where id = any (letters);
 
   insert into sluice.dead_letter (job_id, job_ids, kind, args, sync, key, lane, error_class, error_code, field, message, hint, http_status, response, history, depends_sync, depends_key)
-  select j.ids[1], coalesce(j.ids, '{}'), s.kind, coalesce(s.args, jsonb_build_object('sync', s.sync, 'key', s.key)), nullif(s.sync, ''), case when s.sync <> '' then s.key end,
+  select j.ids[1], coalesce(j.ids, '{}'), case when s.sync <> '' then shape_.kind else s.kind end,
+         coalesce(s.args, case when s.key like 'zoho:%' then jsonb_build_object('sync', s.sync, 'zoho_id', substr(s.key, 6)) else jsonb_build_object('sync', s.sync, 'key', s.key) end), nullif(s.sync, ''), case when s.sync <> '' then s.key end,
          sluice.lane_name(s.lane), o.class, o.code, o.field, coalesce(o.message, ''), o.hint, o.http_status, o.response, coalesce(h.history, '[]'), o.depends_sync, o.depends_key
   from unnest(outcomes) o join sluice.slot s on s.id = o.slot and s.batch = b.token
   cross join lateral (select array_agg(sj.job_id order by sj.job_id) as ids from sluice.slot_job sj where sj.slot_id = s.id and sj.work <= s.claimed_work) j
@@ -211,14 +212,17 @@ begin
     create_sent_at = case when o."create" = 'doubt' then coalesce(l.create_sent_at, b.claimed_at) when o."create" = 'settled' or s.create_intent then null else l.create_sent_at end,
     creates = case when o."create" = 'doubt' then l.creates + 1 when o."create" = 'settled' then 0 else l.creates end,
     pushed_at = case when o.pushed then now_ else l.pushed_at end,
+    write_sent_at = case when o.sent_fields is null then l.write_sent_at else b.granted_at end,
+    write_answered_at = case when o.sent_fields is null then l.write_answered_at else now_ end,
+    write_fields = coalesce(o.sent_fields, l.write_fields),
     hold_until = case when o.hold_ms > 0 then now_ + make_interval(secs => o.hold_ms::float8 / 1000) else l.hold_until end,
     held = case when o.outcome = 'done' then o.reason is not distinct from 'held' else l.held end,
     unsure = l.unsure or (o.outcome = 'dead' and o.class in ('exhausted', 'unknown', 'panic'))
   from unnest(outcomes) o join sluice.slot s on s.id = o.slot and s.batch = b.token
-  where shape_.kind = 'push' and l.sync = s.sync and l.key = s.key and (s.create_intent or o."create" in ('doubt', 'settled') or o.pushed or o.hold_ms > 0 or (o.outcome = 'done' and l.held <> (o.reason is not distinct from 'held'))
+  where shape_.kind in ('push', 'pull') and l.sync = s.sync and l.key = s.key and (s.create_intent or o."create" in ('doubt', 'settled') or o.pushed or o.hold_ms > 0 or o.sent_fields is not null or (o.outcome = 'done' and l.held <> (o.reason is not distinct from 'held'))
       or (o.outcome = 'dead' and o.class in ('exhausted', 'unknown', 'panic')));
   delete from sluice.link l using unnest(outcomes) o, sluice.slot s
-  where shape_.kind = 'push' and s.id = o.slot and s.batch = b.token and s.create_intent and l.sync = s.sync and l.key = s.key
+  where shape_.kind in ('push', 'pull') and s.id = o.slot and s.batch = b.token and s.create_intent and l.sync = s.sync and l.key = s.key
     and l.zoho_id is null and l.create_sent_at is null and l.pushed_at is null and l.creates = 0 and (l.hold_until <= now_) is not false;
 
   -- every rise of `work` came with a job: what is left is asked for anew, or it was cancelled meanwhile
@@ -280,10 +284,10 @@ begin
     when b.records = 1 and s.deaths + 1 >= 8 then jsonb_build_object('outcome', 'dead', 'class', 'panic', 'create', 'doubt',
       'message', 'eight workers in a row died while they worked on this record alone', 'hint', 'see the workers'' logs; requeue after the cause is mended')
     else jsonb_build_object('outcome', 'retry', 'reason', 'the worker died', 'death', b.records = 1,
-      'create', case when s.kind = 'push' and (s.create_intent or exists (select from sluice.link l where l.sync = s.sync and l.key = s.key and l.create_sent_at is not null)) then 'doubt' end,
+      'create', case when s.sync <> '' and (s.create_intent or exists (select from sluice.link l where l.sync = s.sync and l.key = s.key and l.create_sent_at is not null)) then 'doubt' end,
       'max_batch', case when b.records > 1 then (b.records + 1) / 2 end,
       'delay_ms', case when b.records = 1 and s.deaths > 0 then least(300000, 1000 * power(2, s.deaths)) else 0 end::bigint,
-      'hold_ms', case when s.kind = 'push' then greatest(0, extract(epoch from b.send_by + b.timeout + interval '5 s' - now_) * 1000)::bigint end) end)
+      'hold_ms', case when s.sync <> '' then greatest(0, extract(epoch from b.send_by + b.timeout + interval '5 s' - now_) * 1000)::bigint end) end)
   into outcomes from sluice.slot s where s.batch = b.token;
   delete from sluice.batch where token = b.token;
   perform sluice.settle_slots(b, now_, coalesce(outcomes, '[]'));

@@ -11,7 +11,7 @@ use sluice_core::db::Db;
 use sluice_core::secrets::KeyRing;
 use sluice_queue::Cost;
 use sluice_queue::store::{self, Alone};
-use sluice_zoho::{AccessToken, Answer, Client, Failed, Method, Product, billing, call, organizations};
+use sluice_zoho::{AccessToken, Answer, Client, Failed, Method, Product, call, finance, organizations};
 use tokio::sync::Notify;
 
 use crate::handlers::organization::{choose, needs_one};
@@ -60,7 +60,7 @@ fn targets(config: &Config, connection: &str) -> Vec<(Product, String)> {
     let mut targets: Vec<(Product, String)> = Vec::new();
     for sync in config.syncs.values().filter(|sync| sync.connection == connection) {
         let Ok(product) = sync.module.product.as_str().parse::<Product>() else { continue };
-        let listed = product != Product::Billing || billing::Module::parse(&sync.module.name).is_some_and(billing::Module::listed);
+        let listed = product != Product::Billing || finance::Module::parse(product, &sync.module.name).is_some_and(finance::Module::listed);
         if listed && !targets.iter().any(|(known, _)| *known == product) {
             targets.push((product, sync.module.name.clone()));
         }

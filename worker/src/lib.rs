@@ -4,6 +4,7 @@
 //! restarts and drains. Everything that must survive a crash is in the queue. A worker makes no jobs of its own accord but those of
 //! parents that a record needs first; it knows no webhook, no schedule and no page.
 
+mod apply;
 mod ask;
 mod backend;
 mod engine;

@@ -14,16 +14,17 @@ use sluice_sync::definition::Definition;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::apply;
 use crate::engine::Engine;
 use crate::work::Writeback;
 
 /// The guarantee behind the wake-up by a settle.
 const POLL: Duration = Duration::from_secs(1);
 /// A locked row is tried again after this, doubled up to [`LOCKED_CAP`].
-const LOCKED: Duration = Duration::from_millis(100);
-const LOCKED_CAP: Duration = Duration::from_secs(5);
+pub(crate) const LOCKED: Duration = Duration::from_millis(100);
+pub(crate) const LOCKED_CAP: Duration = Duration::from_secs(5);
 /// A row that the table refused: after a constraint or a trigger was mended it goes through by itself.
-const REFUSED: Duration = Duration::from_secs(300);
+pub(crate) const REFUSED: Duration = Duration::from_secs(300);
 /// How long the application's own triggers may wait for their locks.
 const TRIGGERS_MAY_WAIT: &str = "1s";
 const STATEMENT_LIMIT: &str = "10s";
@@ -99,6 +100,7 @@ async fn carry_out_due(engine: &Engine) -> Result<bool, sqlx::Error> {
     for record in &due {
         if let Some(definition) = engine.definition(&record.sync) {
             carried_out |= carry_out(&engine.db, &definition, &record.key).await?;
+            carried_out |= apply::carry_out(engine, &definition, &record.key).await?;
         }
     }
     Ok(carried_out)
@@ -112,12 +114,15 @@ async fn carry_out(db: &Db, definition: &Definition, key: &str) -> Result<bool, 
         return Ok(false);
     }
     let left = sqlx::query!(
-        "with left_ as (delete from sluice.local_write where sync = $1 and key = $2 returning id, columns, tries) select id, columns, tries from left_ order by id",
+        "with left_ as (delete from sluice.local_write where sync = $1 and key = $2 and pull is null returning id, columns, tries) select id, columns, tries from left_ order by id",
         sync,
         key
     )
     .fetch_all(&mut tx)
     .await?;
+    if left.is_empty() {
+        return Ok(false);
+    }
     let mut columns = Map::new();
     for one in &left {
         columns.extend(one.columns.as_object().cloned().unwrap_or_default());
@@ -143,7 +148,7 @@ async fn carry_out(db: &Db, definition: &Definition, key: &str) -> Result<bool, 
 }
 
 /// Whether this transaction alone writes the record's row, to its end: an older value never follows a newer one.
-async fn fence(tx: &mut Tx, sync: &str, key: &str) -> Result<bool, sqlx::Error> {
+pub(crate) async fn fence(tx: &mut Tx, sync: &str, key: &str) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar!(r#"select pg_try_advisory_xact_lock(hashtextextended($1, 7)) as "mine!""#, format!("{sync}\n{key}"))
         .fetch_one(tx)
         .await
@@ -210,7 +215,7 @@ fn refusal_of(definition: &Definition, column: &str, refusal: &dyn sqlx::error::
     format!("{table} has no column {column}: leave it out of `writeback`, or: alter table {table} add column {column} {kind};")
 }
 
-async fn later(db: &Db, ids: &[i64], pause: Duration, error: Option<&str>) -> Result<(), sqlx::Error> {
+pub(crate) async fn later(db: &Db, ids: &[i64], pause: Duration, error: Option<&str>) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "update sluice.local_write set due_at = clock_timestamp() + make_interval(secs => $2), tries = tries + 1, error = $3 where id = any ($1)",
         ids,
@@ -227,16 +232,47 @@ enum Written {
     Locked,
 }
 
-/// Writes the columns into the row, or finds it locked. A row that is gone needs no writing. Values take the columns' own types by way of
-/// `jsonb_populate_record`; columns that already say so are left alone.
-async fn write(tx: &mut Tx, definition: &Definition, key: &str, columns: &Value) -> Result<Written, sqlx::Error> {
+/// Whether a row could be had.
+pub(crate) enum Taken {
+    Held,
+    Gone,
+    Locked,
+}
+
+/// What every statement on the application's tables runs under: labelled as ours, and patient with their triggers only so far.
+pub(crate) async fn own_settings(tx: &mut Tx) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "select set_config('sluice.origin', 'sluice', true) as origin, set_config('lock_timeout', $1, true) as lock, set_config('statement_timeout', $2, true) as statement",
         TRIGGERS_MAY_WAIT,
         STATEMENT_LIMIT
     )
-    .fetch_one(&mut *tx)
+    .fetch_one(tx)
     .await?;
+    Ok(())
+}
+
+/// Locks the row of a key without ever waiting for it.
+pub(crate) async fn take_row(tx: &mut Tx, definition: &Definition, key: &str) -> Result<Taken, sqlx::Error> {
+    let key_values = key_values(definition, key);
+    let key_names: Vec<Ident> = key_values.iter().map(|(name, _)| Ident::name(name)).collect();
+    let record: Map<String, Value> = key_values.into_iter().map(|(name, value)| (name, Value::String(value))).collect();
+    let record = Value::Object(record);
+    let table = Ident::table(&definition.sync.table);
+    let of_key = || {
+        let head = Sql::new("with given as (select g.* from jsonb_populate_record(null::").ident(&table).text(", $1) g) select 1 from ");
+        matching(head, &table, &key_names)
+    };
+    if dynamic::query(of_key().text(" for no key update of t skip locked")).bind(&record).fetch_optional(&mut *tx).await?.is_some() {
+        return Ok(Taken::Held);
+    }
+    let there = dynamic::query(of_key()).bind(&record).fetch_optional(&mut *tx).await?.is_some();
+    Ok(if there { Taken::Locked } else { Taken::Gone })
+}
+
+/// Writes the columns into the row, or finds it locked. A row that is gone needs no writing. Values take the columns' own types by way of
+/// `jsonb_populate_record`; columns that already say so are left alone.
+async fn write(tx: &mut Tx, definition: &Definition, key: &str, columns: &Value) -> Result<Written, sqlx::Error> {
+    own_settings(tx).await?;
     let mut record = columns.as_object().cloned().unwrap_or_default();
     let names: Vec<Ident> = record.keys().map(|name| Ident::name(name)).collect();
     if names.is_empty() {
@@ -250,20 +286,10 @@ async fn write(tx: &mut Tx, definition: &Definition, key: &str, columns: &Value)
     let record = Value::Object(record);
     let table = Ident::table(&definition.sync.table);
 
-    let lock = matching(
-        Sql::new("with given as (select g.* from jsonb_populate_record(null::").ident(&table).text(", $1) g) select 1 from "),
-        &table,
-        &key_names,
-    )
-    .text(" for no key update of t skip locked");
-    if dynamic::query(lock).bind(&record).fetch_optional(&mut *tx).await?.is_none() {
-        let there = matching(
-            Sql::new("with given as (select g.* from jsonb_populate_record(null::").ident(&table).text(", $1) g) select 1 from "),
-            &table,
-            &key_names,
-        );
-        let there = dynamic::query(there).bind(&record).fetch_optional(&mut *tx).await?.is_some();
-        return Ok(if there { Written::Locked } else { Written::Done });
+    match take_row(tx, definition, key).await? {
+        Taken::Held => {}
+        Taken::Gone => return Ok(Written::Done),
+        Taken::Locked => return Ok(Written::Locked),
     }
     let mut update = Sql::new("update ").ident(&table).text(" t set ");
     for (i, name) in names.iter().enumerate() {

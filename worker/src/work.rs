@@ -1,11 +1,16 @@
 //! What travels through the worker runtime: a batch going in, what became of it coming out.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sluice_queue::calls::Calls;
 use sluice_queue::{Batch, Settlement, lease};
 use sluice_sync::link::store::Agreed;
+use sluice_sync::merge::Clash;
+use sluice_sync::sighting::Sighting;
 
 /// A claimed batch. Clones share one batch; its lease lives as long as any of them.
 #[derive(Debug, Clone)]
@@ -35,6 +40,81 @@ pub(crate) struct Handled {
     pub(crate) writebacks: Vec<Writeback>,
     /// The answer of a `call` job.
     pub(crate) call_result: Option<CallResult>,
+    /// What Zoho's side changes here.
+    pub(crate) pulls: Vec<Pull>,
+    /// Keys whose Zoho record is gone.
+    pub(crate) gone: Vec<String>,
+    /// Readings for a later run, by Zoho id.
+    pub(crate) sightings: Vec<(String, Sighting)>,
+    /// Readings that were acted on: (Zoho id, when it was read).
+    pub(crate) acted_on: Vec<(String, DateTime<Utc>)>,
+    /// Fields that wait for a person.
+    pub(crate) conflicts: Vec<Conflict>,
+    /// Records whose conflicts are to be looked at anew: those that are not among `conflicts` are over.
+    pub(crate) compared: Vec<String>,
+    /// Records to run next: the row of a Zoho record was found.
+    pub(crate) runs: Vec<Next>,
+    /// Rows that were found to be Zoho records': (key, Zoho id).
+    pub(crate) adopted: Vec<(String, String)>,
+    /// What a run over many records is told.
+    pub(crate) sums: BTreeMap<i64, Sums>,
+}
+
+/// A change of Zoho's for the application's own row, as settle leaves it in `sluice.local_write`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Pull {
+    /// The slot's key: the row's, or `zoho:<id>` where it is to be made.
+    #[serde(skip)]
+    pub(crate) key: String,
+    pub(crate) zoho_id: String,
+    pub(crate) act: Act,
+    /// Column → value; the database casts it.
+    pub(crate) columns: BTreeMap<String, Value>,
+    /// Field → what the row must still say of it.
+    pub(crate) expected: BTreeMap<String, Value>,
+    /// Field → Zoho's half of what is agreed on then.
+    pub(crate) pulled: BTreeMap<String, Value>,
+    pub(crate) modified_at: Option<DateTime<Utc>>,
+    pub(crate) run_id: Option<i64>,
+}
+
+/// What is done to the row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Act {
+    Insert,
+    Update,
+    Delete,
+}
+
+/// A field of a record that waits for a person.
+#[derive(Debug, Clone)]
+pub(crate) struct Conflict {
+    pub(crate) key: String,
+    pub(crate) zoho_id: String,
+    pub(crate) clash: Clash,
+    pub(crate) local_changed_at: Option<DateTime<Utc>>,
+    pub(crate) zoho_modified_at: Option<DateTime<Utc>>,
+}
+
+/// A record to run next.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Next {
+    /// By its key.
+    Key { sync: String, key: String },
+    /// By its Zoho id.
+    Zoho { sync: String, zoho_id: String },
+}
+
+/// What became of a run's records.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Sums {
+    pub(crate) total: i64,
+    pub(crate) created: i64,
+    pub(crate) updated: i64,
+    pub(crate) unchanged: i64,
+    pub(crate) failed: i64,
+    pub(crate) messages: Vec<String>,
 }
 
 /// What the application's own row is to say.

@@ -19,7 +19,7 @@ pub(super) async fn enqueue(tx: &mut Tx, wanted: &Wanted) -> Result<u64, sqlx::E
          select 'push', jsonb_build_object('sync', w.sync, 'key', w.key), y.lane, clock_timestamp(), s.id, w.sync, w.key
          from unnest($1::text[], $2::text[]) as w (sync, key)
          join sluice.sync y on y.name = w.sync and y.retired_at is null
-         join sluice.shape s on s.sync = w.sync and s.kind = 'push'",
+         join sluice.shape s on s.sync = w.sync and s.kind in ('push', 'pull')",
         &syncs,
         &keys
     )

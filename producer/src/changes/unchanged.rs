@@ -29,6 +29,7 @@ pub(super) async fn drop_equal(tx: &mut Tx, reader: &Reader, definitions: &Defin
         for key in equal(tx, definition, &rows).await? {
             if let Some(changes) = wanted.remove(&key) {
                 *sifted.avoided.entry(sync.clone()).or_default() += changes;
+                sifted.equal.entry(sync.clone()).or_default().push(key);
             }
         }
     }
@@ -66,7 +67,7 @@ async fn equal(tx: &mut Tx, definition: &Definition, rows: &BTreeMap<String, Fou
             Some(Found::Gone) => None,
             None => return false,
         };
-        let facts = Facts { row, link: links.get(key), parents: &parents, leave_out: &leave_out, force: false };
+        let facts = Facts { row, link: links.get(key), parents: &parents, leave_out: &leave_out, repair: &leave_out, force: false };
         matches!(plan::decide(definition, facts), Step::Nothing(_))
     };
     Ok(keys.into_iter().filter(needs_nothing).collect())

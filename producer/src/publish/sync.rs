@@ -92,30 +92,43 @@ async fn publish_one(tx: &mut Tx, definition: &Definition, options: &Options) ->
     Ok(Some(how))
 }
 
-/// The shape keeps its id when the sync moves to another connection or module: what waits goes with it.
+/// How a sync's calls look: one shape for its records, and one for its polls where it pulls. A shape keeps its id when the sync moves to another
+/// connection or module, or in another direction: what waits goes with it.
 async fn publish_shape(tx: &mut Tx, definition: &Definition) -> Result<(), sqlx::Error> {
-    let sync = &definition.sync;
-    if !sync.direction.pushes() {
-        return Ok(());
+    let pulls = definition.sync.direction.pulls();
+    let records = if pulls { "pull" } else { "push" };
+    shape(tx, definition, &["push", "pull"], records, batch_max(definition)).await?;
+    if pulls {
+        shape(tx, definition, &["poll"], "poll", 1).await?;
     }
-    let (product, batch_max) = (sync.module.product.as_str(), batch_max(definition));
-    let updated = sqlx::query!(
-        "update sluice.shape set connection = $2, product = $3, batch_max = $4
-         where sync = $1 and kind = 'push' and (connection, product, batch_max) is distinct from ($2, $3, $4)",
+    Ok(())
+}
+
+async fn shape(tx: &mut Tx, definition: &Definition, any_of: &[&str], kind: &str, batch_max: i16) -> Result<(), sqlx::Error> {
+    let sync = &definition.sync;
+    let product = sync.module.product.as_str();
+    let kinds: Vec<String> = any_of.iter().map(|kind| (*kind).to_owned()).collect();
+    let there = sqlx::query_scalar!(
+        r#"with moved as (
+             update sluice.shape set connection = $2, product = $3, kind = $4, batch_max = $5
+             where sync = $1 and kind = any ($6) and (connection, product, kind, batch_max) is distinct from ($2, $3, $4, $5))
+           select exists (select from sluice.shape where sync = $1 and kind = any ($6)) as "there!""#,
         sync.name,
         sync.connection,
         product,
-        batch_max
+        kind,
+        batch_max,
+        &kinds
     )
-    .execute(&mut *tx)
+    .fetch_one(&mut *tx)
     .await?;
-    if updated.rows_affected() == 0 {
+    if !there {
         sqlx::query!(
-            "insert into sluice.shape (connection, product, kind, sync, batch_max)
-             select $2, $3, 'push', $1, $4 where not exists (select from sluice.shape where sync = $1 and kind = 'push')",
+            "insert into sluice.shape (connection, product, kind, sync, batch_max) values ($2, $3, $4, $1, $5)",
             sync.name,
             sync.connection,
             product,
+            kind,
             batch_max
         )
         .execute(tx)
@@ -141,8 +154,11 @@ async fn key_types(tx: &mut Tx, definition: &Definition) -> Result<Vec<String>, 
     .await
 }
 
+/// Records that one claim may carry: what one call writes, or reads where the sync pulls.
 fn batch_max(definition: &Definition) -> i16 {
-    i16::try_from(definition.module.batch_max()).unwrap_or(1).clamp(1, 100)
+    let module = &definition.module;
+    let most = if definition.sync.direction.pulls() { module.read_max() } else { module.batch_max() };
+    i16::try_from(most).unwrap_or(1).clamp(1, 100)
 }
 
 fn direction(definition: &Definition) -> &'static str {

@@ -65,6 +65,9 @@ pub struct Claimed {
     pub doubt_age_ms: Option<i64>,
     /// The oldest job that the run answers for.
     pub job_id: Option<i64>,
+    /// Whether Zoho's side is to be read even if the row did not change.
+    #[serde(default)]
+    pub look: bool,
 }
 
 /// A create in doubt.

@@ -127,6 +127,13 @@ impl Module {
         if self.product == Product::Crm { 100 } else { 1 }
     }
 
+    /// Records that one read may carry: CRM takes 100 ids (crm §2.1), items of Books and Inventory go 100 to an `itemdetails` (fin §5.3),
+    /// everything else is read singly.
+    pub fn read_max(&self) -> u16 {
+        let items = matches!(self.product, Product::Books | Product::Inventory) && self.name == "items";
+        if self.product == Product::Crm || items { 100 } else { 1 }
+    }
+
     /// What clears a field on update: CRM and FSM take null (crm §2.4), finance reads and prints `""` (fin §2.4).
     pub fn cleared(&self) -> Value {
         if self.product.is_finance() { Value::String(String::new()) } else { Value::Null }

@@ -8,13 +8,12 @@
 //! - retry, follow a redirect or send a second request on its own (each would be a call outside the budget);
 //! - put a token, a secret or a body into a log line, an error or a `Debug` text.
 //!
-//! The rooms: [`oauth`] mints tokens; [`billing`] and [`crm`] are the products we know by module; [`call`] is any request under a
+//! The rooms: [`oauth`] mints tokens; [`finance`] and [`crm`] are the products we know by module; [`call`] is any request under a
 //! product's base path; [`organizations`] lists whom a finance call can be made for; [`mask`] hides personal data in what people get to see.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod address;
-pub mod billing;
 pub mod call;
 mod classify;
 mod client;
@@ -22,6 +21,7 @@ pub mod cost;
 pub mod crm;
 mod error;
 mod evidence;
+pub mod finance;
 mod hosts;
 pub mod mask;
 mod network;

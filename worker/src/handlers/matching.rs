@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use sluice_zoho::billing::{self, Module, Page};
+use sluice_zoho::finance::{self, Module, Page};
 
 use crate::session::{Ended, Session};
 
@@ -55,7 +55,7 @@ impl Walks {
             }
             while let Some(page) = walk.next {
                 let listing = session
-                    .call(async |grant, client, token| billing::list(grant, client, token, module, page, &[]).await)
+                    .call(async |grant, client, token| finance::list(grant, client, token, module, page, &[]).await)
                     .await
                     .map_err(NotNow::Ended)?;
                 walk.rows.extend(listing.rows);

@@ -3,6 +3,8 @@
 mod call;
 pub(crate) mod matching;
 pub(crate) mod organization;
+mod poll;
+mod pull;
 mod push;
 
 use std::time::Duration;
@@ -21,6 +23,8 @@ use crate::work::{Handled, Work};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Push,
+    Pull,
+    Poll,
     Call,
 }
 
@@ -28,6 +32,8 @@ impl Kind {
     pub(crate) fn parse(name: &str) -> Option<Self> {
         match name {
             "push" => Some(Self::Push),
+            "pull" => Some(Self::Pull),
+            "poll" => Some(Self::Poll),
             "call" => Some(Self::Call),
             _ => None,
         }
@@ -47,6 +53,8 @@ pub(crate) async fn run(engine: &Engine, work: &Work) -> Handled {
     }
     match kind {
         Kind::Push => push::run(engine, work, &session).await,
+        Kind::Pull => pull::run(engine, work, &session).await,
+        Kind::Poll => poll::run(engine, work, &session).await,
         Kind::Call => call::run(engine, work, &session).await,
     }
 }

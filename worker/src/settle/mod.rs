@@ -1,7 +1,10 @@
 //! The outermost layer: whatever became of a batch, also a panic or a time-out, is settled here, in one transaction, before apalis
 //! counts it as ended. Retries its own write until the lease is gone.
 
+mod pulls;
 mod store;
+
+pub(crate) use pulls::note_run;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -167,8 +170,12 @@ impl Engine {
             for key in &handled.looked_again {
                 link::store::looked_again(&mut tx, sync, key).await?;
             }
+            if !handled.gone.is_empty() {
+                link::store::gone(&mut tx, sync, &handled.gone).await?;
+            }
             if let Some(definition) = self.definition(sync) {
                 local_write::leave(&mut tx, &definition, &handled.writebacks).await?;
+                pulls::leave(&mut tx, sync, handled, &work.batch.lane).await?;
             }
             store::count_avoided(&mut tx, sync, work, handled).await?;
             store::push_parents(&mut tx, &handled.parents, &work.batch.lane).await?;
@@ -243,7 +250,7 @@ impl Engine {
                 tracing::warn!(%error, "waiting records were not woken; the sweep will");
             }
         }
-        if !handled.writebacks.is_empty() {
+        if !(handled.writebacks.is_empty() && handled.pulls.is_empty()) {
             self.written.notify_one();
         }
     }

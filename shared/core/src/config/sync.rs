@@ -47,6 +47,9 @@ pub struct Sync {
     /// For `on_delete = "mark"`: Zoho field → the value to set.
     #[serde(default)]
     pub mark: BTreeMap<String, Value>,
+    /// Pulls only: whether a Zoho record that no row is linked to becomes a new row. Default true.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub inserts: bool,
     /// Zoho fields by which an existing Zoho record is adopted instead of creating a second.
     #[serde(default)]
     pub match_on: Vec<String>,
@@ -70,9 +73,9 @@ pub struct Sync {
     /// Send `trigger: []` with CRM writes, so that no Zoho workflow runs.
     #[serde(default)]
     pub skip_workflows: bool,
-    /// How much may change at once before a person is asked.
+    /// How much may change at once before a person is asked. Absent: anything, but for a truncate, which is always held.
     #[serde(default)]
-    pub brake: Brake,
+    pub brake: Option<Brake>,
     /// Zoho field → where it comes from.
     #[serde(default)]
     pub fields: Fields,
@@ -322,12 +325,6 @@ pub struct Brake {
     pub per: Duration,
 }
 
-impl Default for Brake {
-    fn default() -> Self {
-        Self { max_changes: None, max_deletes: fifty(), per: ten_minutes() }
-    }
-}
-
 /// Another table whose changes concern this sync's records.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -336,6 +333,15 @@ pub struct Watch {
     pub table: String,
     /// SQL over the changed row that yields this sync's key, or several.
     pub key: String,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+fn is_yes(given: &bool) -> bool {
+    *given
 }
 
 fn two_seconds() -> Duration {

@@ -8,6 +8,7 @@ use sluice_core::config::field::Field;
 
 use super::{Link, Pair, Pairs};
 use crate::definition::Definition;
+use crate::merge::COLUMN;
 use crate::module::Module;
 use crate::plan::{WITHDRAWN, Withdrawal, Write, is_pushed};
 use crate::read::{Parents, Row};
@@ -19,7 +20,7 @@ use crate::value;
 pub fn after_write(definition: &Definition, row: &Row, link: Option<&Link>, write: &Write, record: Option<&Value>) -> Pairs {
     let mut pairs = link.map(|link| link.fields.clone()).unwrap_or_default();
     pairs.remove(WITHDRAWN);
-    pairs.retain(|field, _| definition.fields().contains_key(field));
+    pairs.retain(|field, _| definition.fields().contains_key(field) || field.starts_with(COLUMN));
     let created = link.is_none_or(|link| link.zoho_id.is_none());
     for (path, field) in &row.fields {
         let local = field.local();
@@ -100,7 +101,7 @@ pub fn field_in<'a>(module: &Module, record: &'a Value, path: &str) -> Option<&'
 }
 
 /// Of a list only what we map, and the line's own id by which a later update keeps it: Zoho's elements carry dozens of computed keys.
-fn known_part(definition: &Definition, path: &str, answered: &Value) -> Value {
+pub(crate) fn known_part(definition: &Definition, path: &str, answered: &Value) -> Value {
     let (Some(Field::List(list)), Value::Array(elements)) = (definition.fields().get(path), answered) else {
         return answered.clone();
     };

@@ -51,6 +51,10 @@ pub struct Link {
     pub pushed_at: Option<DateTime<Utc>>,
     /// When both sides were last known equal.
     pub synced_at: Option<DateTime<Utc>>,
+    /// The fields of our last write; what Zoho has of them is ours while its outcome is in doubt.
+    pub write_fields: Option<Vec<String>>,
+    /// Since when Zoho has the record no more.
+    pub gone_at: Option<DateTime<Utc>>,
 }
 
 impl Link {

@@ -67,7 +67,7 @@ pub async fn keys_are_moving(tx: &mut Tx, relation: &str, key: &[String]) -> Res
 /// When the database does not answer.
 pub async fn load(tx: &mut Tx, sync: &str, keys: &[String]) -> Result<BTreeMap<String, Link>, sqlx::Error> {
     let rows = sqlx::query!(
-        r#"select key, zoho_id, fields as "fields: Json<Pairs>", zoho_modified_at, create_sent_at, creates, look_again_at, unsure, pushed_at, synced_at
+        r#"select key, zoho_id, fields as "fields: Json<Pairs>", zoho_modified_at, create_sent_at, creates, look_again_at, unsure, pushed_at, synced_at, write_fields, gone_at
            from sluice.link where sync = $1 and key = any($2)"#,
         sync,
         keys
@@ -86,6 +86,8 @@ pub async fn load(tx: &mut Tx, sync: &str, keys: &[String]) -> Result<BTreeMap<S
         unsure: row.unsure,
         pushed_at: row.pushed_at,
         synced_at: row.synced_at,
+        write_fields: row.write_fields,
+        gone_at: row.gone_at,
     });
     Ok(links.map(|link| (link.key.clone(), link)).collect())
 }
@@ -123,13 +125,16 @@ pub async fn save(tx: &mut Tx, sync: &str, agreed: &[Agreed]) -> Result<(), Erro
     )
     .execute(tx)
     .await;
-    match written {
-        Ok(_) => Ok(()),
-        Err(sqlx::Error::Database(error)) if error.constraint() == Some("link_zoho_id_key") => {
-            let detail = error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().and_then(|error| error.detail()).unwrap_or_default();
-            Err(Error::Taken { detail: detail.to_owned() })
+    written.map(drop).map_err(taken)
+}
+
+fn taken(error: sqlx::Error) -> Error {
+    match &error {
+        sqlx::Error::Database(refusal) if refusal.constraint() == Some("link_zoho_id_key") => {
+            let detail = refusal.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().and_then(|error| error.detail()).unwrap_or_default();
+            Error::Taken { detail: detail.to_owned() }
         }
-        Err(error) => Err(error.into()),
+        _ => Error::Database(error),
     }
 }
 
@@ -170,6 +175,75 @@ pub async fn keys_of(tx: &mut Tx, sync: &str, zoho_ids: &[String]) -> Result<BTr
         .fetch_all(tx)
         .await?;
     Ok(rows.into_iter().map(|row| (row.zoho_id, row.key)).collect())
+}
+
+/// The links of these Zoho records, by Zoho id.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn load_by_id(tx: &mut Tx, sync: &str, zoho_ids: &[String]) -> Result<BTreeMap<String, Link>, sqlx::Error> {
+    let keys: Vec<String> = keys_of(tx, sync, zoho_ids).await?.into_values().collect();
+    let links = load(tx, sync, &keys).await?;
+    Ok(links.into_values().filter_map(|link| Some((link.zoho_id.clone()?, link))).collect())
+}
+
+/// Rows that Zoho records of several syncs have: (sync, Zoho id) → key.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn keys_of_all(tx: &mut Tx, wanted: &[(String, String)]) -> Result<crate::merge::Keys, sqlx::Error> {
+    let (syncs, ids): (Vec<String>, Vec<String>) = wanted.iter().cloned().unzip();
+    let rows = sqlx::query!(
+        r#"select l.sync, l.zoho_id as "zoho_id!", l.key from unnest($1::text[], $2::text[]) as w (sync, zoho_id) join sluice.link l using (sync, zoho_id)"#,
+        &syncs,
+        &ids
+    )
+    .fetch_all(tx)
+    .await?;
+    Ok(rows.into_iter().map(|row| ((row.sync, row.zoho_id), row.key)).collect())
+}
+
+/// Takes over what a pull has written into the row: the pairs of the fields that it pulled. Links the record to the row if it was not.
+///
+/// # Errors
+/// [`Error::Taken`] when the Zoho id belongs to another row.
+pub async fn pulled(
+    tx: &mut Tx,
+    sync: &str,
+    key: &str,
+    zoho_id: &str,
+    pairs: &Pairs,
+    zoho_modified_at: Option<chrono::DateTime<chrono::Utc>>,
+) -> Result<(), Error> {
+    let written = sqlx::query!(
+        "insert into sluice.link as l (sync, key, zoho_id, fields, zoho_modified_at, synced_at) values ($1, $2, $3, $4, $5, clock_timestamp())
+         on conflict on constraint link_pkey do update set zoho_id = excluded.zoho_id, fields = l.fields || excluded.fields, synced_at = excluded.synced_at,
+           zoho_modified_at = greatest(l.zoho_modified_at, excluded.zoho_modified_at), create_sent_at = null, gone_at = null",
+        sync,
+        key,
+        zoho_id,
+        Json(pairs) as _,
+        zoho_modified_at
+    )
+    .execute(tx)
+    .await;
+    written.map(drop).map_err(taken)
+}
+
+/// Notes that Zoho has these records no more.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn gone(tx: &mut Tx, sync: &str, keys: &[String]) -> Result<(), sqlx::Error> {
+    let ordered = lock(tx, sync, keys).await?;
+    sqlx::query!(
+        "update sluice.link set gone_at = coalesce(gone_at, clock_timestamp()) where sync = $1 and key = any ($2)",
+        sync,
+        &ordered
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
 }
 
 /// Withdraws the intent to create, where it is certain that nothing was sent or that Zoho refused it. A link that says nothing else

@@ -31,6 +31,8 @@ pub struct Facts<'a> {
     pub parents: &'a Parents,
     /// Fields to leave out for now: a reference that closes a cycle follows in a second push.
     pub leave_out: &'a BTreeSet<String>,
+    /// Fields to send although they did not change: Zoho's value is to be overwritten.
+    pub repair: &'a BTreeSet<String>,
     /// Send every field, also unchanged ones.
     pub force: bool,
 }
@@ -155,6 +157,9 @@ pub fn decide(definition: &Definition, facts: Facts<'_>) -> Step {
             }
         };
     }
+    if facts.link.is_some_and(|link| link.gone_at.is_some()) {
+        return Step::Held { reason: "Zoho has deleted its record".to_owned() };
+    }
     if !row.problems.is_empty() {
         return Step::Unsendable { problems: row.problems.clone() };
     }
@@ -167,7 +172,7 @@ pub fn decide(definition: &Definition, facts: Facts<'_>) -> Step {
 /// Whether a change of this row is worth no job: nothing would be sent for it. Parents need not be known, since only changed
 /// fields need them.
 pub fn is_unchanged(definition: &Definition, row: Option<&Row>, link: Option<&Link>) -> bool {
-    let facts = Facts { row, link, parents: &Parents::new(), leave_out: &BTreeSet::new(), force: false };
+    let facts = Facts { row, link, parents: &Parents::new(), leave_out: &BTreeSet::new(), repair: &BTreeSet::new(), force: false };
     matches!(decide(definition, facts), Step::Nothing(_))
 }
 
@@ -210,7 +215,9 @@ fn update(definition: &Definition, row: &Row, link: &Link, zoho_id: &str, facts:
     let allowed = |path: &String| !facts.leave_out.contains(path);
     let changed: Vec<String> = changed_fields(definition, row, link).into_iter().filter(allowed).collect();
     let forced = row.fields.iter().filter(|(path, field)| facts.force && is_pushed(definition, path) && !field.is_null());
-    let wanted: BTreeSet<String> = changed.iter().cloned().chain(forced.map(|(path, _)| path.clone()).filter(allowed)).collect();
+    let repaired = facts.repair.iter().filter(|path| row.fields.contains_key(*path)).cloned();
+    let forced = forced.map(|(path, _)| path.clone()).chain(repaired).filter(allowed);
+    let wanted: BTreeSet<String> = changed.iter().cloned().chain(forced).collect();
     if wanted.is_empty() {
         return Step::Nothing(Reason::NoChange);
     }

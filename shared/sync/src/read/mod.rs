@@ -16,6 +16,7 @@ use crate::definition::{Definition, KeyColumn, Watch};
 
 mod decode;
 mod probe;
+mod pulled;
 mod row;
 mod statement;
 
@@ -192,10 +193,7 @@ impl Reader {
 
     async fn begin(&self) -> Result<Tx, sqlx::Error> {
         let mut tx = self.db.begin_read_only(self.role.as_deref(), self.statement_limit).await?;
-        // Texts must not depend on the session: a time is UTC, a date is ISO, whatever the role's defaults are.
-        sqlx::query("select set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO, YMD', true), set_config('IntervalStyle', 'iso_8601', true)")
-            .execute(&mut tx)
-            .await?;
+        steady_texts(&mut tx).await?;
         Ok(tx)
     }
 
@@ -241,12 +239,20 @@ impl Reader {
     }
 }
 
+/// Texts must not depend on the session: a time is UTC, a date is ISO, whatever the role's defaults are.
+async fn steady_texts(tx: &mut Tx) -> Result<(), sqlx::Error> {
+    sqlx::query("select set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO, YMD', true), set_config('IntervalStyle', 'iso_8601', true)")
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
 const NOT_UNIQUE: &str = "more than one row has this key";
 
 fn named(part: Part<'_>) -> String {
     match part {
         Part::Field(path) => path.to_owned(),
-        Part::When | Part::Whole => "when".to_owned(),
+        Part::When | Part::Whole | Part::Fields(_) => "when".to_owned(),
     }
 }
 

@@ -17,6 +17,8 @@ pub(super) enum Part<'a> {
     When,
     /// One field alone.
     Field(&'a str),
+    /// These fields.
+    Fields(&'a [&'a str]),
 }
 
 impl<'a> Part<'a> {
@@ -31,6 +33,7 @@ impl<'a> Part<'a> {
             Self::Whole => true,
             Self::When => false,
             Self::Field(only) => only == path,
+            Self::Fields(some) => some.contains(&path),
         };
         definition
             .fields()
@@ -82,6 +85,16 @@ pub(super) fn keys(definition: &Definition, filter: Option<&Expression>) -> Sql 
     key_list(sql.text(" order by "), definition).text(" limit ").numbered(2)
 }
 
+/// The canonical keys of the rows whose columns equal `$1`, `$2`, …; the last placeholder limits them.
+pub(super) fn keys_where(definition: &Definition, columns: &[&str]) -> Sql {
+    let mut sql = key_text(Sql::new("select "), &definition.key).text(" from ").ident(&table(definition)).text(" as this where ");
+    for (index, column) in columns.iter().enumerate() {
+        sql = sql.text(if index > 0 { " and " } else { "" }).text("pg_catalog.btrim(this.").ident(&Ident::name(column));
+        sql = sql.text("::pg_catalog.text) = ").numbered(index + 1);
+    }
+    sql.text(" limit ").numbered(columns.len() + 1)
+}
+
 /// The canonical form of the key in `$1`.
 pub(super) fn canonical_key(key: &[KeyColumn]) -> Sql {
     let piece = |sql: Sql, index: usize, column: &KeyColumn| {
@@ -98,6 +111,21 @@ pub(super) fn canonical_key(key: &[KeyColumn]) -> Sql {
             sql.text(")::pg_catalog.text")
         }
     }
+}
+
+/// Evaluates the pull's own columns over the Zoho records in `$1` (jsonb[]): a text column of JSON for each, in the order of their names, and a
+/// row for each record, in their order.
+pub(super) fn pulled_all(definition: &Definition) -> Sql {
+    let mut sql = Sql::new("select ");
+    for (index, expression) in definition.sync.columns.values().enumerate() {
+        let expression = Expression::from_configuration(expression);
+        sql = sql
+            .text(if index > 0 { ", " } else { "" })
+            .text("(select pg_catalog.to_jsonb(sluice_value.sluice_value)::pg_catalog.text from (select ");
+        sql = sql.expression(&expression).text(" as sluice_value) as sluice_value)");
+    }
+    let from = sql.text(" from pg_catalog.unnest(").placeholder();
+    from.text("::pg_catalog.jsonb[]) with ordinality as sluice_records(zoho, sluice_number) order by sluice_number")
 }
 
 /// Evaluates a watch's key over the changed row in `$1` (jsonb of its columns) for the columns that it names.

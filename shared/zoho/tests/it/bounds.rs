@@ -1,8 +1,8 @@
 //! Where a request can never go: other hosts, products and organisations.
 
 use serde_json::json;
-use sluice_zoho::billing::{self, Module};
 use sluice_zoho::call::{self, Request};
+use sluice_zoho::finance::{self, Module};
 use sluice_zoho::{Error, Method, NotSent, Product, Sent};
 
 use crate::peer::{Peer, grant, json as json_answer, token, token_text};
@@ -14,7 +14,7 @@ async fn a_token_is_not_sent_to_an_api_domain_that_is_not_zohos() {
     settings.api_url = None;
     let client = sluice_zoho::Client::new(settings).unwrap();
     let foreign = sluice_zoho::AccessToken::new(token().secret().clone(), Some(peer.url.to_string()));
-    let failed = billing::get(grant(), &client, &foreign, Module::Customers, "1").await.unwrap_err();
+    let failed = finance::get(grant(), &client, &foreign, Module::CUSTOMERS, "1").await.unwrap_err();
     assert!(matches!(failed.error, Error::NotSent(NotSent::Invalid { .. })), "{failed:?}");
     assert_eq!(failed.evidence.sent, Sent::Nothing);
 }

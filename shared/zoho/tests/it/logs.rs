@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use secrecy::SecretString;
 use serde_json::json;
-use sluice_zoho::billing::{self, Module};
+use sluice_zoho::finance::{self, Module};
 use sluice_zoho::oauth;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -42,8 +42,8 @@ async fn a_request_is_logged_by_method_path_status_and_time_and_never_by_content
     oauth::refresh(grant(), &client, &refresh_token).await.unwrap();
     let body = json!({"email": "anna@example.com"});
     let query = [("search_text", "private-words")];
-    billing::create(grant(), &client, &token(), Module::Customers, &body, &query).await.unwrap_err();
-    billing::create(late_grant(), &client, &token(), Module::Customers, &body, &query).await.unwrap_err();
+    finance::create(grant(), &client, &token(), Module::CUSTOMERS, &body, &query).await.unwrap_err();
+    finance::create(late_grant(), &client, &token(), Module::CUSTOMERS, &body, &query).await.unwrap_err();
     let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     for shown in ["method=POST", "path=\"/billing/v1/customers\"", "status=400", "ms=", "path=\"/oauth/v2/token\"", "late_by"] {
         assert!(logged.contains(shown), "{shown} not in {logged}");

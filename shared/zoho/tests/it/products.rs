@@ -2,8 +2,8 @@
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
-use sluice_zoho::billing::{self, Module, Page};
 use sluice_zoho::crm::{self, Action, WriteOptions};
+use sluice_zoho::finance::{self, Module, Page};
 use sluice_zoho::{Error, NotSent, Product, RejectionKind, organizations};
 
 use crate::peer::{Peer, grant, json as answer, raw, token};
@@ -27,7 +27,7 @@ async fn a_created_customer_comes_back_with_its_id_as_text() {
     let body = r#"{"code":0,"message":"ok","customer":{"customer_id":903000000000099,"display_name":"Anna"}}"#;
     let mut peer = Peer::playing(vec![answer(201, "", body)]).await;
     let sent = json!({"display_name": "Anna"});
-    let created = billing::create(grant(), &peer.client(), &token(), Module::Customers, &sent, &[("x", "a b")]).await.unwrap();
+    let created = finance::create(grant(), &peer.client(), &token(), Module::CUSTOMERS, &sent, &[("x", "a b")]).await.unwrap();
     assert_eq!(created.value.id, "903000000000099");
     assert_eq!((created.evidence.status, created.evidence.place), (Some(201), 7));
     let seen = peer.only();
@@ -40,7 +40,7 @@ async fn a_created_customer_comes_back_with_its_id_as_text() {
 async fn a_create_that_answers_well_but_without_the_record_is_unknown() {
     let peer = Peer::playing(vec![answer(201, "", r#"{"code":0,"message":"ok"}"#), answer(200, "", r#"{"customer":{}}"#)]).await;
     for _ in 0..2 {
-        let failed = billing::create(grant(), &peer.client(), &token(), Module::Customers, &json!({}), &[]).await.unwrap_err();
+        let failed = finance::create(grant(), &peer.client(), &token(), Module::CUSTOMERS, &json!({}), &[]).await.unwrap_err();
         assert!(matches!(failed.error, Error::OutcomeUnknown { .. }), "{failed:?}");
     }
 }
@@ -48,7 +48,7 @@ async fn a_create_that_answers_well_but_without_the_record_is_unknown() {
 #[tokio::test]
 async fn an_error_code_within_a_200_is_an_error() {
     let peer = Peer::playing(vec![answer(200, "", r#"{"code":1002,"message":"Customer does not exist."}"#)]).await;
-    let failed = billing::get(grant(), &peer.client(), &token(), Module::Customers, "1").await.unwrap_err();
+    let failed = finance::get(grant(), &peer.client(), &token(), Module::CUSTOMERS, "1").await.unwrap_err();
     assert!(matches!(failed.error, Error::NotFound { .. }), "{failed:?}");
 }
 
@@ -58,10 +58,10 @@ async fn a_plan_is_addressed_by_its_code_and_a_list_pages_on_has_more_page() {
     let plan = r#"{"code":0,"plan":{"plan_code":"Fibre/100"}}"#;
     let mut peer = Peer::playing(vec![answer(200, "", plan), answer(200, "", list)]).await;
     let client = peer.client();
-    let got = billing::get(grant(), &client, &token(), Module::Plans, "Fibre/100").await.unwrap();
+    let got = finance::get(grant(), &client, &token(), Module::PLANS, "Fibre/100").await.unwrap();
     assert_eq!(got.value.id, "Fibre/100");
     let page = Page { per_page: 5000, ..Page::FIRST }.next();
-    let got = billing::list(grant(), &client, &token(), Module::Plans, page, &[("product_id", "5")]).await.unwrap().value;
+    let got = finance::list(grant(), &client, &token(), Module::PLANS, page, &[("product_id", "5")]).await.unwrap().value;
     assert_eq!((got.rows.len(), got.more, got.applied_filter.as_deref()), (1, true, Some("PlanStatus.ALL")));
     let seen = peer.seen();
     assert!(seen[0].starts_with("GET /billing/v1/plans/Fibre%2F100 "), "{}", seen[0]);
@@ -72,10 +72,10 @@ async fn a_plan_is_addressed_by_its_code_and_a_list_pages_on_has_more_page() {
 async fn what_a_module_does_not_offer_is_never_sent() {
     let peer = Peer::playing(vec![]).await;
     let client = peer.client();
-    let listed = billing::list(grant(), &client, &token(), Module::Payments, Page::FIRST, &[]).await.unwrap_err();
-    let created = billing::create(grant(), &client, &token(), Module::Events, &json!({}), &[]).await.unwrap_err();
-    let got = billing::get(grant(), &client, &token(), Module::Transactions, "1").await.unwrap_err();
-    let odd = billing::get(grant(), &client, &token(), Module::Plans, "..").await.unwrap_err();
+    let listed = finance::list(grant(), &client, &token(), Module::PAYMENTS, Page::FIRST, &[]).await.unwrap_err();
+    let created = finance::create(grant(), &client, &token(), Module::EVENTS, &json!({}), &[]).await.unwrap_err();
+    let got = finance::get(grant(), &client, &token(), Module::TRANSACTIONS, "1").await.unwrap_err();
+    let odd = finance::get(grant(), &client, &token(), Module::PLANS, "..").await.unwrap_err();
     for failed in [listed, created, got, odd] {
         assert!(matches!(failed.error, Error::NotSent(NotSent::Invalid { .. })), "{failed:?}");
     }

@@ -1,17 +1,17 @@
 //! Finance products: one record a call. Billing's customers, products, plans, subscriptions, invoices and payments.
 
 use serde_json::Value;
-use sluice_core::config::sync::Product;
 use sluice_queue::Outcome;
 use sluice_queue::outcome::{Class, Letter};
 use sluice_queue::settle::Create;
+use sluice_sync::definition::Definition;
 use sluice_sync::link::Link;
 use sluice_sync::link::agreed::{after_withdrawal, after_write};
 use sluice_sync::link::store::Agreed;
 use sluice_sync::module::{Create as Way, Refusal};
 use sluice_sync::plan::{self, Facts, Step, Withdrawal, Write};
 use sluice_sync::value;
-use sluice_zoho::billing::{self, Module};
+use sluice_zoho::finance::{self, Module};
 use sluice_zoho::{Error, RejectionKind};
 
 use super::search::Search;
@@ -22,12 +22,10 @@ use crate::session::Ended;
 impl Run<'_> {
     /// Makes the call that a step asks for.
     pub(super) async fn send_to_finance(&self, record: &Record<'_>, step: Step) -> Verdict {
-        let module = match Module::parse(&self.definition.module.name) {
-            Some(module) if self.definition.module.product == Product::Billing && module.writable() => module,
-            _ => {
-                let what = format!("{} cannot be pushed to by this version", self.definition.module);
-                return Verdict::dead(Letter::new(Class::Payload, what).hint("see the list of modules in docs/configuration.md"));
-            }
+        let Some(module) = finance_module(self.definition).filter(|module| module.writable() && self.definition.module.facts.written)
+        else {
+            let what = format!("{} cannot be pushed to by this version", self.definition.module);
+            return Verdict::dead(Letter::new(Class::Payload, what).hint("see the list of modules in docs/configuration.md"));
         };
         match step {
             Step::Create(write) => self.create(record, module, &write).await,
@@ -45,7 +43,14 @@ impl Run<'_> {
 
     /// What a create of this row would send.
     fn as_if_new(&self, record: &Record<'_>) -> Option<Write> {
-        let facts = Facts { row: record.row.as_ref(), link: None, parents: &self.parents, leave_out: &record.leave_out, force: false };
+        let facts = Facts {
+            row: record.row.as_ref(),
+            link: None,
+            parents: &self.parents,
+            leave_out: &record.leave_out,
+            repair: &record.repair,
+            force: false,
+        };
         match plan::decide(self.definition, facts) {
             Step::Create(write) => Some(write),
             _ => None,
@@ -84,7 +89,7 @@ impl Run<'_> {
 
     async fn send_create(&self, record: &Record<'_>, module: Module, write: &Write, lost: bool, way: &Way) -> Verdict {
         let query = create_query(module, &write.body);
-        let answer = self.session.call(async |g, c, t| billing::create(g, c, t, module, &write.body, &query).await).await;
+        let answer = self.session.call(async |g, c, t| finance::create(g, c, t, module, &write.body, &query).await).await;
         let verdict = match answer {
             Ok(created) => {
                 self.engine.walks.add(&self.work.batch.connection, module, &created.value).await;
@@ -127,7 +132,7 @@ impl Run<'_> {
     }
 
     async fn update(&self, record: &Record<'_>, module: Module, zoho_id: &str, write: &Write) -> Verdict {
-        let answer = self.session.call(async |g, c, t| billing::update(g, c, t, module, zoho_id, &write.body, &[]).await).await;
+        let answer = self.session.call(async |g, c, t| finance::update(g, c, t, module, zoho_id, &write.body, &[]).await).await;
         let verdict = match answer {
             Ok(updated) => self.agreed(record, write, zoho_id, &updated.value, false),
             Err(failure) => self.ended(record, &failure),
@@ -149,7 +154,7 @@ impl Run<'_> {
     }
 
     async fn delete(&self, record: &Record<'_>, module: Module, zoho_id: &str) -> Verdict {
-        let answer = self.session.call(async |g, c, t| billing::delete(g, c, t, module, zoho_id).await).await;
+        let answer = self.session.call(async |g, c, t| finance::delete(g, c, t, module, zoho_id).await).await;
         let verdict = match answer {
             Ok(()) => Verdict { unlinked: true, ..Verdict::of(Outcome::Done { reason: None }) },
             // gone already: an earlier delete whose answer was lost, or somebody else's
@@ -163,9 +168,9 @@ impl Run<'_> {
 
     async fn withdraw(&self, record: &Record<'_>, module: Module, zoho_id: &str, how: Withdrawal, body: Option<Value>) -> Verdict {
         let answer = match &body {
-            Some(body) => self.session.call(async |g, c, t| billing::update(g, c, t, module, zoho_id, body, &[]).await).await.map(|_| ()),
+            Some(body) => self.session.call(async |g, c, t| finance::update(g, c, t, module, zoho_id, body, &[]).await).await.map(|_| ()),
             None => {
-                let voided = self.session.call(async |g, c, t| billing::action(g, c, t, module, zoho_id, "void", None, &[]).await).await;
+                let voided = self.session.call(async |g, c, t| finance::action(g, c, t, module, zoho_id, "void", None, &[]).await).await;
                 voided.map(|_| ())
             }
         };
@@ -186,9 +191,15 @@ impl Run<'_> {
     }
 }
 
+/// The finance module that a sync names.
+pub(crate) fn finance_module(definition: &Definition) -> Option<Module> {
+    let product = definition.module.product.as_str().parse().ok()?;
+    Module::parse(product, &definition.module.name)
+}
+
 /// An invoice with a number of ours goes with the flag that lets it (finance sheet §4.2, §5.4).
 fn create_query(module: Module, body: &Value) -> Vec<(&'static str, &'static str)> {
-    let numbered = module == Module::Invoices && body.get("invoice_number").is_some_and(|number| !value::is_empty(number));
+    let numbered = module == Module::INVOICES && body.get("invoice_number").is_some_and(|number| !value::is_empty(number));
     if numbered { vec![("ignore_auto_number_generation", "true")] } else { Vec::new() }
 }
 

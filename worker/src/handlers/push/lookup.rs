@@ -13,7 +13,7 @@ use sluice_sync::module::{Create as Way, Lookup, Refusal, parse_time};
 use sluice_sync::plan;
 use sluice_sync::value;
 use sluice_zoho::Error;
-use sluice_zoho::billing::{self, Module};
+use sluice_zoho::finance::{self, Module};
 
 use super::search::{Hit, Search};
 use super::{Record, Run, Verdict};
@@ -68,14 +68,14 @@ impl Run<'_> {
     }
 
     fn hits<'v>(&self, module: Module, rows: impl Iterator<Item = &'v Value>) -> Vec<Hit> {
-        rows.filter_map(|row| Some(Hit { id: billing::id_of(module, row)?, value: row.clone() })).collect()
+        rows.filter_map(|row| Some(Hit { id: finance::id_of(module, row)?, value: row.clone() })).collect()
     }
 
     async fn by_filter(&self, record: &Record<'_>, module: Module, field: &str, reference: &str) -> Result<Vec<Hit>, Verdict> {
         let mut search = Search::of(record);
         while let Some(page) = search.page() {
             let filters = [("reference_contains", reference)];
-            let listing = self.session.call(async |g, c, t| billing::list(g, c, t, module, page, &filters).await).await;
+            let listing = self.session.call(async |g, c, t| finance::list(g, c, t, module, page, &filters).await).await;
             let listing = listing.map_err(|e| search.kept(self.ended(record, &e)))?;
             // The filter matches parts, and Zoho has been seen to ignore filters: the row decides.
             let ours = listing.rows.iter().filter(|row| value::at(row, field).and_then(Value::as_str) == Some(reference));
@@ -92,7 +92,7 @@ impl Run<'_> {
         let mut search = Search::of(record);
         loop {
             while let Some(id) = search.unread.last().cloned() {
-                match self.session.call(async |g, c, t| billing::get(g, c, t, Module::Payments, &id).await).await {
+                match self.session.call(async |g, c, t| finance::get(g, c, t, Module::PAYMENTS, &id).await).await {
                     Ok(single) if value::at(&single.value, field).and_then(Value::as_str) == Some(reference) => {
                         return Ok(vec![Hit { id: single.id, value: single.value }]);
                     }
@@ -104,14 +104,14 @@ impl Run<'_> {
                 search.read.insert(id);
             }
             let Some(page) = search.page() else { return Ok(Vec::new()) };
-            let listing = self.session.call(async |g, c, t| billing::list(g, c, t, Module::Transactions, page, &filters).await).await;
+            let listing = self.session.call(async |g, c, t| finance::list(g, c, t, Module::TRANSACTIONS, page, &filters).await).await;
             let listing = listing.map_err(|e| search.kept(self.ended(record, &e)))?;
             for row in &listing.rows {
                 let same_amount = match (row.get("amount"), body.get("amount")) {
                     (Some(has), Some(want)) => alike(want, has),
                     _ => true,
                 };
-                search.unread.extend(billing::id_of(Module::Transactions, row).filter(|id| same_amount && !search.read.contains(id)));
+                search.unread.extend(finance::id_of(Module::TRANSACTIONS, row).filter(|id| same_amount && !search.read.contains(id)));
             }
             search.turn(listing.more);
         }
@@ -141,7 +141,7 @@ impl Run<'_> {
             if search.read.contains(&candidate.id) || search.hits.iter().any(|hit| hit.id == candidate.id) {
                 continue;
             }
-            let single = self.session.call(async |g, c, t| billing::get(g, c, t, module, &candidate.id).await).await;
+            let single = self.session.call(async |g, c, t| finance::get(g, c, t, module, &candidate.id).await).await;
             let single = single.map_err(|e| search.kept(self.ended(record, &e)))?;
             if field_in(&self.definition.module, &single.value, field).map(value::scalar_text).as_deref() == Some(ours) {
                 search.hits.push(Hit { id: single.id, value: single.value });
@@ -157,7 +157,7 @@ impl Run<'_> {
         let Some(wanted) = value::at(body, field) else { return Ok(Vec::new()) };
         if module.addressed_by_code() {
             let code = value::scalar_text(wanted);
-            return match self.session.call(async |g, c, t| billing::get(g, c, t, module, &code).await).await {
+            return match self.session.call(async |g, c, t| finance::get(g, c, t, module, &code).await).await {
                 Ok(single) => Ok(vec![Hit { id: single.id, value: single.value }]),
                 Err(Ended::Zoho(error, _)) if matches!(*error, Error::NotFound { .. }) => Ok(Vec::new()),
                 Err(other) => Err(self.ended(record, &other)),
@@ -167,7 +167,7 @@ impl Run<'_> {
         let filters: Vec<(&str, &str)> = customer.iter().map(|id| ("customer_id", id.as_str())).collect();
         let mut search = Search::of(record);
         while let Some(page) = search.page() {
-            let listing = self.session.call(async |g, c, t| billing::list(g, c, t, module, page, &filters).await).await;
+            let listing = self.session.call(async |g, c, t| finance::list(g, c, t, module, page, &filters).await).await;
             let listing = listing.map_err(|e| search.kept(self.ended(record, &e)))?;
             // Billing's invoice rows call the number `number` (finance sheet §5.11).
             let names = [field, field.rsplit('_').next().unwrap_or(field)];
@@ -247,6 +247,8 @@ impl Run<'_> {
             unsure: false,
             pushed_at: None,
             synced_at: None,
+            write_fields: None,
+            gone_at: None,
         };
         let outcome = if plan::changed_fields(self.definition, row, &linked).is_empty() {
             Outcome::Done { reason: None }
@@ -266,7 +268,7 @@ impl Run<'_> {
         }
     }
 
-    pub(super) fn ended(&self, record: &Record<'_>, failure: &Ended) -> Verdict {
+    pub(in crate::handlers) fn ended(&self, record: &Record<'_>, failure: &Ended) -> Verdict {
         let (outcome, create) = ended(self.engine, self.work, self.session, record.slot, failure, false);
         // A look-up creates nothing, so it settles nothing either: an older doubt stays.
         let _ = create;

@@ -7,6 +7,8 @@ mod lookup;
 mod parents;
 mod search;
 
+pub(crate) use finance::finance_module;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -31,19 +33,25 @@ use crate::work::{Handled, Work, Writeback};
 /// What is known of one record of the batch.
 #[derive(Debug)]
 pub(super) struct Record<'a> {
-    slot: &'a Claimed,
-    row: Option<Row>,
-    link: Option<Link>,
+    pub(super) slot: &'a Claimed,
+    pub(super) row: Option<Row>,
+    pub(super) link: Option<Link>,
     /// Fields left out because they close a cycle; they follow in a second push.
     leave_out: BTreeSet<String>,
+    /// Fields whose Zoho value stands, or that wait for a person: not sent at all.
+    pub(super) keep_back: BTreeSet<String>,
+    /// Fields whose Zoho value is to be overwritten though the row did not change.
+    pub(super) repair: BTreeSet<String>,
+    /// Both sides were compared a moment ago: what a lost write left in Zoho is known.
+    pub(super) compared: bool,
 }
 
 /// What became of one record, before it is told to the queue, the link and the application's row.
 #[derive(Debug)]
 pub(super) struct Verdict {
-    outcome: Outcome,
+    pub(super) outcome: Outcome,
     create: Create,
-    agreed: Option<Agreed>,
+    pub(super) agreed: Option<Agreed>,
     unlinked: bool,
     looked_again: bool,
     pushed: bool,
@@ -53,7 +61,7 @@ pub(super) struct Verdict {
 }
 
 impl Verdict {
-    fn of(outcome: Outcome) -> Self {
+    pub(super) fn of(outcome: Outcome) -> Self {
         Self {
             outcome,
             create: Create::None,
@@ -67,7 +75,7 @@ impl Verdict {
         }
     }
 
-    fn dead(letter: Letter) -> Self {
+    pub(super) fn dead(letter: Letter) -> Self {
         Self::of(Outcome::Dead(Box::new(letter)))
     }
 
@@ -79,38 +87,51 @@ impl Verdict {
 
 /// What the parts of a push share.
 pub(super) struct Run<'a> {
-    engine: &'a Engine,
-    work: &'a Work,
-    session: &'a Session<'a>,
-    definition: &'a Definition,
-    parents: Parents,
+    pub(super) engine: &'a Engine,
+    pub(super) work: &'a Work,
+    pub(super) session: &'a Session<'a>,
+    pub(super) definition: &'a Definition,
+    pub(super) parents: Parents,
     /// A key of this table changed and its link has not followed yet: a record without link may be one that has.
-    keys_are_moving: bool,
+    pub(super) keys_are_moving: bool,
 }
 
 pub(super) async fn run(engine: &Engine, work: &Work, session: &Session<'_>) -> Handled {
     let Some(definition) = engine.definition(&work.batch.sync) else {
         return all(work, |_| snooze(Duration::from_secs(60), "this worker's file does not have the sync"));
     };
-    let (records, parents, keys_are_moving) = match load(engine, work, &definition).await {
+    let slots: Vec<&Claimed> = work.batch.slots.iter().collect();
+    let (records, parents, keys_are_moving) = match load(engine, &slots, &definition).await {
         Ok(loaded) => loaded,
-        Err(read::Error::Broken { problems }) => {
-            let reason = problems.iter().map(|p| format!("{}: {}", p.field, p.message)).collect::<Vec<_>>().join("; ");
-            tracing::error!(sync = definition.name(), reason, "the mapping no longer fits the table; the sync's records wait");
-            return all(work, |_| snooze(Duration::from_secs(60), &format!("the mapping no longer fits the table: {reason}")));
-        }
-        Err(read::Error::Unavailable(error)) => {
-            tracing::warn!(%error, sync = definition.name(), "rows could not be read");
-            return all(work, |_| snooze(Duration::from_secs(1), "rows could not be read"));
-        }
+        Err(error) => return unread(work, &definition, &error),
     };
     let run = Run { engine, work, session, definition: &definition, parents, keys_are_moving };
     let verdicts = run.decide(records).await;
     run.report(verdicts)
 }
 
-async fn load<'a>(engine: &Engine, work: &'a Work, definition: &Definition) -> Result<(Vec<Record<'a>>, Parents, bool), read::Error> {
-    let keys: Vec<String> = work.batch.slots.iter().map(|slot| slot.key.clone()).collect();
+/// Rows could not be read: nobody's fault among the records, so they wait.
+pub(super) fn unread(work: &Work, definition: &Definition, error: &read::Error) -> Handled {
+    match error {
+        read::Error::Broken { problems } => {
+            let reason = problems.iter().map(|p| format!("{}: {}", p.field, p.message)).collect::<Vec<_>>().join("; ");
+            tracing::error!(sync = definition.name(), reason, "the mapping no longer fits the table; the sync's records wait");
+            all(work, |_| snooze(Duration::from_secs(60), &format!("the mapping no longer fits the table: {reason}")))
+        }
+        read::Error::Unavailable(error) => {
+            tracing::warn!(%error, sync = definition.name(), "rows could not be read");
+            all(work, |_| snooze(Duration::from_secs(1), "rows could not be read"))
+        }
+    }
+}
+
+/// The records of these slots: their rows as they are now, and their links.
+pub(super) async fn load<'a>(
+    engine: &Engine,
+    slots: &[&'a Claimed],
+    definition: &Definition,
+) -> Result<(Vec<Record<'a>>, Parents, bool), read::Error> {
+    let keys: Vec<String> = slots.iter().map(|slot| slot.key.clone()).collect();
     let mut rows = engine.reader.rows(definition, &keys).await?;
     let mut tx = engine.db.begin().await?;
     let table = &definition.table;
@@ -121,7 +142,7 @@ async fn load<'a>(engine: &Engine, work: &'a Work, definition: &Definition) -> R
         rows.values().filter_map(|found| if let Found::Row(row) = found { Some(row.refs()) } else { None }).flatten().collect();
     let parents = link::store::parents(&mut tx, &refs).await?;
     tx.commit().await?;
-    let records = work.batch.slots.iter().map(|slot| Record {
+    let records = slots.iter().map(|slot| Record {
         slot,
         row: match rows.remove(&slot.key) {
             Some(Found::Row(row)) => Some(row),
@@ -129,13 +150,16 @@ async fn load<'a>(engine: &Engine, work: &'a Work, definition: &Definition) -> R
         },
         link: links.remove(&slot.key),
         leave_out: BTreeSet::new(),
+        keep_back: BTreeSet::new(),
+        repair: BTreeSet::new(),
+        compared: false,
     });
     Ok((records.collect(), parents, moving))
 }
 
 impl Run<'_> {
     /// A step for each record, then the calls. Verdicts by slot.
-    async fn decide(&self, records: Vec<Record<'_>>) -> BTreeMap<i64, Verdict> {
+    pub(super) async fn decide(&self, records: Vec<Record<'_>>) -> BTreeMap<i64, Verdict> {
         let mut verdicts = BTreeMap::new();
         let mut to_send = Vec::new();
         for mut record in records {
@@ -170,15 +194,18 @@ impl Run<'_> {
         verdicts
     }
 
-    fn step(&self, record: &Record<'_>) -> Step {
+    pub(super) fn step(&self, record: &Record<'_>) -> Step {
+        let leave_out = record.leave_out.union(&record.keep_back).cloned().collect();
+        let in_doubt = record.slot.tries > 0 || record.link.as_ref().is_some_and(|link| link.unsure);
         let facts = Facts {
             row: record.row.as_ref(),
             link: record.link.as_ref(),
             parents: &self.parents,
-            leave_out: &record.leave_out,
+            leave_out: &leave_out,
+            repair: &record.repair,
             // A write whose answer was lost may have changed what the link does not know of, and the row may say again what the link
             // says: after a run that failed every field is sent, or Zoho would keep the lost write's values.
-            force: (record.slot.tries > 0 || record.link.as_ref().is_some_and(|link| link.unsure)) && !looks_again(record),
+            force: in_doubt && !record.compared && !looks_again(record),
         };
         plan::decide(self.definition, facts)
     }
@@ -227,7 +254,7 @@ impl Run<'_> {
     }
 
     /// Tells the verdicts to the queue, the links and the application's rows.
-    fn report(&self, mut verdicts: BTreeMap<i64, Verdict>) -> Handled {
+    pub(super) fn report(&self, mut verdicts: BTreeMap<i64, Verdict>) -> Handled {
         let mut handled = Handled::default();
         let calls = self.work.calls.made();
         for slot in &self.work.batch.slots {
@@ -241,6 +268,7 @@ impl Run<'_> {
                 calls: if verdict.request.is_some() { calls } else { 0 },
                 request: verdict.request.as_ref().map(mask::excerpt),
                 response: verdict.response,
+                sent_fields: verdict.request.as_ref().map(outermost),
                 ..Settlement::new(slot.id, verdict.outcome)
             });
             handled.agreed.extend(verdict.agreed);
@@ -271,6 +299,13 @@ impl Run<'_> {
         let zoho_id = verdict.agreed.as_ref().map(|agreed| agreed.zoho_id.clone());
         Some(Writeback { key: slot.key.clone(), status, zoho_id, error })
     }
+}
+
+/// The fields of a body by their outermost names, `custom_fields` by their own.
+fn outermost(body: &Value) -> Vec<String> {
+    let custom = body.get("custom_fields").and_then(Value::as_array).into_iter().flatten();
+    let custom = custom.filter_map(|field| Some(field.get("api_name")?.as_str()?.to_owned()));
+    body.as_object().into_iter().flatten().map(|(name, _)| name.clone()).chain(custom).collect()
 }
 
 /// Whether it is time to look a repeated create up once more.

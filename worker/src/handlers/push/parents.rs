@@ -59,6 +59,9 @@ impl Run<'_> {
             }
             return Ok(Parent::Never(format!("{}: {name} is of a sync that is not configured here", parent.field)));
         };
+        if !definition.sync.direction.pushes() {
+            return Ok(Parent::Never(format!("{}: {name} has no Zoho record, and its sync only pulls", parent.field)));
+        }
         if let Some(letter) = self.open_letter(parent).await? {
             return Ok(Parent::Never(format!("{}: {name} is a dead letter itself: {letter}", parent.field)));
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sluice_queue::Outcome;
-use sluice_zoho::billing::Page;
+use sluice_zoho::finance::Page;
 
 use super::{Record, Verdict};
 
@@ -116,8 +116,18 @@ mod tests {
             unsure: false,
             pushed_at: None,
             synced_at: None,
+            write_fields: None,
+            gone_at: None,
         };
-        Record { slot, row: None, link: Some(link), leave_out: BTreeSet::new() }
+        Record {
+            slot,
+            row: None,
+            link: Some(link),
+            leave_out: BTreeSet::new(),
+            keep_back: BTreeSet::new(),
+            repair: BTreeSet::new(),
+            compared: false,
+        }
     }
 
     #[test]

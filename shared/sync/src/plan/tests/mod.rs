@@ -86,7 +86,7 @@ fn known() -> Parents {
 }
 
 fn decide_with(definition: &Definition, row: Option<&Row>, link: Option<&Link>, parents: &Parents) -> Step {
-    decide(definition, Facts { row, link, parents, leave_out: &BTreeSet::new(), force: false })
+    decide(definition, Facts { row, link, parents, leave_out: &BTreeSet::new(), repair: &BTreeSet::new(), force: false })
 }
 
 fn pairs(fields: &[(&str, Value)]) -> Pairs {

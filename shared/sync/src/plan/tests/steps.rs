@@ -35,7 +35,10 @@ fn a_create_waits_for_every_parent_that_has_no_zoho_id_and_names_them() {
     assert_eq!(named, [("lines[1].item_id", "items", "9"), ("parent_id", "customers", "8")]);
 
     let without = BTreeSet::from(["parent_id".to_owned(), "lines".to_owned()]);
-    let step = decide(&definition, Facts { row: Some(&row), link: None, parents: &known(), leave_out: &without, force: false });
+    let step = decide(
+        &definition,
+        Facts { row: Some(&row), link: None, parents: &known(), leave_out: &without, repair: &BTreeSet::new(), force: false },
+    );
     let write = create_of(step);
     assert_eq!(write.sent, ["display_name"]);
     let pairs = after_write(&definition, &row, None, &write, None);

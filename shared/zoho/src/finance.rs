@@ -1,10 +1,10 @@
-//! Zoho Billing v1: thin functions over JSON bodies, typed where it matters (which module, which record, did it happen).
+//! Billing v1, Books v3 and Inventory v1: thin functions over JSON bodies, typed where it matters (which module, which record, did it happen).
 //!
 //! Bodies and answers are [`Value`]s with exact numbers; what belongs into them is the mapping's business, never this module's.
 
 mod module;
 
-pub use module::Module;
+pub use module::{Changes, Module};
 
 use serde_json::Value;
 use sluice_core::grant::Grant;
@@ -12,7 +12,7 @@ use sluice_core::grant::Grant;
 use crate::address::segment;
 use crate::classify::Effect;
 use crate::client::{Outgoing, Reply, not_sent};
-use crate::{AccessToken, Answer, Client, Method, NotSent, Product, Result};
+use crate::{AccessToken, Answer, Client, Method, NotSent, Result};
 
 /// Most rows of a page, and Zoho's default.
 pub const MAX_PER_PAGE: u32 = 200;
@@ -125,6 +125,37 @@ pub async fn list(
     Ok(Answer { value: Listing { rows, more, applied_filter }, evidence })
 }
 
+/// Most records that [`details`] reads. Zoho documents no limit; clients keep to this one (finance sheet §5.3).
+pub const MAX_DETAILS: usize = 100;
+
+/// Reads up to [`MAX_DETAILS`] items with all their fields in one call. An id that is missing in the answer is deleted.
+///
+/// # Errors
+/// [`Error`](crate::Error) with its evidence; a module without such a request is refused unsent.
+pub async fn details(grant: Grant, client: &Client, token: &AccessToken, module: Module, ids: &[String]) -> Result<Vec<Record>> {
+    let plain = |id: &String| (1..=30).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_digit());
+    let request = if !module.has_details() {
+        Err(format!("{}/{} cannot be read by several ids", module.product().as_str(), module.as_str()))
+    } else if !(1..=MAX_DETAILS).contains(&ids.len()) {
+        Err(format!("1 to {MAX_DETAILS} ids, not {}", ids.len()))
+    } else if let Some(odd) = ids.iter().find(|id| !plain(id)) {
+        Err(format!("`{odd}` is no record id"))
+    } else {
+        let query = vec![(format!("{}s", module.id_key()), ids.join(","))];
+        Ok(Outgoing { query, ..Outgoing::new(module.product(), Method::Get, Effect::Read, format!("/{}details", module.response_key())) })
+    };
+    let Answer { value: mut json, evidence } = whole(grant, client, token, request).await?;
+    let Some(Value::Array(rows)) = json.get_mut(module.as_str()).map(Value::take) else {
+        return Err(Reply::unreadable(Effect::Read, evidence, "no list"));
+    };
+    let records: Option<Vec<Record>> = rows.into_iter().map(|value| Some(Record { id: id_of(module, &value)?, value })).collect();
+    match records {
+        Some(value) if value.iter().all(|record| ids.contains(&record.id)) => Ok(Answer { value, evidence }),
+        Some(_) => Err(Reply::unreadable(Effect::Read, evidence, "a record that was not asked for")),
+        None => Err(Reply::unreadable(Effect::Read, evidence, "a record without its id")),
+    }
+}
+
 /// Deletes a record. A `NotFound` after an earlier delete of unknown outcome means it is done.
 ///
 /// # Errors
@@ -178,7 +209,7 @@ fn request<'a>(
         (Effect::Create | Effect::Change, _) => verbs.write,
     };
     if !allowed {
-        return Err(format!("Zoho Billing has no {method} for billing/{} of this form", module.as_str()));
+        return Err(format!("Zoho has no {method} for {}/{} of this form", module.product().as_str(), module.as_str()));
     }
     let mut path = format!("/{}", module.as_str());
     for raw in segments {
@@ -186,7 +217,7 @@ fn request<'a>(
         path.push_str(&segment(raw)?);
     }
     let query = query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    Ok(Outgoing { query, body, ..Outgoing::new(Product::Billing, method, effect, path) })
+    Ok(Outgoing { query, body, ..Outgoing::new(module.product(), method, effect, path) })
 }
 
 /// Sends and checks the envelope: `code` must be there and 0.

@@ -1,0 +1,92 @@
+//! How far a sync has looked at its module (`sluice.poll_cursor`). It advances only over what was stored, and never goes back.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use sluice_core::db::Tx;
+use sqlx::types::Json;
+
+/// A sync's place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cursor {
+    /// Zoho's own time of the newest change that was taken over; `None`: nothing was looked at yet.
+    pub since: Option<DateTime<Utc>>,
+    /// A walk that is under way.
+    pub walk: Option<Walk>,
+    /// Up to when deleted records were asked for.
+    pub deleted_since: Option<DateTime<Utc>>,
+    /// The database's time now.
+    pub now: DateTime<Utc>,
+}
+
+/// A walk over a list: where the next page begins.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Walk {
+    /// The run that it belongs to.
+    pub run_id: i64,
+    /// Changes since this time are listed; `None`: everything.
+    pub from: Option<DateTime<Utc>>,
+    /// The next page, from 1.
+    pub page: u32,
+    /// The newest change seen so far.
+    pub newest: Option<DateTime<Utc>>,
+    /// Deleted records since this time are to be listed as well; `None`: not yet, the walk itself sees what there is.
+    #[serde(default)]
+    pub deleted_from: Option<DateTime<Utc>>,
+    /// The list of deleted records is being read.
+    #[serde(default)]
+    pub deleted: bool,
+    /// Records of the page before that the next one may show again: id and time.
+    #[serde(default)]
+    pub seen: Vec<(String, DateTime<Utc>)>,
+    /// The database's time when it began.
+    pub began: DateTime<Utc>,
+}
+
+/// Where the sync is.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn load(tx: &mut Tx, sync: &str) -> Result<Cursor, sqlx::Error> {
+    let row = sqlx::query!(
+        r#"select c.since as "since?", c.walk as "walk?: Json<Walk>", c.deleted_since as "deleted_since?", clock_timestamp() as "now!"
+           from (select) one left join sluice.poll_cursor c on c.sync = $1"#,
+        sync
+    )
+    .fetch_one(tx)
+    .await?;
+    Ok(Cursor { since: row.since, walk: row.walk.map(|walk| walk.0), deleted_since: row.deleted_since, now: row.now })
+}
+
+/// Keeps the place of a walk that is under way.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn keep(tx: &mut Tx, sync: &str, walk: &Walk) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "insert into sluice.poll_cursor (sync, walk) values ($1, $2) on conflict on constraint poll_cursor_pkey do update set walk = excluded.walk",
+        sync,
+        Json(walk) as _
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Ends a walk: what it has seen is behind us. Records deleted before it began are, if it asked for them or saw everything.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn end(tx: &mut Tx, sync: &str, walk: &Walk) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "insert into sluice.poll_cursor as c (sync, since, deleted_since, polled_at) values ($1, $2, case when $3 then $4::timestamptz end, clock_timestamp())
+         on conflict on constraint poll_cursor_pkey do update set walk = null, polled_at = excluded.polled_at,
+           since = greatest(c.since, excluded.since), deleted_since = greatest(c.deleted_since, excluded.deleted_since)",
+        sync,
+        walk.newest,
+        walk.deleted || walk.deleted_from.is_none(),
+        walk.began
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}

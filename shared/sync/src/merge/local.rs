@@ -1,0 +1,139 @@
+//! Zoho's values as the local table keeps them.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use sluice_core::config::field::{Field, Owner};
+
+use super::{COLUMN, Keys};
+use crate::definition::Definition;
+use crate::link::agreed::{field_in, known_part};
+use crate::value;
+
+/// What a Zoho value is here.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Incoming {
+    /// A value for a column.
+    Column {
+        /// The column.
+        column: String,
+        /// What it is given; the database casts it to the column's type.
+        value: Value,
+        /// What the row would then say in Zoho's words, where that is known beforehand (`values`, references): equal to what it says now,
+        /// nothing needs to be written.
+        as_sent: Option<Value>,
+    },
+    /// A value that the field's `values` do not know.
+    Unmapped,
+    /// A reference to a record that has no row here yet.
+    Missing {
+        /// The other sync.
+        sync: String,
+        /// The record.
+        zoho_id: String,
+    },
+    /// A form of field that only goes to Zoho.
+    PushOnly,
+}
+
+/// The value of one field of Zoho's for the local table.
+pub(super) fn incoming(definition: &Definition, path: &str, zoho: &Value, keys: &Keys) -> Incoming {
+    match definition.fields().get(path) {
+        Some(Field::Column(field)) if field.values.is_empty() => {
+            let text = |object: &Value| object.get("id").map_or_else(|| object.clone(), Clone::clone);
+            let is_json =
+                definition.table.column(&field.column).is_some_and(|column| matches!(column.base_type.as_str(), "json" | "jsonb"));
+            // a lookup is its id, as it is when it is sent
+            let value = if is_json || !zoho.is_object() { zoho.clone() } else { text(zoho) };
+            let value = if is_plain_timestamp(definition, &field.column) { in_utc(value) } else { value };
+            Incoming::Column { column: field.column.clone(), value, as_sent: None }
+        }
+        Some(Field::Column(field)) if zoho.is_null() => {
+            Incoming::Column { column: field.column.clone(), value: Value::Null, as_sent: Some(Value::Null) }
+        }
+        Some(Field::Column(field)) => {
+            let meant = |value: &Value| value::scalar_text(value) == value::scalar_text(zoho);
+            let found = field.values.iter().find(|(_, meanings)| meanings.sent() == zoho || meant(meanings.sent()));
+            match found.or_else(|| field.values.iter().find(|(_, meanings)| meanings.read().iter().any(meant))) {
+                Some((local, meanings)) => Incoming::Column {
+                    column: field.column.clone(),
+                    value: Value::String(local.clone()),
+                    as_sent: Some(meanings.sent().clone()),
+                },
+                None => Incoming::Unmapped,
+            }
+        }
+        Some(Field::Ref(field)) => {
+            let id = match zoho {
+                Value::Null => return Incoming::Column { column: field.column.clone(), value: Value::Null, as_sent: Some(Value::Null) },
+                Value::Object(lookup) => lookup.get("id").map(value::scalar_text).unwrap_or_default(),
+                other => value::scalar_text(other),
+            };
+            match keys.get(&(field.sync.clone(), id.clone())) {
+                Some(key) => {
+                    let key = Value::String(key.clone());
+                    Incoming::Column { column: field.column.clone(), value: key.clone(), as_sent: Some(key) }
+                }
+                None => Incoming::Missing { sync: field.sync.clone(), zoho_id: id },
+            }
+        }
+        Some(Field::Sql(_) | Field::Value(_) | Field::List(_)) | None => Incoming::PushOnly,
+    }
+}
+
+fn is_plain_timestamp(definition: &Definition, column: &str) -> bool {
+    definition.table.column(column).is_some_and(|column| column.base_type == "timestamp")
+}
+
+/// A time for a column without zone, which is UTC to us in both directions: PostgreSQL would drop the offset.
+fn in_utc(value: Value) -> Value {
+    match value.as_str().and_then(crate::module::parse_time) {
+        Some(time) => Value::String(time.naive_utc().to_string()),
+        None => value,
+    }
+}
+
+/// A new row for a Zoho record that has none: column → value, the fields behind them with Zoho's half, and what it refers to that has no row
+/// yet. Fields that the local side owns are left to the table's defaults.
+pub fn insert(
+    definition: &Definition,
+    record: &Value,
+    own: &BTreeMap<String, Value>,
+    keys: &Keys,
+) -> (BTreeMap<String, Value>, BTreeMap<String, Value>, Vec<(String, String)>) {
+    let (mut columns, mut pulled, mut missing) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+    for (path, field) in definition.fields() {
+        let owner = match field {
+            Field::Column(field) => field.owner,
+            Field::Ref(field) => field.owner,
+            Field::Sql(_) | Field::Value(_) | Field::List(_) => continue,
+        };
+        let Some(answered) = field_in(&definition.module, record, path).filter(|_| owner != Some(Owner::Local)) else { continue };
+        let zoho = value::null_if_empty(&known_part(definition, path, answered));
+        match incoming(definition, path, &zoho, keys) {
+            // null is what a column without a value is, unless its default says otherwise
+            Incoming::Column { value: Value::Null, .. } => drop(pulled.insert(path.clone(), zoho)),
+            Incoming::Column { column, value, .. } => {
+                columns.insert(column, value);
+                pulled.insert(path.clone(), zoho);
+            }
+            Incoming::Missing { sync, zoho_id } => missing.push((sync, zoho_id)),
+            Incoming::Unmapped => drop(pulled.insert(path.clone(), zoho)),
+            Incoming::PushOnly => {}
+        }
+    }
+    for (column, value) in own {
+        columns.insert(column.clone(), value.clone());
+        pulled.insert(format!("{COLUMN}{column}"), value.clone());
+    }
+    (columns, pulled, missing)
+}
+
+/// The columns behind the fields of `mark`: what is written to a row whose Zoho record is gone.
+pub fn mark(definition: &Definition) -> BTreeMap<String, Value> {
+    let columns = definition.sync.mark.iter().filter_map(|(path, value)| match incoming(definition, path, value, &Keys::new()) {
+        Incoming::Column { column, value, .. } => Some((column, value)),
+        Incoming::Unmapped | Incoming::Missing { .. } | Incoming::PushOnly => None,
+    });
+    columns.collect()
+}

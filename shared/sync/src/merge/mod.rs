@@ -1,0 +1,323 @@
+//! Three values, one decision: what the row says, what Zoho says, and what both agreed on last. Pure; it reads and writes nothing.
+//!
+//! A side has changed when it differs from its own half of the pair, so rounding, trims, time zones and many-to-one values are never
+//! edits. A field that Zoho's answer does not carry is unknown, never empty, and is left as it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sluice_core::config::field::{Conflict, Field, Owner};
+
+use crate::definition::Definition;
+use crate::link::agreed::{field_in, known_part};
+use crate::link::{Link, Pair, Pairs};
+use crate::read::{FieldValue, Parents, Row};
+use crate::value;
+
+mod local;
+pub use local::{Incoming, insert, mark};
+
+/// The name under which a link remembers what a pull's own column (`[syncs.NAME.columns]`) was given. No Zoho field is called so.
+pub(crate) const COLUMN: &str = "columns:";
+
+/// Local keys of records that Zoho's record refers to, by (sync, Zoho id).
+pub type Keys = BTreeMap<(String, String), String>;
+
+/// What is known of a linked record on both sides.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// The row as it is now.
+    pub row: &'a Row,
+    /// What was agreed on; no pairs after a first match.
+    pub link: &'a Link,
+    /// Zoho's record as it was read.
+    pub record: &'a Value,
+    /// What the pull's own columns are to be, by column.
+    pub columns: &'a BTreeMap<String, Value>,
+    /// Zoho ids of what the row refers to.
+    pub parents: &'a Parents,
+    /// Rows that Zoho's record refers to.
+    pub keys: &'a Keys,
+    /// When the row was last changed, by the capture; `None`: not known, then Zoho's change is taken for the later one.
+    pub changed_at: Option<DateTime<Utc>>,
+    /// Fields that a person has decided.
+    pub decided: &'a BTreeMap<String, Side>,
+    /// Fields of a write whose answer was lost: what Zoho has of them is no edit.
+    pub in_doubt: &'a BTreeSet<String>,
+}
+
+/// One of the two sides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The row's value stands.
+    Local,
+    /// Zoho's value stands.
+    Zoho,
+}
+
+/// What becomes of a record.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Merge {
+    /// The local columns to write.
+    pub columns: BTreeMap<String, Value>,
+    /// The fields behind these columns: Zoho's half of what is agreed on once they are written.
+    pub pulled: BTreeMap<String, Value>,
+    /// What the row must still say of these fields when it is written.
+    pub expected: BTreeMap<String, Value>,
+    /// The link's pairs now: what needs no write to be agreed on has advanced.
+    pub pairs: Pairs,
+    /// Fields that must not be sent.
+    pub keep_back: BTreeSet<String>,
+    /// Fields to send although the row did not change.
+    pub repair: BTreeSet<String>,
+    /// Fields that wait for a person.
+    pub conflicts: Vec<Clash>,
+    /// Changes of a side that does not own the field: recorded, not applied.
+    pub ignored: Vec<Ignored>,
+    /// Records that Zoho's refers to and that have no row here yet: (sync, Zoho id).
+    pub missing: Vec<(String, String)>,
+    /// Whether anything in `pairs` differs from the link's.
+    pub agreed_more: bool,
+}
+
+/// A field that changed on both sides.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Clash {
+    /// The field.
+    pub field: String,
+    /// What was agreed on.
+    pub base: Option<Pair>,
+    /// What the row says.
+    pub local: Value,
+    /// What Zoho says.
+    pub zoho: Value,
+    /// Why nobody but a person can tell.
+    pub reason: &'static str,
+}
+
+/// A change that was seen and not applied.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ignored {
+    /// The field.
+    pub field: String,
+    /// Whose change it was.
+    pub of: Side,
+    /// What it was changed to.
+    pub to: Value,
+    /// Why it is not applied.
+    pub reason: &'static str,
+}
+
+/// What is to be done with one field.
+enum Verdict {
+    Rest,
+    Agree,
+    Push,
+    Repair,
+    Pull,
+    Ignore(Side, &'static str),
+    Clash(&'static str),
+}
+
+/// Merges one record.
+pub fn merge(definition: &Definition, facts: Facts<'_>) -> Merge {
+    let mut merge = Merge { pairs: facts.link.fields.clone(), ..Merge::default() };
+    let fresh = definition.module.modified_at(facts.record);
+    // The very state that our last write left.
+    let ours = fresh.is_some() && fresh == facts.link.zoho_modified_at;
+    for path in definition.fields().keys() {
+        let (Some(local), Some(answered)) = (facts.row.fields.get(path), field_in(&definition.module, facts.record, path)) else {
+            continue;
+        };
+        let zoho = value::null_if_empty(&known_part(definition, path, answered));
+        let pair = facts.link.fields.get(path);
+        let verdict = verdict(definition, facts, path, local, &zoho, pair, ours, fresh);
+        if let (Some(pair), Verdict::Pull | Verdict::Clash(_) | Verdict::Push) = (pair.filter(|pair| !pair.confirmed), &verdict) {
+            // It was compared with what was sent: a later write of ours must not pass for the answer to that one.
+            merge.pairs.insert(path.clone(), Pair { confirmed: true, ..pair.clone() });
+            merge.agreed_more = true;
+        }
+        match verdict {
+            Verdict::Rest | Verdict::Push => {}
+            Verdict::Repair => drop(merge.repair.insert(path.clone())),
+            Verdict::Agree => merge.agree(path, local.local(), zoho),
+            Verdict::Pull => merge.pull(definition, facts, path, local, zoho),
+            Verdict::Ignore(of, reason) => {
+                let to = if of == Side::Zoho { zoho.clone() } else { local.local() };
+                // its own half follows, so that it is told once
+                let kept = pair.cloned().unwrap_or(Pair { local: Value::Null, zoho: Value::Null, confirmed: true });
+                let half = match of {
+                    Side::Zoho => Pair { zoho, confirmed: true, ..kept },
+                    Side::Local => Pair { local: local.local(), ..kept },
+                };
+                merge.ignored.push(Ignored { field: path.clone(), of, to, reason });
+                merge.pairs.insert(path.clone(), half);
+                merge.agreed_more = true;
+            }
+            Verdict::Clash(reason) => {
+                merge.keep_back.insert(path.clone());
+                merge.conflicts.push(Clash { field: path.clone(), base: pair.cloned(), local: local.local(), zoho, reason });
+            }
+        }
+    }
+    for (column, to) in facts.columns {
+        let name = format!("{COLUMN}{column}");
+        if !facts.link.fields.get(&name).is_some_and(|pair| value::same(&pair.zoho, to)) {
+            merge.columns.insert(column.clone(), to.clone());
+            merge.pulled.insert(name, to.clone());
+        }
+    }
+    merge
+}
+
+#[allow(clippy::too_many_arguments, reason = "the three values and what is known of them")]
+fn verdict(
+    definition: &Definition,
+    facts: Facts<'_>,
+    path: &str,
+    local: &FieldValue,
+    zoho: &Value,
+    pair: Option<&Pair>,
+    ours: bool,
+    fresh: Option<DateTime<Utc>>,
+) -> Verdict {
+    let policy = Policy::of(definition, path);
+    let sent = local.sent(path, facts.parents, definition.module.wraps_lookups());
+    let agree = sent.as_ref().is_some_and(|sent| means(sent, zoho));
+    if let Some(side) = facts.decided.get(path) {
+        return match side {
+            _ if agree => Verdict::Agree,
+            Side::Local => Verdict::Repair,
+            Side::Zoho => Verdict::Pull,
+        };
+    }
+    let Some(pair) = pair else {
+        return match (policy.owner, policy.conflict) {
+            _ if agree => Verdict::Agree,
+            _ if !policy.pulls || local.is_null() && policy.owner == Some(Owner::Local) => Verdict::Push,
+            _ if local.is_null() => Verdict::Pull,
+            _ if zoho.is_null() && policy.owner != Some(Owner::Zoho) => Verdict::Push,
+            (Some(Owner::Local), _) | (None, Conflict::Local) if policy.pushes => Verdict::Push,
+            (Some(Owner::Zoho), _) | (None, Conflict::Zoho) => Verdict::Pull,
+            _ if !policy.pushes => Verdict::Pull,
+            _ => Verdict::Clash("both sides have a value and were never compared before"),
+        };
+    };
+    let local_changed = !value::same(&local.local(), &pair.local);
+    // What was sent and never read back: the state that our own write left is what Zoho made of it, whatever it says.
+    let zoho_changed =
+        if pair.confirmed { !value::same(&pair.zoho, zoho) && !same_time(&pair.zoho, zoho) } else { !ours && !means(&pair.zoho, zoho) };
+    match (local_changed, zoho_changed) {
+        (false, false) if !pair.confirmed => Verdict::Agree,
+        (false, false) => Verdict::Rest,
+        (true, true) if agree => Verdict::Agree,
+        (_, true) if facts.in_doubt.contains(path) => Verdict::Repair,
+        _ => policy.decide(local_changed, zoho_changed, facts.changed_at, fresh),
+    }
+}
+
+/// What the configuration says of one field.
+struct Policy {
+    owner: Option<Owner>,
+    conflict: Conflict,
+    repair: bool,
+    /// Whether this sync, and this form of field, can bring Zoho's value here.
+    pulls: bool,
+    pushes: bool,
+}
+
+impl Policy {
+    fn of(definition: &Definition, path: &str) -> Self {
+        let sync = &definition.sync;
+        let (owner, conflict, repair, form_pulls) = match definition.fields().get(path) {
+            Some(Field::Column(field)) => (field.owner, field.conflict, field.repair, true),
+            Some(Field::Ref(field)) => (field.owner, field.conflict, field.repair, true),
+            // made of the row: nothing could be mapped back
+            Some(Field::Sql(_) | Field::Value(_) | Field::List(_)) | None => (Some(Owner::Local), None, false, false),
+        };
+        Self {
+            owner,
+            conflict: conflict.unwrap_or(sync.conflict),
+            repair,
+            pulls: form_pulls && sync.direction.pulls(),
+            pushes: sync.direction.pushes(),
+        }
+    }
+
+    /// At least one side has changed, and they differ now.
+    fn decide(&self, local: bool, zoho: bool, changed_at: Option<DateTime<Utc>>, fresh: Option<DateTime<Utc>>) -> Verdict {
+        const OWNED_HERE: &str = "the field is owned by the local side";
+        const OWNED_THERE: &str = "the field is owned by Zoho";
+        match (self.owner, local, zoho) {
+            _ if !self.pushes && !zoho => Verdict::Rest,
+            (Some(Owner::Local), _, true) if self.repair => Verdict::Repair,
+            (Some(Owner::Local), false, true) => Verdict::Ignore(Side::Zoho, OWNED_HERE),
+            (Some(Owner::Local), true, _) => Verdict::Push,
+            (Some(Owner::Zoho), true, false) if self.repair && self.pulls => Verdict::Pull,
+            (Some(Owner::Zoho), true, false) => Verdict::Ignore(Side::Local, OWNED_THERE),
+            (_, false, true) | (Some(Owner::Zoho), _, true) if self.pulls => Verdict::Pull,
+            (None, true, false) => Verdict::Push,
+            (None, true, true) if !self.pushes => Verdict::Pull,
+            (None, true, true) => match self.conflict {
+                Conflict::Local => Verdict::Push,
+                Conflict::Zoho => Verdict::Pull,
+                Conflict::Manual => Verdict::Clash("changed on both sides"),
+                Conflict::Newest => match (changed_at, fresh) {
+                    (Some(here), Some(there)) if here >= there => Verdict::Push,
+                    _ => Verdict::Pull,
+                },
+            },
+            _ => Verdict::Rest,
+        }
+    }
+}
+
+impl Merge {
+    fn agree(&mut self, path: &str, local: Value, zoho: Value) {
+        self.pairs.insert(path.to_owned(), Pair { local, zoho, confirmed: true });
+        self.agreed_more = true;
+    }
+
+    fn pull(&mut self, definition: &Definition, facts: Facts<'_>, path: &str, local: &FieldValue, zoho: Value) {
+        match local::incoming(definition, path, &zoho, facts.keys) {
+            // the row says so already, in other words
+            Incoming::Column { as_sent: Some(sent), .. } if value::same(&sent, &local.local()) => self.agree(path, local.local(), zoho),
+            Incoming::Column { column, value, .. } => {
+                self.keep_back.insert(path.to_owned());
+                self.expected.insert(path.to_owned(), local.local());
+                self.columns.insert(column, value);
+                self.pulled.insert(path.to_owned(), zoho);
+            }
+            Incoming::Unmapped => {
+                self.ignored.push(Ignored {
+                    field: path.to_owned(),
+                    of: Side::Zoho,
+                    to: zoho.clone(),
+                    reason: "the value stands in none of the field's `values`",
+                });
+                self.agree(path, local.local(), zoho);
+            }
+            Incoming::Missing { sync, zoho_id } => {
+                self.keep_back.insert(path.to_owned());
+                self.missing.push((sync, zoho_id));
+            }
+            Incoming::PushOnly => {}
+        }
+    }
+}
+
+/// Whether what would be sent and what Zoho has mean the same; times by the moment, whatever zone they are printed in.
+fn means(sent: &Value, zoho: &Value) -> bool {
+    value::alike(sent, zoho) || same_time(sent, zoho)
+}
+
+fn same_time(a: &Value, b: &Value) -> bool {
+    match (a.as_str().and_then(crate::module::parse_time), b.as_str().and_then(crate::module::parse_time)) {
+        (Some(a), Some(b)) => a == b,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

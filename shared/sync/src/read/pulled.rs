@@ -1,0 +1,100 @@
+//! Reading for a pull: its own columns over Zoho's records, and single rows within the transaction that writes them.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use sluice_core::db::{Tx, dynamic};
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
+
+use super::statement::{self, Part};
+use super::{Fault, Found, Problem, Reader, Row, fill, is_time_out, message, steady_texts};
+use crate::definition::Definition;
+
+impl Reader {
+    /// What `[syncs.NAME.columns]` makes of each record, by column; a record on which an expression fails is told apart.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn pulled(
+        &self,
+        definition: &Definition,
+        records: &[&Value],
+    ) -> Result<Vec<Result<BTreeMap<String, Value>, Problem>>, sqlx::Error> {
+        if definition.sync.columns.is_empty() || records.is_empty() {
+            return Ok(records.iter().map(|_| Ok(BTreeMap::new())).collect());
+        }
+        match self.evaluate(definition, records).await {
+            Ok(all) => Ok(all.into_iter().map(Ok).collect()),
+            Err(error) if matches!(Fault::of(&error), Fault::Passing) => Err(error),
+            Err(error) if records.len() == 1 => Ok(vec![Err(Problem::payload("columns", message(&error)))]),
+            Err(_) => {
+                let mut each = Vec::with_capacity(records.len());
+                for record in records {
+                    each.extend(Box::pin(self.pulled(definition, &[record])).await?);
+                }
+                Ok(each)
+            }
+        }
+    }
+
+    /// The canonical keys of the rows whose columns have these values, as text without blanks around it; at most `limit`.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn keys_where(&self, definition: &Definition, wanted: &[(&str, String)], limit: u32) -> Result<Vec<String>, sqlx::Error> {
+        let columns: Vec<&str> = wanted.iter().map(|(column, _)| *column).collect();
+        let mut tx = self.begin().await?;
+        let mut query = dynamic::query_scalar::<String>(statement::keys_where(definition, &columns));
+        for (_, value) in wanted {
+            query = query.bind(value.trim().to_owned());
+        }
+        let keys = query.bind(i64::from(limit)).fetch_all(&mut tx).await?;
+        tx.rollback().await?;
+        Ok(keys)
+    }
+
+    async fn evaluate(&self, definition: &Definition, records: &[&Value]) -> Result<Vec<BTreeMap<String, Value>>, sqlx::Error> {
+        let mut tx = self.begin().await?;
+        let records: Vec<Value> = records.iter().map(|record| (*record).clone()).collect();
+        let rows: Vec<PgRow> = dynamic::query(statement::pulled_all(definition)).bind(records).fetch_all(&mut tx).await?;
+        tx.rollback().await?;
+        let value = |row: &PgRow, index: usize| {
+            let text: Option<String> = row.get(index);
+            text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or(Value::Null)
+        };
+        let columns =
+            |row: &PgRow| definition.sync.columns.keys().enumerate().map(|(index, name)| (name.clone(), value(row, index))).collect();
+        Ok(rows.iter().map(columns).collect())
+    }
+
+    /// Some fields of one row, as they are within this transaction. A field whose expression fails is a problem of the row's; the transaction
+    /// lives on.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn row_within(&self, tx: &mut Tx, definition: &Definition, key: &str, fields: &[&str]) -> Result<Found, sqlx::Error> {
+        sqlx::query("savepoint sluice_read").execute(&mut *tx).await?;
+        steady_texts(tx).await?;
+        if let Some(role) = &self.role {
+            sqlx::query("select set_config('role', $1, true)").bind(role).execute(&mut *tx).await?;
+        }
+        let read = dynamic::query(statement::rows(definition, Part::Fields(fields))).bind(vec![key.to_owned()]).fetch_all(&mut *tx).await;
+        let found = match read {
+            Ok(rows) => match rows.as_slice() {
+                [] => Found::Gone,
+                [only] => {
+                    let mut row = Row { key: key.to_owned(), when: true, fields: BTreeMap::new(), problems: Vec::new() };
+                    fill(definition, Part::Fields(fields), only, &mut row);
+                    Found::Row(row)
+                }
+                _ => super::failed(key.to_owned(), super::NOT_UNIQUE.to_owned()),
+            },
+            Err(error) if matches!(Fault::of(&error), Fault::Row) && !is_time_out(&error) => super::failed(key.to_owned(), message(&error)),
+            Err(error) => return Err(error),
+        };
+        // also gives the session's own role and settings back
+        sqlx::query("rollback to savepoint sluice_read").execute(tx).await?;
+        Ok(found)
+    }
+}

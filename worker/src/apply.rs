@@ -1,0 +1,307 @@
+//! Carries a pull out on the application's own row, one row a transaction: what was left first, under the record's fence, then the row with
+//! `skip locked`, then the link's local half as the row says it afterwards, whatever its types and triggers made of the values.
+//!
+//! A field is written only if the row still says what the merge was decided on; else the record runs again. A row that the table refuses is a
+//! dead letter, not a reason to stop.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+use sluice_core::db::dynamic::{self, Ident, Sql};
+use sluice_core::db::{Db, Tx};
+use sluice_queue::store as queue;
+use sluice_sync::definition::Definition;
+use sluice_sync::link::{self, Pair, Pairs};
+use sluice_sync::read::{Found, Row};
+use sluice_sync::value;
+
+use crate::engine::Engine;
+use crate::local_write::{LOCKED, LOCKED_CAP, REFUSED, Taken, fence, later, own_settings, take_row};
+use crate::settle::note_run;
+use crate::work::{Act, Pull, Sums};
+
+/// What became of one pull.
+enum Applied {
+    /// The row says it now.
+    Done { key: String, created: bool },
+    /// There is no row any more to say it, or it says it already.
+    NoRow,
+    /// The row, or the link, changed since the merge: the record runs again.
+    Outdated,
+    /// Somebody holds the row.
+    Locked,
+}
+
+/// Why the table does not take it.
+enum Refused {
+    /// For what is in it.
+    Row(String),
+    /// For what the table or our rights are like: the same for every row.
+    Table(String),
+}
+
+/// Carries out the pulls that were left for one record, the oldest first. `false`: another worker is at it.
+pub(crate) async fn carry_out(engine: &Engine, definition: &Definition, key: &str) -> Result<bool, sqlx::Error> {
+    let ids = sqlx::query_scalar!(
+        "select id from sluice.local_write where sync = $1 and key = $2 and pull is not null and due_at <= clock_timestamp() order by id",
+        definition.name(),
+        key
+    )
+    .fetch_all(&engine.db)
+    .await?;
+    for id in &ids {
+        if !one(engine, definition, key, *id).await? {
+            return Ok(false);
+        }
+    }
+    Ok(!ids.is_empty())
+}
+
+async fn one(engine: &Engine, definition: &Definition, key: &str, id: i64) -> Result<bool, sqlx::Error> {
+    let db = &engine.db;
+    let mut tx = db.begin().await?;
+    if !fence(&mut tx, definition.name(), key).await? {
+        return Ok(false);
+    }
+    let taken = sqlx::query!("delete from sluice.local_write where id = $1 returning pull, tries", id).fetch_optional(&mut tx).await?;
+    let Some(taken) = taken else { return Ok(true) };
+    let Some(pull) = taken.pull.and_then(|pull| serde_json::from_value::<Pull>(pull).ok()) else {
+        tracing::error!(
+            sync = definition.name(),
+            key,
+            "a pull that this version cannot read was dropped; the next poll finds its record again"
+        );
+        tx.commit().await?;
+        return Ok(true);
+    };
+    match carry(engine, &mut tx, definition, key, &pull).await {
+        Ok(Applied::Locked) => {
+            tx.rollback().await?;
+            let pause = LOCKED.saturating_mul(2_u32.saturating_pow(taken.tries.unsigned_abs().min(10))).min(LOCKED_CAP);
+            later(db, &[id], pause, None).await?;
+        }
+        Ok(applied) => finish(engine, tx, definition, &pull, applied).await?,
+        Err(error) => {
+            tx.rollback().await?;
+            match refusal(&error) {
+                None => return Err(error),
+                Some(Refused::Table(reason)) => later(db, &[id], REFUSED, Some(&reason)).await?,
+                Some(Refused::Row(reason)) => bury(db, definition, key, id, &pull, &reason).await?,
+            }
+        }
+    }
+    Ok(true)
+}
+
+async fn carry(engine: &Engine, tx: &mut Tx, definition: &Definition, key: &str, pull: &Pull) -> Result<Applied, sqlx::Error> {
+    own_settings(tx).await?;
+    if pull.act == Act::Insert {
+        return insert(engine, tx, definition, pull).await;
+    }
+    match take_row(tx, definition, key).await? {
+        Taken::Held => {}
+        Taken::Gone => return Ok(Applied::NoRow),
+        Taken::Locked => return Ok(Applied::Locked),
+    }
+    if pull.act == Act::Delete {
+        delete(tx, definition, key).await?;
+        link::store::remove(tx, definition.name(), &[key.to_owned()]).await?;
+        return Ok(Applied::Done { key: key.to_owned(), created: false });
+    }
+    let expected: Vec<&str> = pull.expected.keys().map(String::as_str).collect();
+    if !expected.is_empty() {
+        let Some(row) = row(engine, tx, definition, key, &expected).await? else { return Ok(Applied::Outdated) };
+        let says = |field: &str| row.fields.get(field).map(sluice_sync::read::FieldValue::local);
+        if !pull.expected.iter().all(|(field, was)| says(field).is_some_and(|is| value::same(&is, was))) {
+            let known = link::store::load(tx, definition.name(), &[key.to_owned()]).await?.remove(key);
+            let taken_over = |field: &String, zoho: &Value| {
+                known.as_ref().and_then(|link| link.fields.get(field)).is_some_and(|pair| value::same(&pair.zoho, zoho))
+            };
+            let known = pull.pulled.iter().all(|(field, zoho)| taken_over(field, zoho));
+            return Ok(if known { Applied::NoRow } else { Applied::Outdated });
+        }
+    }
+    update(tx, definition, key, &with_writeback(definition, pull, false)).await?;
+    agree(engine, tx, definition, key, pull).await
+}
+
+async fn insert(engine: &Engine, tx: &mut Tx, definition: &Definition, pull: &Pull) -> Result<Applied, sqlx::Error> {
+    let there = link::store::keys_of(tx, definition.name(), std::slice::from_ref(&pull.zoho_id)).await?;
+    if !there.is_empty() {
+        return Ok(Applied::Outdated);
+    }
+    let columns = with_writeback(definition, pull, true);
+    let names: Vec<Ident> = columns.keys().map(|name| Ident::name(name)).collect();
+    let table = Ident::table(&definition.sync.table);
+    let mut sql = Sql::new("insert into ").ident(&table).text(" as this (").idents(&names).text(") select ").idents(&names);
+    sql = sql.text(" from jsonb_populate_record(null::").ident(&table).text(", $1) returning ");
+    sql = match definition.key.as_slice() {
+        [only] => sql.text("to_jsonb(this.").ident(&Ident::name(&only.name)).text(")"),
+        several => {
+            let columns: Vec<Ident> = several.iter().map(|column| Ident::name(&column.name)).collect();
+            sql.text("jsonb_build_array(").idents(&columns).text(")")
+        }
+    };
+    let key: Value = dynamic::query_scalar(sql).bind(Value::Object(columns)).fetch_one(&mut *tx).await?;
+    let key = sqlx::query_scalar!(r#"select sluice.canonical_key($1, $2) as "key!""#, definition.name(), key).fetch_one(&mut *tx).await?;
+    match agree(engine, tx, definition, &key, pull).await? {
+        Applied::Done { key, .. } => Ok(Applied::Done { key, created: true }),
+        other => Ok(other),
+    }
+}
+
+/// The link takes over what the row says now.
+async fn agree(engine: &Engine, tx: &mut Tx, definition: &Definition, key: &str, pull: &Pull) -> Result<Applied, sqlx::Error> {
+    let fields: Vec<&str> = pull.pulled.keys().map(String::as_str).filter(|field| definition.fields().contains_key(*field)).collect();
+    let row = match row(engine, tx, definition, key, &fields).await? {
+        Some(row) => row,
+        None => return Ok(Applied::NoRow), // a trigger of the table's took it elsewhere
+    };
+    let pairs: Pairs = pull
+        .pulled
+        .iter()
+        .map(|(field, zoho)| {
+            let local = row.fields.get(field).map_or_else(|| zoho.clone(), sluice_sync::read::FieldValue::local);
+            (field.clone(), Pair { local, zoho: zoho.clone(), confirmed: true })
+        })
+        .collect();
+    match link::store::pulled(tx, definition.name(), key, &pull.zoho_id, &pairs, pull.modified_at).await {
+        Ok(()) => Ok(Applied::Done { key: key.to_owned(), created: false }),
+        Err(link::store::Error::Taken { .. }) => Ok(Applied::Outdated),
+        Err(link::store::Error::Database(error)) => Err(error),
+    }
+}
+
+async fn finish(engine: &Engine, mut tx: Tx, definition: &Definition, pull: &Pull, applied: Applied) -> Result<(), sqlx::Error> {
+    let sync = definition.name();
+    let mut sums = Sums::default();
+    match applied {
+        Applied::Done { key, created } => {
+            if let Some(run_id) = pull.run_id {
+                sums.created = i64::from(created);
+                sums.updated = i64::from(!created);
+                note_run(&mut tx, run_id, &sums).await?;
+            }
+            tx.commit().await?;
+            if created {
+                queue::wake_waiting(&engine.db, sync, &[key], true).await?;
+            }
+        }
+        Applied::NoRow => tx.commit().await?,
+        Applied::Outdated => {
+            // nothing of what this transaction may have written stands
+            tx.rollback().await?;
+            let mut tx = engine.db.begin().await?;
+            let dropped =
+                sqlx::query!("delete from sluice.local_write where sync = $1 and pull = $2", sync, json!(pull)).execute(&mut tx).await?;
+            if dropped.rows_affected() > 0 {
+                let args = json!({"sync": sync, "zoho_id": pull.zoho_id});
+                sqlx::query!("insert into sluice.job (kind, args, lane) values ('pull', $1, $2)", args, definition.sync.lane.as_str())
+                    .execute(&mut tx)
+                    .await?;
+            }
+            tx.commit().await?;
+        }
+        Applied::Locked => {}
+    }
+    Ok(())
+}
+
+/// A row that the table refuses for what is in it.
+async fn bury(db: &Db, definition: &Definition, key: &str, id: i64, pull: &Pull, reason: &str) -> Result<(), sqlx::Error> {
+    let sync = definition.name();
+    tracing::warn!(sync, key, zoho_id = pull.zoho_id, reason, "the table refused what Zoho says; see the dead letters");
+    let mut tx = db.begin().await?;
+    let dropped = sqlx::query!("delete from sluice.local_write where id = $1", id).execute(&mut tx).await?;
+    if dropped.rows_affected() > 0 {
+        sqlx::query!(
+            "insert into sluice.dead_letter (kind, args, sync, key, lane, error_class, message, hint, response)
+             values ('pull', $1, $2, $3, $4, 'validation', $5, $6, $7)",
+            json!({"sync": sync, "zoho_id": pull.zoho_id}),
+            sync,
+            key,
+            definition.sync.lane.as_str(),
+            format!("the table {} refused what Zoho says: {reason}", definition.sync.table),
+            "mend the record in Zoho, the mapping or the table, then requeue",
+            sluice_zoho::mask::excerpt(&json!(pull.columns))
+        )
+        .execute(&mut tx)
+        .await?;
+        if let Some(run_id) = pull.run_id {
+            let sums = Sums { failed: 1, messages: vec![format!("{}: {reason}", pull.zoho_id)], ..Sums::default() };
+            note_run(&mut tx, run_id, &sums).await?;
+        }
+    }
+    tx.commit().await
+}
+
+async fn row(engine: &Engine, tx: &mut Tx, definition: &Definition, key: &str, fields: &[&str]) -> Result<Option<Row>, sqlx::Error> {
+    match engine.reader.row_within(tx, definition, key, fields).await? {
+        Found::Row(row) => Ok(Some(row)),
+        Found::Gone => Ok(None),
+    }
+}
+
+/// The columns of the pull, and those that tell the application about it.
+fn with_writeback(definition: &Definition, pull: &Pull, new: bool) -> Map<String, Value> {
+    let mut columns: Map<String, Value> = pull.columns.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    let own = &definition.sync.writeback;
+    let mut put = |column: &Option<String>, value: Value| {
+        if let Some(column) = column {
+            columns.insert(column.clone(), value);
+        }
+    };
+    if new {
+        put(&own.id, json!(pull.zoho_id));
+    }
+    put(&own.status, json!("synced"));
+    put(&own.synced_at, json!(chrono::Utc::now().to_rfc3339()));
+    columns
+}
+
+async fn update(tx: &mut Tx, definition: &Definition, key: &str, columns: &Map<String, Value>) -> Result<(), sqlx::Error> {
+    let table = Ident::table(&definition.sync.table);
+    let names: Vec<Ident> = columns.keys().map(|name| Ident::name(name)).collect();
+    let mut sql = Sql::new("update ").ident(&table).text(" this set ");
+    for (index, name) in names.iter().enumerate() {
+        sql = sql.text(if index > 0 { ", " } else { "" }).ident(name).text(" = given.").ident(name);
+    }
+    sql = sql.text(" from jsonb_populate_record(null::").ident(&table).text(", $1) given where ");
+    dynamic::query(of_key(sql, definition)).bind(Value::Object(columns.clone())).bind(key_parts(definition, key)).execute(tx).await?;
+    Ok(())
+}
+
+async fn delete(tx: &mut Tx, definition: &Definition, key: &str) -> Result<(), sqlx::Error> {
+    let sql = Sql::new("delete from ").ident(&Ident::table(&definition.sync.table)).text(" this using (select $1::jsonb) as given where ");
+    dynamic::query(of_key(sql, definition)).bind(Value::Null).bind(key_parts(definition, key)).execute(tx).await?;
+    Ok(())
+}
+
+/// `this.<key> = <part of $2>` for each key column.
+fn of_key(mut sql: Sql, definition: &Definition) -> Sql {
+    for (index, column) in definition.key.iter().enumerate() {
+        sql = sql.text(if index > 0 { " and " } else { "" }).text("this.").ident(&Ident::name(&column.name)).text(" = (");
+        sql = sql.numbered(2).text("::text[])[").literal(&(index + 1).to_string()).text("::int]::").ident(&column.type_ident);
+    }
+    sql
+}
+
+fn key_parts(definition: &Definition, key: &str) -> Vec<String> {
+    match definition.key.as_slice() {
+        [_] => vec![key.to_owned()],
+        _ => serde_json::from_str(key).unwrap_or_default(),
+    }
+}
+
+/// Whose fault it is that the table refused; `None`: nobody's, it passes.
+fn refusal(error: &sqlx::Error) -> Option<Refused> {
+    let database = error.as_database_error()?;
+    let words: BTreeMap<&str, Option<&str>> = [("constraint", database.constraint()), ("table", database.table())].into();
+    let at = words.iter().filter_map(|(what, name)| name.map(|name| format!(" ({what} {name})"))).next().unwrap_or_default();
+    let reason = format!("{}{at}", database.message());
+    match database.code()?.get(..2)? {
+        "21" | "22" | "23" | "2F" | "38" | "39" | "P0" => Some(Refused::Row(reason)),
+        "0A" | "3D" | "3F" | "42" | "25" => Some(Refused::Table(reason)),
+        _ => None,
+    }
+}

@@ -1,0 +1,177 @@
+//! First contact: a Zoho record that no row is linked to. It is the row's that says so (the column of the Zoho id, or `match_on`), else a new
+//! row is made of it. Never a guess: several rows that could be meant wait for a person.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+use sluice_core::config::field::Field;
+use sluice_queue::outcome::{Class, Letter};
+use sluice_queue::{Claimed, Outcome};
+use sluice_sync::link::agreed::field_in;
+use sluice_sync::link::store as links;
+use sluice_sync::merge;
+use sluice_sync::value;
+
+use super::{Gathered, MISSING, Merged, Next, Run, Verdict, stranger_id, waits_for};
+use crate::handlers::ended;
+use crate::session::Ended;
+use crate::work::{Act, Pull};
+
+impl Run<'_> {
+    pub(super) async fn know_strangers(
+        &self,
+        slots: &[&Claimed],
+        failed: &BTreeMap<String, Arc<Ended>>,
+        gathered: &mut Gathered,
+        verdicts: &mut BTreeMap<i64, Verdict>,
+    ) -> Result<(), sqlx::Error> {
+        if slots.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<String> = slots.iter().map(|slot| stranger_id(slot)).collect();
+        let mut tx = self.engine.db.begin().await?;
+        let linked = links::keys_of(&mut tx, self.definition.name(), &ids).await?;
+        tx.commit().await?;
+        let (keys, _, own) = self.around(&[], &gathered.sights).await?;
+        for slot in slots {
+            let id = stranger_id(slot);
+            let verdict = if let Some(letter) = self.engine.policy.exhausted(slot) {
+                Verdict::dead(letter)
+            } else if let Some(failure) = failed.get(&id) {
+                Verdict::of(ended(self.engine, self.work, self.session, slot, failure, false).0)
+            } else if let Some(key) = linked.get(&id) {
+                self.go_on_with(key, &id, gathered);
+                Verdict::of(Outcome::Done { reason: Some("linked") })
+            } else {
+                match gathered.sights.get(&id).and_then(|sight| sight.record.clone()) {
+                    None => Verdict::of(Outcome::Done { reason: Some("gone") }),
+                    Some(record) => self.first_contact(slot, &id, &record, (&keys, own.get(&id)), gathered).await?,
+                }
+            };
+            verdicts.insert(slot.id, verdict);
+        }
+        Ok(())
+    }
+
+    /// The record has a row: that one's run goes on with what was read.
+    fn go_on_with(&self, key: &str, id: &str, gathered: &mut Gathered) {
+        gathered.runs.insert(Next::Key { sync: self.definition.name().to_owned(), key: key.to_owned() });
+        if let Some(sight) = gathered.sights.remove(id) {
+            gathered.handed_on.push((id.to_owned(), sight));
+        }
+    }
+
+    async fn first_contact(
+        &self,
+        slot: &Claimed,
+        id: &str,
+        record: &Value,
+        (keys, own): (&merge::Keys, Option<&BTreeMap<String, Value>>),
+        gathered: &mut Gathered,
+    ) -> Result<Verdict, sqlx::Error> {
+        let rows = self.rows_of(id, record).await?;
+        match rows.as_slice() {
+            [] => {}
+            [key] => {
+                gathered.adopted.push((key.clone(), id.to_owned()));
+                self.go_on_with(key, id, gathered);
+                return Ok(Verdict::of(Outcome::Done { reason: Some("matched") }));
+            }
+            several => {
+                let letter = Letter::new(Class::Duplicate, format!("several rows match Zoho's record {id}: {}", several.join(", ")))
+                    .hint("write its id into the right one's Zoho id column, or make them differ in the match_on fields, then requeue");
+                return Ok(Verdict::dead(letter));
+            }
+        }
+        if !self.definition.sync.inserts {
+            return Ok(Verdict::of(Outcome::Done { reason: Some("no_row") }));
+        }
+        if own.is_none() && !self.definition.sync.columns.is_empty() {
+            let letter = Letter::new(Class::Payload, "an expression of `columns` fails on this record")
+                .hint("mend the expression in the sync's `columns` (sluice check shows whether it can be prepared), then requeue");
+            return Ok(Verdict::dead(letter));
+        }
+        let nothing = BTreeMap::new();
+        let (columns, pulled, missing) = merge::insert(self.definition, record, own.unwrap_or(&nothing), keys);
+        if let Some(verdict) = self.await_rows(&missing, gathered).await? {
+            return Ok(verdict);
+        }
+        let run_id = gathered.sights.get(id).and_then(|sight| sight.run_id);
+        let pull = Pull {
+            key: slot.key.clone(),
+            zoho_id: id.to_owned(),
+            act: Act::Insert,
+            columns,
+            expected: BTreeMap::new(),
+            pulled,
+            modified_at: self.definition.module.modified_at(record),
+            run_id,
+        };
+        gathered.merged.insert(slot.id, Merged { zoho_id: id.to_owned(), pull: Some(pull), ..Merged::default() });
+        Ok(Verdict::of(Outcome::Done { reason: None }))
+    }
+
+    /// A record refers to others that have no row yet: they are asked for first. One that was asked for and came to no row is waited for no more.
+    pub(super) async fn await_rows(&self, missing: &[(String, String)], gathered: &mut Gathered) -> Result<Option<Verdict>, sqlx::Error> {
+        let next = |(sync, zoho_id): &(String, String)| Next::Zoho { sync: sync.clone(), zoho_id: zoho_id.clone() };
+        let mut coming = Vec::new();
+        for one in missing.iter().filter(|one| self.pulls(&next(one))) {
+            if self.looked_for(one).await? {
+                continue;
+            }
+            gathered.runs.insert(next(one));
+            coming.push(one.clone());
+        }
+        Ok((!coming.is_empty()).then(|| Verdict::of(Outcome::Snooze { after: MISSING, reason: waits_for(&coming) })))
+    }
+
+    /// Whether a record without row was looked at lately and no run of it is under way.
+    async fn looked_for(&self, (sync, zoho_id): &(String, String)) -> Result<bool, sqlx::Error> {
+        sqlx::query_scalar!(
+            r#"select exists (select from sluice.attempt where sync = $1 and key = 'zoho:' || $2 and at > clock_timestamp() - interval '10 minutes')
+                  and not exists (select from sluice.slot where sync = $1 and key = 'zoho:' || $2)
+                  and not exists (select from sluice.local_write where sync = $1 and key = 'zoho:' || $2) as "looked_for!""#,
+            sync,
+            zoho_id
+        )
+        .fetch_one(&self.engine.db)
+        .await
+    }
+
+    /// The unlinked rows that say they are this record's: by the column that holds the Zoho id, else by all fields of `match_on`.
+    async fn rows_of(&self, id: &str, record: &Value) -> Result<Vec<String>, sqlx::Error> {
+        let sync = &self.definition.sync;
+        if let Some(column) = &sync.writeback.id {
+            let rows = self.unlinked(&[(column.as_str(), id.to_owned())]).await?;
+            if !rows.is_empty() {
+                return Ok(rows);
+            }
+        }
+        let wanted: Option<Vec<(&str, String)>> = sync
+            .match_on
+            .iter()
+            .map(|path| match (self.definition.fields().get(path), field_in(&self.definition.module, record, path)) {
+                (Some(Field::Column(field)), Some(theirs)) if field.values.is_empty() && !value::is_empty(theirs) => {
+                    Some((field.column.as_str(), value::scalar_text(theirs)))
+                }
+                _ => None,
+            })
+            .collect();
+        match wanted {
+            Some(wanted) if !wanted.is_empty() => self.unlinked(&wanted).await,
+            Some(_) | None => Ok(Vec::new()),
+        }
+    }
+
+    async fn unlinked(&self, wanted: &[(&str, String)]) -> Result<Vec<String>, sqlx::Error> {
+        let rows = self.engine.reader.keys_where(self.definition, wanted, 20).await?;
+        if rows.is_empty() {
+            return Ok(rows);
+        }
+        let mut tx = self.engine.db.begin().await?;
+        let links = links::load(&mut tx, self.definition.name(), &rows).await?;
+        tx.commit().await?;
+        Ok(rows.into_iter().filter(|key| links.get(key).is_none_or(|link| link.zoho_id.is_none())).collect())
+    }
+}

@@ -1,0 +1,363 @@
+//! The records of a sync that pulls. Both sides are read, merged field by field, and each side is told what it does not know: Zoho by the
+//! way of every push, the application's row by a `local_write` that settle leaves.
+//!
+//! Reading comes first and is shared: up to a hundred records a call. Where the call for a write is then refused, what was read is kept for
+//! the next run, so that no claim spends its grant on reading again what it has just read.
+
+mod first;
+mod reading;
+
+pub(crate) use reading::crm_fields;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sluice_core::config::sync::OnDelete;
+use sluice_queue::{Claimed, Outcome};
+use sluice_sync::definition::Definition;
+use sluice_sync::link::Link;
+use sluice_sync::link::store::Agreed;
+use sluice_sync::merge::{self, Facts, Keys, Merge, Side};
+use sluice_sync::plan::Step;
+use sluice_sync::read::Row;
+use sluice_sync::sighting::Sighting;
+
+use super::push::{self, Record, Run, Verdict};
+use super::{all, snooze};
+use crate::engine::Engine;
+use crate::session::Session;
+use crate::work::{Act, Conflict, Handled, Next, Pull, Sums, Work};
+
+/// What is sent to Zoho is decided on a reading no older than this.
+const FRESH: Duration = Duration::from_secs(30);
+/// What is only written here may have been read this long ago: a newer change brings a newer reading.
+const USABLE: Duration = Duration::from_secs(600);
+/// A record that waits for a row of another sync's looks again after this; it is woken by nothing else.
+const MISSING: Duration = Duration::from_secs(5);
+
+/// A change that is still to be written to the row comes first.
+const PENDING: Duration = Duration::from_millis(200);
+
+/// The prefix of the slot of a Zoho record without a row.
+const WITHOUT_ROW: &str = "zoho:";
+
+/// What a run over a batch gathers beside the verdicts.
+#[derive(Default)]
+struct Gathered {
+    sights: BTreeMap<String, Sighting>,
+    /// By slot.
+    merged: BTreeMap<i64, Merged>,
+    runs: BTreeSet<Next>,
+    /// Rows that were found to be Zoho records': (key, Zoho id).
+    adopted: Vec<(String, String)>,
+    /// Readings that another run goes on with.
+    handed_on: Vec<(String, Sighting)>,
+}
+
+/// What becomes of a record apart from what is sent.
+#[derive(Default)]
+struct Merged {
+    zoho_id: String,
+    pull: Option<Pull>,
+    gone: bool,
+    merge: Merge,
+    changed_at: Option<DateTime<Utc>>,
+    modified_at: Option<DateTime<Utc>>,
+    compared: bool,
+}
+
+pub(super) async fn run(engine: &Engine, work: &Work, session: &Session<'_>) -> Handled {
+    let Some(definition) = engine.definition(&work.batch.sync) else {
+        return all(work, |_| snooze(Duration::from_secs(60), "this worker's file does not have the sync"));
+    };
+    let (strangers, rows): (Vec<&Claimed>, Vec<&Claimed>) = work.batch.slots.iter().partition(|slot| slot.key.starts_with(WITHOUT_ROW));
+    let (records, parents, keys_are_moving) = match push::load(engine, &rows, &definition).await {
+        Ok(loaded) => loaded,
+        Err(error) => return push::unread(work, &definition, &error),
+    };
+    let run = Run { engine, work, session, definition: &definition, parents, keys_are_moving };
+    match run.both_sides(records, strangers).await {
+        Ok(handled) => handled,
+        Err(error) => {
+            tracing::warn!(%error, sync = definition.name(), "what is known of the records could not be read");
+            all(work, |_| snooze(Duration::from_secs(1), "what is known of the records could not be read"))
+        }
+    }
+}
+
+impl Run<'_> {
+    async fn both_sides(&self, mut records: Vec<Record<'_>>, strangers: Vec<&Claimed>) -> Result<Handled, sqlx::Error> {
+        let mut gathered = Gathered::default();
+        let mut verdicts = BTreeMap::new();
+        let ids: Vec<String> = records.iter().filter_map(zoho_id).chain(strangers.iter().map(|slot| stranger_id(slot))).collect();
+        gathered.sights = self.kept(&ids).await?;
+        let pending = self.pending().await?;
+        for slot in self.work.batch.slots.iter().filter(|slot| pending.contains(&slot.key)) {
+            verdicts.insert(slot.id, Verdict::of(snooze(PENDING, "what Zoho changed is being written to the row")));
+        }
+        records.retain(|record| !pending.contains(&record.slot.key));
+        let strangers: Vec<&Claimed> = strangers.into_iter().filter(|slot| !pending.contains(&slot.key)).collect();
+        let wanted: Vec<String> = records
+            .iter()
+            .filter_map(|record| zoho_id(record).filter(|id| self.needs_reading(record, gathered.sights.get(id))))
+            .chain(strangers.iter().map(|slot| stranger_id(slot)).filter(|id| !usable(gathered.sights.get(id))))
+            .collect();
+        let (read, failed) = self.read(&wanted).await?;
+        for (id, sight) in read {
+            let run_id = gathered.sights.get(&id).and_then(|kept| kept.run_id);
+            gathered.sights.insert(id, Sighting { run_id, ..sight });
+        }
+
+        self.know_strangers(&strangers, &failed, &mut gathered, &mut verdicts).await?;
+        let (keys, decided, own) = self.around(&records, &gathered.sights).await?;
+        let mut to_send = Vec::new();
+        for mut record in records.drain(..) {
+            let Some(id) = zoho_id(&record) else {
+                // no Zoho record yet: what a push does with it
+                if self.definition.sync.direction.pushes() {
+                    to_send.push(record);
+                } else {
+                    verdicts.insert(record.slot.id, Verdict::of(Outcome::Done { reason: Some("never_created") }));
+                }
+                continue;
+            };
+            if let Some(failure) = failed.get(&id) {
+                verdicts.insert(record.slot.id, self.ended(&record, failure));
+                continue;
+            }
+            let sight = gathered.sights.get(&id).filter(|sight| sight.complete && (record.slot.look || sight.age <= FRESH));
+            let verdict = match (sight.map(|sight| (sight, &sight.record)), &record.row) {
+                (Some((sight, None)), _) => Some(self.gone(&record, &id, sight, &mut gathered.merged)),
+                (Some((sight, Some(theirs))), Some(row)) => {
+                    let facts = (theirs, sight.run_id, &keys, decided.get(&record.slot.key), own.get(&id));
+                    let merged = self.merge(&record, row, &id, facts).await?;
+                    match self.await_rows(&merged.merge.missing, &mut gathered).await? {
+                        Some(verdict) => Some(verdict),
+                        None => {
+                            take_over(&mut record, merged, &mut gathered);
+                            None
+                        }
+                    }
+                }
+                // the row is gone: a push withdraws its record, or leaves it
+                (Some((_, Some(_))), None) if !self.definition.sync.direction.pushes() => {
+                    Some(Verdict::of(Outcome::Done { reason: Some("row_gone") }))
+                }
+                (Some((_, Some(_))), None) | (None, _) => None,
+            };
+            match verdict {
+                Some(verdict) => drop(verdicts.insert(record.slot.id, verdict)),
+                None if self.definition.sync.direction.pushes() => to_send.push(record),
+                None => drop(verdicts.insert(record.slot.id, Verdict::of(Outcome::Done { reason: Some("no_change") }))),
+            }
+        }
+        verdicts.extend(self.decide(to_send).await);
+        Ok(self.told(verdicts, gathered))
+    }
+
+    /// Whether Zoho's side has to be read before anything is decided.
+    fn needs_reading(&self, record: &Record<'_>, sight: Option<&Sighting>) -> bool {
+        let sends = self.definition.sync.direction.pushes() && matches!(self.step(record), Step::Update { .. } | Step::WaitFor(_));
+        let outdated = sight.is_some_and(|sight| {
+            let theirs = sight.record.as_ref().and_then(|record| self.definition.module.modified_at(record));
+            theirs.is_some() && theirs < record.link.as_ref().and_then(|link| link.zoho_modified_at)
+        });
+        match sight {
+            Some(sight) if !outdated && sight.complete && sight.age <= FRESH => false,
+            Some(sight) if !outdated && sight.complete && sight.age <= USABLE => sends,
+            _ => record.slot.look || sends,
+        }
+    }
+
+    /// Merges what is known of a linked record.
+    async fn merge(
+        &self,
+        record: &Record<'_>,
+        row: &Row,
+        id: &str,
+        (theirs, run_id, keys, decided, own): (
+            &Value,
+            Option<i64>,
+            &Keys,
+            Option<&BTreeMap<String, Side>>,
+            Option<&BTreeMap<String, Value>>,
+        ),
+    ) -> Result<Merged, sqlx::Error> {
+        let Some(link) = &record.link else { return Ok(Merged::default()) };
+        let (no_columns, nothing_decided) = (BTreeMap::new(), BTreeMap::new());
+        let modified_at = self.definition.module.modified_at(theirs);
+        let doubtful = record.slot.tries > 0 || link.unsure;
+        let sent: Vec<&str> = link.write_fields.iter().flatten().filter(|_| doubtful).map(String::as_str).collect();
+        let was_sent = |path: &&String| path.split('.').next().is_some_and(|outermost| sent.contains(&outermost));
+        let in_doubt: BTreeSet<String> = self.definition.fields().keys().filter(was_sent).cloned().collect();
+        let mut facts = Facts {
+            row,
+            link,
+            record: theirs,
+            columns: own.unwrap_or(&no_columns),
+            parents: &self.parents,
+            keys,
+            changed_at: None,
+            decided: decided.unwrap_or(&nothing_decided),
+            in_doubt: &in_doubt,
+        };
+        let mut merge = merge::merge(self.definition, facts);
+        // Only a field that both sides changed asks when that was, and finding out takes a walk through the history.
+        if !merge.pulled.is_empty() && self.definition.sync.direction.pushes() && local_edits(self.definition, row, link, &merge) {
+            facts.changed_at = self.changed_at(&record.slot.key).await?;
+            merge = merge::merge(self.definition, facts);
+        }
+        let changed_at = facts.changed_at;
+        let pull = (!merge.columns.is_empty()).then(|| Pull {
+            key: record.slot.key.clone(),
+            zoho_id: id.to_owned(),
+            act: Act::Update,
+            columns: merge.columns.clone(),
+            expected: merge.expected.clone(),
+            pulled: merge.pulled.clone(),
+            modified_at,
+            run_id,
+        });
+        Ok(Merged { zoho_id: id.to_owned(), pull, gone: false, merge, changed_at, modified_at, compared: true })
+    }
+
+    fn pulls(&self, next: &Next) -> bool {
+        let (Next::Key { sync, .. } | Next::Zoho { sync, .. }) = next;
+        self.engine.config.syncs.get(sync).is_some_and(|sync| sync.direction.pulls())
+    }
+
+    /// Zoho has the record no more. What that means here is the sync's `on_delete`.
+    fn gone(&self, record: &Record<'_>, id: &str, sight: &Sighting, merged: &mut BTreeMap<i64, Merged>) -> Verdict {
+        let act = match (self.definition.sync.on_delete, &record.row) {
+            (_, None) | (OnDelete::Ignore | OnDelete::Void, _) => None,
+            (OnDelete::Delete, Some(_)) => Some((Act::Delete, BTreeMap::new())),
+            (OnDelete::Mark, Some(_)) => Some((Act::Update, merge::mark(self.definition))),
+        };
+        let pull = act.map(|(act, columns)| Pull {
+            key: record.slot.key.clone(),
+            zoho_id: id.to_owned(),
+            act,
+            columns,
+            expected: BTreeMap::new(),
+            pulled: BTreeMap::new(),
+            modified_at: None,
+            run_id: sight.run_id,
+        });
+        merged.insert(record.slot.id, Merged { zoho_id: id.to_owned(), pull, gone: true, ..Merged::default() });
+        Verdict::of(Outcome::Done { reason: None })
+    }
+
+    /// Puts the verdicts and what was merged together: what is written here, what is agreed on, and what is kept for the next run.
+    fn told(&self, mut verdicts: BTreeMap<i64, Verdict>, mut gathered: Gathered) -> Handled {
+        let mut sums: BTreeMap<i64, Sums> = BTreeMap::new();
+        let (mut pulls, mut gone, mut conflicts, mut compared) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut acted_on, mut kept) = (Vec::new(), Vec::new());
+        for slot in &self.work.batch.slots {
+            let Some(verdict) = verdicts.get_mut(&slot.id) else { continue };
+            let merged = gathered.merged.remove(&slot.id).unwrap_or_default();
+            let id =
+                if merged.zoho_id.is_empty() { slot.key.strip_prefix(WITHOUT_ROW).unwrap_or_default().to_owned() } else { merged.zoho_id };
+            let sight = gathered.sights.get(&id);
+            let ended = match &verdict.outcome {
+                Outcome::Done { .. } | Outcome::Dead(_) => true,
+                Outcome::Continue { .. } | Outcome::Snooze { .. } | Outcome::Wait { .. } | Outcome::Retry(_) => false,
+            };
+            match sight {
+                Some(sight) if ended => acted_on.push((id.clone(), sight.seen_at)),
+                // a call for the write was refused: the next run needs not read again
+                Some(sight) if matches!(verdict.outcome, Outcome::Continue { .. }) && verdict.agreed.is_none() => {
+                    kept.push((id.clone(), sight.clone()))
+                }
+                Some(sight) if verdict.agreed.is_some() => acted_on.push((id.clone(), sight.seen_at)),
+                Some(_) | None => {}
+            }
+            if !ended {
+                continue;
+            }
+            if merged.compared && verdict.agreed.is_none() && merged.merge.agreed_more {
+                verdict.agreed = Some(Agreed {
+                    key: slot.key.clone(),
+                    zoho_id: id.clone(),
+                    fields: merged.merge.pairs.clone(),
+                    // not before the row says what Zoho says
+                    zoho_modified_at: merged.modified_at.filter(|_| merged.pull.is_none()),
+                    written: false,
+                    look_again: false,
+                });
+            }
+            if merged.compared {
+                compared.push(slot.key.clone());
+            }
+            conflicts.extend(merged.merge.conflicts.into_iter().map(|clash| Conflict {
+                key: slot.key.clone(),
+                zoho_id: id.clone(),
+                clash,
+                local_changed_at: merged.changed_at,
+                zoho_modified_at: merged.modified_at,
+            }));
+            if let Some(run_id) = sight.and_then(|sight| sight.run_id) {
+                let sum = sums.entry(run_id).or_default();
+                match &verdict.outcome {
+                    Outcome::Dead(letter) => {
+                        sum.failed += 1;
+                        sum.messages.push(format!("{id}: {}", letter.message));
+                    }
+                    _ if merged.pull.is_none() => sum.unchanged += 1,
+                    _ => {}
+                }
+            }
+            if matches!(&verdict.outcome, Outcome::Done { reason: Some("no_change") }) && merged.pull.is_some() {
+                verdict.outcome = Outcome::Done { reason: None };
+            }
+            if merged.gone {
+                gone.push(slot.key.clone());
+            }
+            pulls.extend(merged.pull);
+        }
+        kept.extend(gathered.handed_on);
+        let (adopted, runs) = (gathered.adopted, gathered.runs.into_iter().collect());
+        let mut handled = self.report(verdicts);
+        // the row is told with the pull, and one without row is told nothing
+        handled.writebacks.retain(|told| {
+            !told.key.starts_with(WITHOUT_ROW)
+                && (told.status != "synced" || told.zoho_id.is_some() || !pulls.iter().any(|pull| pull.key == told.key))
+        });
+        Handled { pulls, gone, conflicts, compared, acted_on, sightings: kept, sums, runs, adopted, ..handled }
+    }
+}
+
+/// What the merge says is taken over into the record before it is decided what to send.
+fn take_over(record: &mut Record<'_>, merged: Merged, gathered: &mut Gathered) {
+    record.keep_back = merged.merge.keep_back.clone();
+    record.repair = merged.merge.repair.clone();
+    record.compared = true;
+    if let Some(link) = &mut record.link {
+        link.fields = merged.merge.pairs.clone();
+    }
+    gathered.merged.insert(record.slot.id, merged);
+}
+
+/// Whether the row has edits in fields for which Zoho's value was chosen.
+fn local_edits(definition: &Definition, row: &Row, link: &Link, merge: &Merge) -> bool {
+    let changed = sluice_sync::plan::changed_fields(definition, row, link);
+    changed.iter().any(|field| merge.pulled.contains_key(field))
+}
+
+fn waits_for(missing: &[(String, String)]) -> String {
+    let names: Vec<String> = missing.iter().map(|(sync, id)| format!("{sync} (Zoho id {id})")).collect();
+    format!("refers to {}, which has no row yet", names.join(", "))
+}
+
+fn zoho_id(record: &Record<'_>) -> Option<String> {
+    record.link.as_ref().and_then(|link| link.zoho_id.clone())
+}
+
+fn stranger_id(slot: &Claimed) -> String {
+    slot.key.strip_prefix(WITHOUT_ROW).unwrap_or_default().to_owned()
+}
+
+fn usable(sight: Option<&Sighting>) -> bool {
+    sight.is_some_and(|sight| sight.complete && sight.age <= USABLE)
+}

@@ -1,0 +1,213 @@
+//! What is known of Zoho's side, and of what lies around a record: kept readings, fresh ones, references, decisions, times of edits.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sluice_core::config::field::Field;
+use sluice_core::config::sync::Product;
+use sluice_sync::link::agreed::field_in;
+use sluice_sync::link::store as links;
+use sluice_sync::merge::{Keys, Side};
+use sluice_sync::sighting::{self, Sighting};
+use sluice_zoho::{Error, crm, finance};
+
+use super::{Record, Run};
+use crate::handlers::push::finance_module;
+use crate::session::Ended;
+
+/// Readings by Zoho id, and the calls that gave none.
+type Read = (BTreeMap<String, Sighting>, BTreeMap<String, Arc<Ended>>);
+/// References, decisions by key, and the pull's own columns by Zoho id.
+type Around = (Keys, BTreeMap<String, BTreeMap<String, Side>>, BTreeMap<String, BTreeMap<String, Value>>);
+
+impl Run<'_> {
+    /// Readings that are kept from earlier.
+    pub(super) async fn kept(&self, ids: &[String]) -> Result<BTreeMap<String, Sighting>, sqlx::Error> {
+        let mut tx = self.engine.db.begin().await?;
+        let kept = sighting::load(&mut tx, self.definition.name(), ids).await?;
+        tx.commit().await?;
+        Ok(kept)
+    }
+
+    /// The records of the batch whose rows are still to be told of an earlier change of Zoho's.
+    pub(super) async fn pending(&self) -> Result<BTreeSet<String>, sqlx::Error> {
+        let keys: Vec<String> = self.work.batch.slots.iter().map(|slot| slot.key.clone()).collect();
+        let pending = sqlx::query_scalar!(
+            "select distinct key from sluice.local_write where sync = $1 and key = any ($2) and pull is not null and error is null",
+            self.definition.name(),
+            &keys
+        )
+        .fetch_all(&self.engine.db)
+        .await?;
+        Ok(pending.into_iter().collect())
+    }
+
+    /// Reads these records: many a call where the module lets us.
+    pub(super) async fn read(&self, ids: &[String]) -> Result<Read, sqlx::Error> {
+        let mut failed = BTreeMap::new();
+        let mut found = BTreeMap::new();
+        if ids.is_empty() {
+            return Ok((found, failed));
+        }
+        let seen_at = sqlx::query_scalar!(r#"select clock_timestamp() as "now!""#).fetch_one(&self.engine.db).await?;
+        let sight = |record| Sighting { record, complete: true, seen_at, age: std::time::Duration::ZERO, run_id: None };
+        let several = self.definition.module.read_max() > 1 && (ids.len() > 1 || self.definition.module.product == Product::Crm);
+        if several {
+            match self.read_together(ids).await {
+                Ok(mut records) => found.extend(ids.iter().map(|id| (id.clone(), sight(records.remove(id))))),
+                Err(ended) => {
+                    let ended = Arc::new(ended);
+                    failed.extend(ids.iter().map(|id| (id.clone(), ended.clone())));
+                }
+            }
+            return Ok((found, failed));
+        }
+        for id in ids {
+            match self.read_one(id).await {
+                Ok(record) => drop(found.insert(id.clone(), sight(Some(record)))),
+                Err(Ended::Zoho(error, _)) if matches!(*error, Error::NotFound { .. }) => drop(found.insert(id.clone(), sight(None))),
+                Err(ended) => drop(failed.insert(id.clone(), Arc::new(ended))),
+            }
+        }
+        Ok((found, failed))
+    }
+
+    async fn read_together(&self, ids: &[String]) -> Result<BTreeMap<String, Value>, Ended> {
+        let name = &self.definition.module.name;
+        if self.definition.module.product == Product::Crm {
+            let fields = crm_fields(self.definition);
+            let fields: Vec<&str> = fields.iter().map(String::as_str).take(crm::MAX_FIELDS).collect();
+            let read = self.session.call(async |g, c, t| crm::get_by_ids(g, c, t, name, ids, &fields).await).await?;
+            return Ok(read.into_iter().collect());
+        }
+        let module = self.known_module()?;
+        let read = self.session.call(async |g, c, t| finance::details(g, c, t, module, ids).await).await?;
+        Ok(read.into_iter().map(|record| (record.id, record.value)).collect())
+    }
+
+    async fn read_one(&self, id: &str) -> Result<Value, Ended> {
+        let module = self.known_module()?;
+        Ok(self.session.call(async |g, c, t| finance::get(g, c, t, module, id).await).await?.value)
+    }
+
+    fn known_module(&self) -> Result<finance::Module, Ended> {
+        finance_module(self.definition).ok_or_else(|| {
+            let reason = format!("{} cannot be read by this version", self.definition.module);
+            Ended::Zoho(Box::new(Error::NotSent(sluice_zoho::NotSent::Invalid { reason })), std::time::Duration::ZERO)
+        })
+    }
+
+    /// What a merge needs beside the two sides.
+    pub(super) async fn around(&self, records: &[Record<'_>], sights: &BTreeMap<String, Sighting>) -> Result<Around, sqlx::Error> {
+        let theirs: Vec<(&String, &Value)> = sights.iter().filter_map(|(id, sight)| Some((id, sight.record.as_ref()?))).collect();
+        let refs: BTreeSet<(String, String)> = theirs.iter().flat_map(|(_, record)| self.refers_to(record)).collect();
+        let keys: Vec<String> = records.iter().map(|record| record.slot.key.clone()).collect();
+        let mut tx = self.engine.db.begin().await?;
+        let refs = links::keys_of_all(&mut tx, &refs.into_iter().collect::<Vec<_>>()).await?;
+        let decided = sqlx::query!(
+            r#"select key, field, resolution as "side!" from sluice.conflict
+               where sync = $1 and key = any ($2) and resolution in ('local', 'zoho') and applied_at is null"#,
+            self.definition.name(),
+            &keys
+        )
+        .fetch_all(&mut tx)
+        .await?;
+        tx.commit().await?;
+        let mut by_key: BTreeMap<String, BTreeMap<String, Side>> = BTreeMap::new();
+        for one in decided {
+            let side = if one.side == "local" { Side::Local } else { Side::Zoho };
+            by_key.entry(one.key).or_default().insert(one.field, side);
+        }
+        let values: Vec<&Value> = theirs.iter().map(|(_, record)| *record).collect();
+        let mut own = BTreeMap::new();
+        for ((id, _), columns) in theirs.iter().zip(self.engine.reader.pulled(self.definition, &values).await?) {
+            match columns {
+                Ok(columns) => drop(own.insert((*id).clone(), columns)),
+                Err(problem) => {
+                    tracing::warn!(
+                        sync = self.definition.name(),
+                        zoho_id = *id,
+                        reason = problem.message,
+                        "the sync's columns could not be made of a record"
+                    )
+                }
+            }
+        }
+        Ok((refs, by_key, own))
+    }
+
+    /// The records of other syncs that a Zoho record refers to: (sync, Zoho id).
+    fn refers_to(&self, record: &Value) -> Vec<(String, String)> {
+        let refs = self.definition.fields().iter().filter_map(|(path, field)| match field {
+            Field::Ref(field) => {
+                let id = match field_in(&self.definition.module, record, path)? {
+                    Value::Object(lookup) => lookup.get("id").map(sluice_sync::value::scalar_text)?,
+                    other => sluice_sync::value::scalar_text(other),
+                };
+                (!id.is_empty()).then(|| (field.sync.clone(), id))
+            }
+            Field::Column(_) | Field::Sql(_) | Field::Value(_) | Field::List(_) => None,
+        });
+        refs.collect()
+    }
+
+    /// When a row was last changed by anybody but us, as the capture saw it. The history goes back a day here.
+    pub(super) async fn changed_at(&self, key: &str) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
+        let table = &self.definition.table;
+        let relation = format!("{}.{}", table.schema, table.name);
+        let column = match self.definition.key.as_slice() {
+            [only] => only.name.as_str(),
+            _ => "",
+        };
+        sqlx::query_scalar!(
+            r#"select max(c.captured_at) from (
+                 select captured_at, key, after, origin from sluice.change_history where relation = $1 and consumed_at > clock_timestamp() - interval '1 day'
+                 union all select captured_at, key, after, origin from sluice.change where relation = $1) c
+               where (c.key = $2 or c.after ->> $3 = $2) and c.origin is distinct from 'sluice'"#,
+            relation,
+            key,
+            column
+        )
+        .fetch_one(&self.engine.db)
+        .await
+    }
+}
+
+/// The fields that a CRM list must be asked for: what is mapped and can be pulled, what the pull's own columns name, and the time.
+pub(crate) fn crm_fields(definition: &sluice_sync::definition::Definition) -> Vec<String> {
+    let mapped = definition.fields().iter().filter(|(_, field)| !matches!(field, Field::List(_)));
+    let mapped = mapped.filter_map(|(path, _)| path.split('.').next().map(str::to_owned));
+    let named = definition.sync.columns.values().flat_map(|expression| named_in(expression));
+    let mut fields: BTreeSet<String> = mapped.chain(named).collect();
+    fields.remove("id");
+    fields.insert("Modified_Time".to_owned());
+    fields.into_iter().collect()
+}
+
+/// The members that an expression takes of a JSON record: `zoho ->> 'Stage'`, `zoho #>> '{Owner,name}'`.
+fn named_in(expression: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    for (at, arrow) in expression.match_indices(['>']) {
+        let Some(rest) = expression[at + arrow.len()..].trim_start_matches('>').trim_start().strip_prefix('\'') else { continue };
+        let Some(literal) = rest.split('\'').next() else { continue };
+        let first = literal.trim_start_matches('{').split([',', '}']).next().unwrap_or_default().trim();
+        if !first.is_empty() && first.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+            names.push(first.to_owned());
+        }
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::named_in;
+
+    #[test]
+    fn an_expression_names_the_members_that_it_takes() {
+        assert_eq!(named_in("zoho ->> 'Stage' = 'Closed Won'"), ["Stage"]);
+        assert_eq!(named_in("(zoho #>> '{Owner, name}') || (zoho->'Deal_Name'->>'id')"), ["Owner", "Deal_Name", "id"]);
+        assert!(named_in("'x' > 'y z'").is_empty());
+    }
+}

@@ -1,0 +1,144 @@
+//! What a settle writes of a pull: changes for the application's own rows, readings for the next run, conflicts, and who is to run next.
+
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+use sluice_core::db::Tx;
+use sluice_sync::sighting;
+
+use crate::work::{Conflict, Handled, Next, Sums};
+
+pub(super) async fn leave(tx: &mut Tx, sync: &str, handled: &Handled, lane: &str) -> Result<(), sqlx::Error> {
+    leave_pulls(tx, sync, handled).await?;
+    if !handled.sightings.is_empty() {
+        sighting::keep(tx, sync, &handled.sightings).await?;
+    }
+    if !handled.acted_on.is_empty() {
+        sighting::forget(tx, sync, &handled.acted_on).await?;
+    }
+    if !handled.compared.is_empty() {
+        close_conflicts(tx, sync, &handled.compared, &handled.conflicts).await?;
+    }
+    for conflict in &handled.conflicts {
+        open_conflict(tx, sync, conflict).await?;
+    }
+    for (key, zoho_id) in &handled.adopted {
+        adopt(tx, sync, key, zoho_id).await?;
+    }
+    run_next(tx, &handled.runs, lane).await?;
+    for (run_id, sums) in &handled.sums {
+        note_run(tx, *run_id, sums).await?;
+    }
+    Ok(())
+}
+
+async fn leave_pulls(tx: &mut Tx, sync: &str, handled: &Handled) -> Result<(), sqlx::Error> {
+    if handled.pulls.is_empty() {
+        return Ok(());
+    }
+    let keys: Vec<String> = handled.pulls.iter().map(|pull| pull.key.clone()).collect();
+    let pulls: Vec<Value> = handled.pulls.iter().map(|pull| json!(pull)).collect();
+    sqlx::query!(
+        "insert into sluice.local_write (sync, key, columns, pull) select $1, t.key, '{}', t.pull from unnest($2::text[], $3::jsonb[]) as t (key, pull)",
+        sync,
+        &keys,
+        &pulls
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Conflicts of records that were compared just now are over, unless they are there again; and what a person decided was carried out.
+async fn close_conflicts(tx: &mut Tx, sync: &str, compared: &[String], open: &[Conflict]) -> Result<(), sqlx::Error> {
+    let (keys, fields): (Vec<String>, Vec<String>) = open.iter().map(|one| (one.key.clone(), one.clash.field.clone())).unzip();
+    sqlx::query!(
+        "update sluice.conflict c set resolution = coalesce(resolution, 'superseded'), resolved_by = coalesce(resolved_by, 'sluice'),
+           resolved_at = coalesce(resolved_at, clock_timestamp()), applied_at = clock_timestamp()
+         where c.id = any (array(
+           select x.id from sluice.conflict x
+           where x.sync = $1 and x.key = any ($2) and x.applied_at is null and x.resolution is distinct from 'superseded'
+             and (x.key, x.field) not in (select k, f from unnest($3::text[], $4::text[]) as o (k, f))
+           order by x.id for update skip locked))",
+        sync,
+        compared,
+        &keys,
+        &fields
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+async fn open_conflict(tx: &mut Tx, sync: &str, conflict: &Conflict) -> Result<(), sqlx::Error> {
+    let clash = &conflict.clash;
+    let base = clash.base.as_ref().map(|pair| json!({"local": pair.local, "zoho": pair.zoho}));
+    sqlx::query!(
+        "insert into sluice.conflict (sync, key, zoho_id, field, base, local, zoho, local_changed_at, zoho_modified_at, reason)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+         on conflict (sync, key, field) where resolution is null do update set local = excluded.local, zoho = excluded.zoho,
+           local_changed_at = excluded.local_changed_at, zoho_modified_at = excluded.zoho_modified_at",
+        sync,
+        conflict.key,
+        conflict.zoho_id,
+        clash.field,
+        base,
+        clash.local,
+        clash.zoho,
+        conflict.local_changed_at as Option<DateTime<Utc>>,
+        conflict.zoho_modified_at as Option<DateTime<Utc>>,
+        clash.reason
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Links a record to the row that was found for it, unless a create for that row is under way: the run that is asked for looks again then.
+async fn adopt(tx: &mut Tx, sync: &str, key: &str, zoho_id: &str) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "insert into sluice.link as l (sync, key, zoho_id) select $1, $2, $3
+         where not exists (select from sluice.link x where x.sync = $1 and x.zoho_id = $3)
+         on conflict on constraint link_pkey do update set zoho_id = excluded.zoho_id
+         where l.zoho_id is null and l.create_sent_at is null and l.creates = 0",
+        sync,
+        key,
+        zoho_id
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+async fn run_next(tx: &mut Tx, runs: &[Next], lane: &str) -> Result<(), sqlx::Error> {
+    let args: Vec<Value> = runs
+        .iter()
+        .map(|next| match next {
+            Next::Key { sync, key } => json!({"sync": sync, "key": key}),
+            Next::Zoho { sync, zoho_id } => json!({"sync": sync, "zoho_id": zoho_id}),
+        })
+        .collect();
+    if args.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!("insert into sluice.job (kind, args, lane) select 'pull', a, $2 from unnest($1::jsonb[]) a", &args, lane)
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
+/// Tells a run over many records what became of some of them.
+pub(crate) async fn note_run(tx: &mut Tx, run_id: i64, sums: &Sums) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "select sluice.note_run($1, $2, $3, $4, $5, $6, $7)",
+        run_id,
+        sums.total,
+        sums.created,
+        sums.updated,
+        sums.unchanged,
+        sums.failed,
+        json!(sums.messages)
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
