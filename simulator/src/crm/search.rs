@@ -46,7 +46,7 @@ impl Crm {
         let module = self.modules.get(context.module()).ok_or_else(|| Refusal::new("INVALID_MODULE", "invalid module", json!({})))?;
         let criteria = criteria(module, context)?;
         let page = self.page(context)?;
-        let (zone, lag) = (context.zone(), context.lag());
+        let (zone, lag) = (context.zone(), context.scenario.search_lag());
         let rows = module.records.iter().filter_map(|(id, record)| {
             let fresh = record.written + lag > context.now;
             let values = if fresh { record.indexed.as_ref()? } else { &record.values };

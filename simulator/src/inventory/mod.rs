@@ -13,7 +13,7 @@ mod spec;
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     clock::{Zone, to_second},
@@ -103,6 +103,10 @@ impl Inventory {
         let before = self.known(module, &id)?.values.clone();
         let body = context.body()?;
         let mut given = fields::read(spec.keys, spec.fields, &body, false, context)?;
+        // Stock is given at creation only (finance fact 5.3).
+        for once in ["initial_stock", "initial_stock_rate"].into_iter().filter(|once| given.remove(*once).is_some()) {
+            context.log.ignored_field(spec.keys, once);
+        }
         let mut values = before.clone();
         let custom = given.remove("custom_fields").unwrap_or_default();
         fields::merge_custom_fields(&mut values, custom, context.custom_fields(spec.keys))?;
@@ -284,9 +288,14 @@ impl Inventory {
     }
 }
 
-/// Puts given values over a record's; custom fields by their own rule. What Zoho works out itself is left out.
+/// Puts given values over a record's; custom fields by their own rule, also those given by their names alone. What Zoho works out itself is left out.
 fn overlay(values: &mut Record, mut given: Record) {
-    let custom = given.remove("custom_fields").unwrap_or_default();
+    let mut custom = given.remove("custom_fields").unwrap_or_else(|| Value::Array(Vec::new()));
+    let (named, rest): (Record, Record) = given.into_iter().partition(|(name, _)| name.starts_with("cf_"));
+    if let Value::Array(custom) = &mut custom {
+        custom.extend(named.into_iter().map(|(name, value)| json!({ "api_name": name, "value": value })));
+    }
+    let mut given = rest;
     // An entry of no use is left out, as nothing here is checked.
     let _ = fields::merge_custom_fields(values, custom, None);
     for derived in ["created_time", "last_modified_time", "locations", "item_id", "initial_stock"] {

@@ -180,6 +180,10 @@ async fn a_reordered_delivery_is_overtaken_by_the_next() {
     let (world, receiver) = world_and_receiver("[delivery]\nreorder = 1.0\nhold_ms = 60000", json!({})).await;
     item(&world, json!({ "name": "first" })).await;
     world.post("/admin/settings", json!({ "delivery": { "reorder": 0 } })).await;
+    let elsewhere = Receiver::new().await;
+    world.post("/admin/webhooks", json!({ "product": "inventory", "modules": ["contacts"], "url": elsewhere.url })).await;
+    world.post(&path("contacts"), json!({ "contact_name": "not on the same way" })).await;
+    elsewhere.wait_for(1).await;
     item(&world, json!({ "name": "second" })).await;
     let names: Vec<_> = receiver.wait_for(2).await.iter().map(|one| one.json()["item"]["name"].clone()).collect();
     assert_eq!(names, ["second", "first"]);
