@@ -273,3 +273,14 @@ async fn what_is_lost_to_the_client_is_told_all_the_same() {
     assert!(world.request(Method::POST, &path("items")).json(&body).send().await.is_err());
     assert_eq!(receiver.wait_for(1).await[0].json()["item"]["name"], "Lamp");
 }
+
+#[tokio::test]
+async fn a_raw_body_has_the_fields_it_names() {
+    let raw = r#"{"event":"item","id":"${item_id}","full":${JSONString}}"#;
+    let (world, receiver) = world_and_receiver("", json!({ "raw": raw, "secret": SECRET })).await;
+    let id = item(&world, json!({ "name": "Lamp" })).await;
+    let received = receiver.wait_for(1).await.remove(0);
+    let body = received.json();
+    assert_eq!((&body["event"], &body["id"], &body["full"]["item"]["name"]), (&json!("item"), &json!(id), &json!("Lamp")));
+    assert_eq!(received.header("X-Zoho-Webhook-Signature"), Some(&*signature(&received.body)));
+}

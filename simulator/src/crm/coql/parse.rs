@@ -68,7 +68,7 @@ enum Token {
 pub(super) fn parse(text: &str) -> Result<Query, Fault> {
     let mut parser = Parser { tokens: tokens(text)?, at: 0, conditions: 0 };
     parser.keyword("select", "select")?;
-    let columns = parser.list("select", |parser| parser.word("select"))?;
+    let columns = parser.list(|parser| parser.word("select"))?;
     if columns.len() > MOST_COLUMNS {
         return Err(Fault::Limit("select", MOST_COLUMNS));
     }
@@ -80,7 +80,7 @@ pub(super) fn parse(text: &str) -> Result<Query, Fault> {
         false => Vec::new(),
         true => {
             parser.keyword("by", "order by")?;
-            parser.list("order by", |parser| {
+            parser.list(|parser| {
                 let column = parser.word("order by")?;
                 let descending = parser.takes("desc");
                 if !descending {
@@ -146,7 +146,7 @@ impl Parser {
         }
     }
 
-    fn list<T>(&mut self, _clause: &'static str, mut one: impl FnMut(&mut Self) -> Result<T, Fault>) -> Result<Vec<T>, Fault> {
+    fn list<T>(&mut self, mut one: impl FnMut(&mut Self) -> Result<T, Fault>) -> Result<Vec<T>, Fault> {
         let mut list = vec![one(self)?];
         while self.takes(",") {
             list.push(one(self)?);
@@ -198,7 +198,7 @@ impl Parser {
         let not = self.takes("not");
         if self.takes("in") {
             self.keyword("(", "where")?;
-            let values = self.list("where", Self::literal)?;
+            let values = self.list(Self::literal)?;
             self.keyword(")", "where")?;
             if values.len() > MOST_VALUES {
                 return Err(Fault::Limit("in", MOST_VALUES));
