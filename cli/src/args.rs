@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{ArgAction, Parser, Subcommand};
 
 use crate::commands::{
-    attach, auth, bench, budget, check, completions, config, demo, detach, dlq, jobs, migrate, pause, producer, simulate, status, trigger,
-    up, worker,
+    attach, auth, bench, budget, check, completions, config, demo, detach, dlq, events, jobs, migrate, pause, producer, simulate, status,
+    trigger, up, worker,
 };
 
 /// Keeps Postgres and Zoho apps in step, through one shared budget of calls.
@@ -64,6 +64,9 @@ pub(crate) enum Command {
     /// Dead letters: what gave up, why, and what to do about it.
     #[command(subcommand)]
     Dlq(dlq::Command),
+    /// Webhook events: what came, what was made of it, and acting on it again.
+    #[command(subcommand)]
+    Events(events::Command),
     /// Look for whatever could keep the syncs from working, and say what to do about it.
     Check(check::Args),
     /// The configuration: its JSON Schema, or what it amounts to.

@@ -10,6 +10,7 @@ pub(crate) mod config;
 pub(crate) mod demo;
 pub(crate) mod detach;
 pub(crate) mod dlq;
+pub(crate) mod events;
 pub(crate) mod jobs;
 pub(crate) mod migrate;
 pub(crate) mod pause;
@@ -39,6 +40,7 @@ pub(crate) async fn run(session: &Session, command: Command) -> anyhow::Result<A
         Command::Status(args) => Box::pin(status::run(session, args)).await,
         Command::Jobs(command) => Box::pin(jobs::run(session, command)).await,
         Command::Dlq(command) => Box::pin(dlq::run(session, command)).await,
+        Command::Events(command) => Box::pin(events::run(session, command)).await,
         Command::Check(args) => Box::pin(check::run(session, args)).await,
         Command::Config(command) => config::run(session, command),
         Command::Auth(args) => Box::pin(auth::run(session, args)).await,
