@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{ArgAction, Parser, Subcommand};
 
 use crate::commands::{
-    attach, auth, bench, budget, check, completions, config, demo, detach, dlq, events, jobs, migrate, pause, producer, simulate, status,
-    trigger, up, worker,
+    attach, auth, bench, budget, check, completions, config, conflicts, demo, detach, dlq, events, explain, held, jobs, migrate, pause,
+    producer, runs, simulate, status, trigger, up, worker,
 };
 
 /// Keeps Postgres and Zoho apps in step, through one shared budget of calls.
@@ -67,6 +67,17 @@ pub(crate) enum Command {
     /// Webhook events: what came, what was made of it, and acting on it again.
     #[command(subcommand)]
     Events(events::Command),
+    /// Mass changes that a brake holds: look at them, send them, or drop them.
+    #[command(subcommand)]
+    Held(held::Command),
+    /// Fields that changed on both sides and wait for a person.
+    #[command(subcommand)]
+    Conflicts(conflicts::Command),
+    /// Polls, backfills, reconciles: what each found and did.
+    #[command(subcommand)]
+    Runs(runs::Command),
+    /// One timeline of a record: what happened to it, what was done or not, and why.
+    Explain(explain::Args),
     /// Look for whatever could keep the syncs from working, and say what to do about it.
     Check(check::Args),
     /// The configuration: its JSON Schema, or what it amounts to.

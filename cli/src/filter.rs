@@ -77,7 +77,11 @@ pub(crate) fn confirm(plan: &str, yes: bool) -> anyhow::Result<bool> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-fn since(text: &str) -> Result<DateTime<Utc>, String> {
+/// A time, or how long ago.
+///
+/// # Errors
+/// A sentence that says what is understood.
+pub(crate) fn since(text: &str) -> Result<DateTime<Utc>, String> {
     if let Ok(time) = DateTime::parse_from_rfc3339(text) {
         return Ok(time.to_utc());
     }

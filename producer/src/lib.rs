@@ -2,8 +2,10 @@
 //! of producers may run on one database, and what must happen once is decided by a row.
 //!
 //! [`mod@publish`] puts the configuration into tables, [`capture`] installs the triggers, [`changes`] turns what they captured into jobs,
-//! [`schedules`] and [`webhook`] do the same for clocks and for what Zoho tells, [`upkeep`] keeps the tables in shape, [`http`] shows and triggers.
+//! [`schedules`] and [`webhook`] do the same for clocks and for what Zoho tells, [`upkeep`] keeps the tables in shape, [`alerts`] tells
+//! people, [`http`] shows and triggers.
 
+pub mod alerts;
 pub mod capture;
 pub mod changes;
 pub mod definitions;

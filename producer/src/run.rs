@@ -14,7 +14,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::definitions::Definitions;
-use crate::{changes, http, schedules, upkeep, webhook};
+use crate::{alerts, changes, http, schedules, upkeep, webhook};
 
 /// How often the syncs are compiled anew: tables change while we run.
 const COMPILE_EVERY: Duration = Duration::from_secs(60);
@@ -56,6 +56,7 @@ pub async fn run_on(socket: TcpListener, config: Arc<Config>, db: Db, shutdown: 
         keep_agreed(&db, &definitions, &agreed, &shutdown),
         webhook::keep_gaps_swept(&config, &db, &shutdown),
         webhook::keep_decided(&db, &waiting, &shutdown),
+        alerts::run(&config, &db, &shutdown),
         http::serve(socket, server, shutdown.clone()),
     );
     Ok(())

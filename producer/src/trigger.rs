@@ -75,6 +75,21 @@ pub async fn trigger(
     Ok(jobs)
 }
 
+/// Enqueues a pull of one Zoho record, in the lane `interactive`: it is read, and what changed there is applied. Returns the job.
+///
+/// # Errors
+/// [`Error::Refused`]: the sync is unknown, retired, or only pushes.
+pub async fn pull(db: &Db, sync: &str, zoho_id: &str) -> Result<i64, Error> {
+    let job = sqlx::query_scalar!(
+        "insert into sluice.job (kind, args, lane) values ('pull', jsonb_build_object('sync', $1::text, 'zoho_id', $2::text), 'interactive') returning id",
+        sync,
+        zoho_id
+    )
+    .fetch_one(db)
+    .await?;
+    Ok(job)
+}
+
 async fn one(db: &Db, reader: &Reader, definition: &Definition, key: &str, force: bool) -> Result<u64, Error> {
     let sync = definition.name();
     exists(db, reader, definition, key).await?;

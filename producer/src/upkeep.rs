@@ -53,7 +53,7 @@ pub async fn keep_partitions(db: &Db, days_kept: i32) -> Result<(), sqlx::Error>
     Ok(())
 }
 
-/// Deletes what retention no longer covers: answers of calls, resolved dead letters, resolved held changes.
+/// Deletes what retention no longer covers: answers of calls, resolved dead letters, resolved held changes, alerts.
 ///
 /// # Errors
 /// The database's.
@@ -79,6 +79,30 @@ pub async fn prune(db: &Db, days_kept: i32) -> Result<(), sqlx::Error> {
            select id from sluice.held_change where resolved_at < clock_timestamp() - make_interval(days => $1) order by id limit $2 for update skip locked)",
         days_kept,
         PRUNE_MAX
+    )
+    .execute(db)
+    .await?;
+    sqlx::query!(
+        "delete from sluice.held_record where id in (
+           select r.id from sluice.held_record r where r.held_at < clock_timestamp() - make_interval(days => $1)
+             and not exists (select from sluice.held_change h where h.id = r.held_id) order by r.id limit $2 for update skip locked)",
+        days_kept,
+        PRUNE_MAX
+    )
+    .execute(db)
+    .await?;
+    sqlx::query!(
+        "delete from sluice.alert where id in (
+           select id from sluice.alert where raised_at < clock_timestamp() - make_interval(days => $1) order by id limit $2 for update skip locked)",
+        days_kept,
+        PRUNE_MAX
+    )
+    .execute(db)
+    .await?;
+    // of syncs that have no brake any more: the others forget by themselves
+    sqlx::query!(
+        "delete from sluice.brake_record b using sluice.sync y
+         where y.name = b.sync and (y.retired_at is not null or jsonb_typeof(y.definition -> 'brake') is distinct from 'object')"
     )
     .execute(db)
     .await?;

@@ -7,14 +7,18 @@ pub(crate) mod budget;
 pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod config;
+pub(crate) mod conflicts;
 pub(crate) mod demo;
 pub(crate) mod detach;
 pub(crate) mod dlq;
 pub(crate) mod events;
+pub(crate) mod explain;
+pub(crate) mod held;
 pub(crate) mod jobs;
 pub(crate) mod migrate;
 pub(crate) mod pause;
 pub(crate) mod producer;
+pub(crate) mod runs;
 pub(crate) mod simulate;
 pub(crate) mod status;
 pub(crate) mod trigger;
@@ -41,6 +45,10 @@ pub(crate) async fn run(session: &Session, command: Command) -> anyhow::Result<A
         Command::Jobs(command) => Box::pin(jobs::run(session, command)).await,
         Command::Dlq(command) => Box::pin(dlq::run(session, command)).await,
         Command::Events(command) => Box::pin(events::run(session, command)).await,
+        Command::Held(command) => Box::pin(held::run(session, command)).await,
+        Command::Conflicts(command) => Box::pin(conflicts::run(session, command)).await,
+        Command::Runs(command) => Box::pin(runs::run(session, command)).await,
+        Command::Explain(args) => Box::pin(explain::run(session, args)).await,
         Command::Check(args) => Box::pin(check::run(session, args)).await,
         Command::Config(command) => config::run(session, command),
         Command::Auth(args) => Box::pin(auth::run(session, args)).await,

@@ -16,6 +16,9 @@ pub(crate) struct Args {
     /// This record only: its key as text; several columns as a JSON array.
     #[arg(long, value_name = "K")]
     key: Option<String>,
+    /// This Zoho record only: it is read, and what changed there comes into the database.
+    #[arg(long, value_name = "Z", conflicts_with_all = ["key", "force"])]
+    zoho_id: Option<String>,
     /// Also what is known to be equal on both sides, and every field of it.
     #[arg(long)]
     force: bool,
@@ -30,7 +33,10 @@ pub(crate) async fn run(session: &Session, args: Args) -> anyhow::Result<Answer>
         return Err(publish::Error::Invalid(errors).into());
     }
     let reader = Reader::new(db.clone(), config.database.expression_role.clone());
-    let jobs = sluice_producer::trigger(&db, &reader, &definitions, Some(&args.sync), args.key.as_deref(), args.force).await?;
+    let jobs = match &args.zoho_id {
+        Some(zoho_id) => sluice_producer::trigger::pull(&db, &args.sync, zoho_id).await.map(|_| 1)?,
+        None => sluice_producer::trigger(&db, &reader, &definitions, Some(&args.sync), args.key.as_deref(), args.force).await?,
+    };
     if session.options.json {
         output::json(&json!({ "enqueued": jobs }))?;
     } else {

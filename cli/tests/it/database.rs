@@ -26,7 +26,7 @@ email = "email"
 "#;
 
 /// A database with three customers, and a folder whose configuration is published there.
-async fn attached() -> (TestDb, Folder) {
+pub(crate) async fn attached() -> (TestDb, Folder) {
     let db = TestDb::new().await;
     sqlx::raw_sql(
         "create table public.customers (id bigint primary key, name text not null, email text);
@@ -42,7 +42,7 @@ async fn attached() -> (TestDb, Folder) {
 }
 
 /// That a command refuses a configuration, saying all of this.
-fn refuses(folder: &Folder, arguments: &[&str], code: i32, said: &[&str]) {
+pub(crate) fn refuses(folder: &Folder, arguments: &[&str], code: i32, said: &[&str]) {
     let ended = folder.run(arguments);
     let text = format!("{}{}", ended.out, ended.err);
     assert!(ended.code == code && said.iter().all(|said| text.contains(said)), "{arguments:?}: {ended:?}");
@@ -236,6 +236,31 @@ async fn check_says_yes_when_all_is_well_and_no_when_a_column_is_missing() {
     sqlx::query("alter table public.customers rename column email to mail").execute(db.db()).await.unwrap();
     let ill = folder.run(&["check", "--offline", "--json"]);
     assert!(ill.code == 1 && ill.out.contains("syncs.customers.fields.email"), "{ill:?}");
+}
+
+#[tokio::test]
+async fn what_a_brake_holds_is_listed_shown_and_decided_with_a_plan_first() {
+    let (db, folder) = attached().await;
+    sqlx::raw_sql(
+        "insert into sluice.held_change (sync, reason, operation, records, sample)
+         values ('customers', '3 records would be changed', 'change', 3, '[{\"key\": \"1\", \"operation\": \"update\", \"changed\": {\"display_name\": {\"old\": \"a\", \"new\": null}}}]');
+         insert into sluice.held_record (held_id, sync, key, operation) select 1, 'customers', n::text, 'update' from generate_series(1, 3) n",
+    )
+    .execute(db.db())
+    .await
+    .unwrap();
+    let listed = folder.run(&["held", "list", "--sync", "customers", "--json"]).json();
+    assert_eq!((listed[0]["id"].as_i64(), listed[0]["records"].as_i64()), (Some(1), Some(3)), "{listed}");
+    assert_eq!(folder.run(&["held", "show", "1", "--json"]).json()["held_records"][2]["key"], "3");
+    let asked = folder.run(&["held", "approve", "1", "--limit", "1"]);
+    assert!(asked.code == 2 && asked.err.contains("display_name: \"a\" → null") && asked.err.contains("add --yes"), "{asked:?}");
+    assert_eq!(folder.run(&["held", "approve", "1", "--limit", "1", "--yes", "--json"]).json(), json!({ "id": 1, "jobs": 1, "left": 2 }));
+    assert_eq!(folder.run(&["held", "approve", "1", "3", "--yes", "--json"]).json(), json!({ "id": 1, "jobs": 1, "left": 1 }));
+    assert_eq!(folder.run(&["held", "reject", "1", "--yes", "--json"]).json()["resolution"], "rejected");
+    assert_eq!(folder.run(&["held", "list", "--json"]).json(), json!([]));
+    refuses(&folder, &["held", "approve", "1", "--yes"], 2, &["no open held change 1"]);
+    let keys: Vec<String> = sqlx::query_scalar("select key from sluice.job order by id").fetch_all(db.db()).await.unwrap();
+    assert_eq!(keys, ["1", "3"]);
 }
 
 #[tokio::test]

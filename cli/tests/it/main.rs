@@ -6,5 +6,6 @@ mod asking;
 mod auth;
 mod bench;
 mod database;
+mod records;
 mod sluice;
 mod usage;

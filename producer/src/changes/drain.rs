@@ -3,6 +3,7 @@
 use sluice_core::db::Db;
 use sluice_sync::read::Reader;
 
+use super::brake::Brakes;
 use super::{enqueue, moved, sift, store, unchanged};
 use crate::definitions::Definitions;
 
@@ -20,7 +21,7 @@ pub struct Drained {
     pub jobs: u64,
     /// Changes that need no call: no mapped column, or no mapped value, differs.
     pub avoided: u64,
-    /// Changes held for a person.
+    /// Held for a person: changes that could not be read, and records that a brake holds.
     pub held: u64,
 }
 
@@ -41,19 +42,21 @@ impl Drained {
 /// The database's; then nothing was taken.
 pub async fn drain_once(db: &Db, reader: &Reader, definitions: &Definitions) -> Result<Drained, sqlx::Error> {
     let mut tx = db.begin().await?;
-    let changes = store::take(&mut tx, definitions, MAX_CHANGES.into()).await?;
-    if changes.is_empty() {
+    let brakes = Brakes::take(&mut tx, definitions).await?;
+    let changes = store::take(&mut tx, definitions, brakes.busy(), MAX_CHANGES.into()).await?;
+    if changes.is_empty() && !brakes.gathering() {
         tx.rollback().await?;
         return Ok(Drained::default());
     }
-    let agreed = store::agreed(&mut tx, definitions).await?;
+    let taken = changes.iter().map(|change| change.changes).sum();
+    let agreed = store::agreed(&mut tx, definitions, brakes.busy()).await?;
     let mut sifted = sift::sift(reader, definitions, &agreed, &changes).await?;
     let deferred = moved::follow(&mut tx, reader, definitions, &changes, &mut sifted).await?;
     unchanged::drop_equal(&mut tx, reader, definitions, &mut sifted).await?;
+    let braked = brakes.apply(&mut tx, reader, definitions, &agreed, &mut sifted, taken >= u64::from(MAX_CHANGES)).await?;
     let jobs = enqueue::enqueue(&mut tx, &sifted.wanted).await?;
     store::hold(&mut tx, &sifted.held).await?;
     store::count_avoided(&mut tx, &sifted.avoided).await?;
     tx.commit().await?;
-    let taken = changes.iter().map(|change| change.changes).sum();
-    Ok(Drained { taken, deferred, jobs, avoided: sifted.avoided.values().sum(), held: sifted.held.len() as u64 })
+    Ok(Drained { taken, deferred, jobs, avoided: sifted.avoided.values().sum(), held: sifted.held.len() as u64 + braked })
 }

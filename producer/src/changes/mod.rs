@@ -12,6 +12,7 @@ use sluice_sync::read::Reader;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+mod brake;
 pub mod drain;
 mod enqueue;
 mod keys;

@@ -22,6 +22,8 @@ pub(super) struct Sifted {
     /// Sync → calls not made.
     pub(super) avoided: BTreeMap<String, u64>,
     pub(super) held: Vec<Held>,
+    /// Sync → records that changed and are as they were: what was held of them is undone.
+    pub(super) equal: BTreeMap<String, Vec<String>>,
 }
 
 /// A row of a sync's table whose key changed.

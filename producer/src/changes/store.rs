@@ -46,8 +46,9 @@ pub(super) struct Held {
     pub(super) sample: Value,
 }
 
-pub(super) async fn take(tx: &mut Tx, definitions: &Definitions, limit: i32) -> Result<Vec<Change>, sqlx::Error> {
-    let (names, hashes): (Vec<String>, Vec<String>) = definitions.hashes().into_iter().unzip();
+/// Takes changes, but for those of tables that concern a sync in `busy`.
+pub(super) async fn take(tx: &mut Tx, definitions: &Definitions, busy: &BTreeSet<String>, limit: i32) -> Result<Vec<Change>, sqlx::Error> {
+    let (names, hashes) = own(definitions, busy);
     let rows = sqlx::query!(
         r#"select id as "id!", relation as "relation!", operation as "operation!", before, after, changed, changes as "changes!"
            from sluice.take_changes($1, $2, $3, $4)"#,
@@ -94,9 +95,14 @@ fn mapped(definitions: &Definitions) -> Value {
     Value::Object(some.collect())
 }
 
-/// The published, unretired syncs that equal our own.
-pub(super) async fn agreed(tx: &mut Tx, definitions: &Definitions) -> Result<BTreeSet<String>, sqlx::Error> {
-    let (names, hashes): (Vec<String>, Vec<String>) = definitions.hashes().into_iter().unzip();
+/// Names and hashes of our definitions.
+fn own(definitions: &Definitions, busy: &BTreeSet<String>) -> (Vec<String>, Vec<String>) {
+    definitions.hashes().into_iter().filter(|(name, _)| !busy.contains(name)).unzip()
+}
+
+/// The published, unretired syncs that equal our own, but for those in `busy`.
+pub(super) async fn agreed(tx: &mut Tx, definitions: &Definitions, busy: &BTreeSet<String>) -> Result<BTreeSet<String>, sqlx::Error> {
+    let (names, hashes) = own(definitions, busy);
     let rows = sqlx::query_scalar!(
         "select y.name from sluice.sync y join unnest($1::text[], $2::text[]) as own (name, hash) on own.name = y.name and own.hash = y.hash where y.retired_at is null",
         &names,
@@ -120,13 +126,18 @@ pub(super) async fn put_back(tx: &mut Tx, ids: &[i64]) -> Result<(), sqlx::Error
     Ok(())
 }
 
-/// One row per held change; a truncate that is still open is not held twice.
+/// One row per held change; a truncate that is still open is not held twice, and somebody is told of it.
 pub(super) async fn hold(tx: &mut Tx, held: &[Held]) -> Result<(), sqlx::Error> {
     for one in held {
         sqlx::query!(
-            "insert into sluice.held_change (sync, reason, operation, records, sample)
-             select $1, $2, $3, case when $3 = 'truncate' then (select count(*) from sluice.link l where l.sync = $1 and l.zoho_id is not null) end, $4
-             where $3 <> 'truncate' or not exists (select from sluice.held_change h where h.sync = $1 and h.operation = 'truncate' and h.resolution is null)",
+            "with held as (
+               insert into sluice.held_change (sync, reason, operation, records, sample)
+               select $1, $2, $3, case when $3 = 'truncate' then (select count(*) from sluice.link l where l.sync = $1 and l.zoho_id is not null) end, $4
+               where $3 <> 'truncate' or not exists (select from sluice.held_change h where h.sync = $1 and h.operation = 'truncate' and h.resolution is null)
+               returning *)
+             insert into sluice.alert (occasion, subject, message)
+             select 'brake', sync, format('%s: %s, with %s records in Zoho. Nothing of it is sent before somebody decides: sluice held show %s', sync, reason, records, id)
+             from held where operation = 'truncate'",
             one.sync,
             one.reason,
             one.operation,

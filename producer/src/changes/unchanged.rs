@@ -29,6 +29,7 @@ pub(super) async fn drop_equal(tx: &mut Tx, reader: &Reader, definitions: &Defin
         for key in equal(tx, definition, &rows).await? {
             if let Some(changes) = wanted.remove(&key) {
                 *sifted.avoided.entry(sync.clone()).or_default() += changes;
+                sifted.equal.entry(sync.clone()).or_default().push(key);
             }
         }
     }

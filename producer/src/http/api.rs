@@ -17,6 +17,8 @@ use super::{Failed, State, store};
 pub(super) struct Trigger {
     sync: Option<String>,
     key: Option<Value>,
+    /// A pull of this Zoho record.
+    zoho_id: Option<String>,
     #[serde(default)]
     force: bool,
 }
@@ -35,6 +37,17 @@ pub(super) fn problem(status: StatusCode, message: &str) -> Response {
     (status, Json(json!({ "error": message }))).into_response()
 }
 
+/// What one of our SQL functions refused, as the answer that it amounts to.
+pub(super) fn refused(error: sqlx::Error) -> Response {
+    let status = match error.as_database_error().and_then(|refusal| refusal.code()).as_deref() {
+        Some("02000") => StatusCode::NOT_FOUND,
+        Some("22023") => StatusCode::UNPROCESSABLE_ENTITY,
+        Some("55006") => StatusCode::CONFLICT,
+        _ => return Failed(error).into_response(),
+    };
+    problem(status, error.as_database_error().map_or("refused", |refusal| refusal.message()))
+}
+
 pub(super) async fn status(Shared(state): Shared<State>) -> Result<Json<Value>, Failed> {
     let store::Standing { syncs, budgets, avoided, attention } = store::standing(&state.0.db).await?;
     Ok(Json(json!({
@@ -43,7 +56,7 @@ pub(super) async fn status(Shared(state): Shared<State>) -> Result<Json<Value>, 
 }
 
 pub(super) async fn trigger(Shared(state): Shared<State>, body: Option<Json<Trigger>>) -> Response {
-    let Trigger { sync, key, force } = body.map(|Json(body)| body).unwrap_or_default();
+    let Trigger { sync, key, zoho_id, force } = body.map(|Json(body)| body).unwrap_or_default();
     let key = key.map(|key| match key {
         Value::String(text) => text,
         other => other.to_string(),
@@ -52,7 +65,15 @@ pub(super) async fn trigger(Shared(state): Shared<State>, body: Option<Json<Trig
         return problem(StatusCode::UNPROCESSABLE_ENTITY, "a key needs its sync");
     }
     let definitions = Arc::clone(&state.0.definitions.borrow());
-    match crate::trigger::trigger(&state.0.db, &state.0.reader, &definitions, sync.as_deref(), key.as_deref(), force).await {
+    let triggered = match (&sync, &zoho_id) {
+        (_, Some(_)) if key.is_some() || force => {
+            return problem(StatusCode::UNPROCESSABLE_ENTITY, "a zoho_id goes with neither key nor force");
+        }
+        (None, Some(_)) => return problem(StatusCode::UNPROCESSABLE_ENTITY, "a zoho_id needs its sync"),
+        (Some(sync), Some(zoho_id)) => crate::trigger::pull(&state.0.db, sync, zoho_id).await.map(|_| 1),
+        (_, None) => crate::trigger::trigger(&state.0.db, &state.0.reader, &definitions, sync.as_deref(), key.as_deref(), force).await,
+    };
+    match triggered {
         Ok(jobs) => (StatusCode::ACCEPTED, Json(json!({ "jobs": jobs }))).into_response(),
         Err(crate::trigger::Error::UnknownSync(name)) => problem(StatusCode::NOT_FOUND, &format!("unknown sync \"{name}\"")),
         Err(none @ crate::trigger::Error::NoRow { .. }) => problem(StatusCode::NOT_FOUND, &none.to_string()),

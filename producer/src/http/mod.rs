@@ -23,7 +23,9 @@ use tokio_util::sync::CancellationToken;
 
 mod api;
 mod auth;
+mod conflicts;
 mod events;
+mod held;
 mod logs;
 mod metrics;
 mod page;
@@ -115,6 +117,13 @@ pub fn router(state: State) -> Router {
         .route("/api/v1/events/{id}", get(events::show))
         .route("/api/v1/events/{id}/replay", post(events::replay))
         .route("/webhook/{source}", post(receive))
+        .route("/api/v1/held", get(held::list))
+        .route("/api/v1/held/{id}", get(held::show))
+        .route("/api/v1/held/{id}/approve", post(held::approve))
+        .route("/api/v1/held/{id}/reject", post(held::reject))
+        .route("/api/v1/conflicts", get(conflicts::list))
+        .route("/api/v1/conflicts/{id}/resolve", post(conflicts::resolve))
+        .route("/api/v1/runs", get(conflicts::runs))
         .fallback(elsewhere)
         .layer(middleware::from_fn_with_state(state.clone(), auth::guard))
         .layer(middleware::from_fn(protect))

@@ -34,7 +34,7 @@ fn notices(out: &mut String, differing: &[String], standing: &Standing) {
     let paused = standing.attention.paused.iter().map(|paused| format!("paused: {paused}"));
     let held = Some(standing.attention.held)
         .filter(|held| *held > 0)
-        .map(|held| format!("{held} held changes wait for a decision: see sluice.held_change"));
+        .map(|held| format!("{held} held changes wait for a decision: sluice held list"));
     for notice in differing.iter().cloned().chain(paused).chain(held) {
         let _ = write!(out, "<p class=\"notice\">{}</p>", escape(&notice));
     }

@@ -1,6 +1,8 @@
 //! The producer over a real PostgreSQL. Nothing here claims: a slot or a link is put where a worker would put it.
 #![allow(clippy::unwrap_used)]
 
+mod alerts;
+mod brakes;
 mod capture;
 mod changes;
 mod measure;

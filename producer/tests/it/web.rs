@@ -67,6 +67,27 @@ async fn doors_open_to_the_right_token_and_name_only() {
     let job: (String, String) = sqlx::query_as("select key, lane from sluice.job").fetch_one(setting.db()).await.unwrap();
     assert_eq!(job, ("42".to_owned(), "interactive".to_owned()));
 
+    let held = |body: &str| serde_json::from_str::<serde_json::Value>(body).unwrap()["held"].as_array().unwrap().len();
+    setting.link("1", "a", None).await;
+    setting.link("2", "b", None).await;
+    setting.run("truncate customers").await;
+    setting.drain().await;
+    setting.run("delete from sluice.job").await;
+    assert_eq!(held(&ask(&app, "GET", "/api/v1/held?sync=customers", &[host, as_reader], "").await.2), 1);
+    for (method, path, headers, body, expected) in [
+        ("GET", "/api/v1/held/1", [host, as_reader], "", 200),
+        ("GET", "/api/v1/held/99", [host, as_reader], "", 404),
+        ("POST", "/api/v1/held/1/approve", [host, as_reader], "{}", 403),
+        ("POST", "/api/v1/held/1/approve", [host, as_admin], "{\"keys\": [\"9\"]}", 422),
+        ("POST", "/api/v1/held/1/approve", [host, as_admin], "{\"max_records\": 1}", 202),
+        ("POST", "/api/v1/held/1/reject", [host, as_admin], "{}", 200),
+        ("POST", "/api/v1/held/1/reject", [host, as_admin], "{}", 404),
+    ] {
+        let (status, _, text) = ask(&app, method, path, &headers, body).await;
+        assert_eq!(status, expected, "{method} {path} {text}");
+    }
+    assert_eq!(setting.count("select count(*) from sluice.job").await, 1);
+
     let (status, headers, _) = ask(&app, "GET", &format!("/?token={read}"), &[host], "").await;
     let cookie = headers["set-cookie"].to_str().unwrap().to_owned();
     assert!(status == 303 && headers["location"] == "/" && cookie.contains("HttpOnly"), "{cookie}");

@@ -83,6 +83,7 @@ mod tests {
             doubt: None,
             doubt_age_ms: None,
             job_id: None,
+            look: false,
         }
     }
 

@@ -4,10 +4,14 @@
 
 mod admin;
 mod billing;
+mod channels;
 mod crm;
+mod crm_reads;
 mod faults;
 mod inventory;
 mod limits;
 mod oauth;
 mod operations;
+mod outgoing;
+mod receiver;
 mod world;

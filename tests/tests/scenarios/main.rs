@@ -5,6 +5,7 @@
 
 mod agreeing;
 mod arriving;
+mod both_ways;
 mod calling;
 mod calls;
 mod connecting;
@@ -14,6 +15,7 @@ mod lost;
 mod matching;
 mod outages;
 mod parents;
+mod pulling;
 mod reverted;
 mod tokens;
 mod watching;

@@ -73,9 +73,9 @@ pub struct Sync {
     /// Send `trigger: []` with CRM writes, so that no Zoho workflow runs.
     #[serde(default)]
     pub skip_workflows: bool,
-    /// How much may change at once before a person is asked.
+    /// How much may change at once before a person is asked. Absent: anything, but for a truncate, which is always held.
     #[serde(default)]
-    pub brake: Brake,
+    pub brake: Option<Brake>,
     /// Zoho field → where it comes from.
     #[serde(default)]
     pub fields: Fields,
@@ -323,12 +323,6 @@ pub struct Brake {
     #[serde(default = "ten_minutes", with = "units::duration")]
     #[schemars(with = "String")]
     pub per: Duration,
-}
-
-impl Default for Brake {
-    fn default() -> Self {
-        Self { max_changes: None, max_deletes: fifty(), per: ten_minutes() }
-    }
 }
 
 /// Another table whose changes concern this sync's records.

@@ -208,6 +208,22 @@ pub enum Occasion {
     Stalled,
     /// Webhook events fail their verification.
     SignatureFailures,
+    /// A mass change is held for a person.
+    Brake,
+}
+
+impl Occasion {
+    /// The name in configuration and in `sluice.alert`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::DeadLetter => "dead_letter",
+            Self::ConnectionPaused => "connection_paused",
+            Self::BudgetLow => "budget_low",
+            Self::Stalled => "stalled",
+            Self::SignatureFailures => "signature_failures",
+            Self::Brake => "brake",
+        }
+    }
 }
 
 /// `[rules.NAME]`: a query that must return no rows.
@@ -257,8 +273,8 @@ fn submission_port() -> u16 {
 }
 
 fn every_occasion() -> Vec<Occasion> {
-    use Occasion::{BudgetLow, ConnectionPaused, DeadLetter, SignatureFailures, Stalled};
-    vec![DeadLetter, ConnectionPaused, BudgetLow, Stalled, SignatureFailures]
+    use Occasion::{Brake, BudgetLow, ConnectionPaused, DeadLetter, SignatureFailures, Stalled};
+    vec![DeadLetter, ConnectionPaused, BudgetLow, Stalled, SignatureFailures, Brake]
 }
 
 fn hourly() -> String {

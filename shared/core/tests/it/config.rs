@@ -99,7 +99,8 @@ fn the_sample_of_the_contract_loads_and_means_what_it_says() {
     );
     assert_eq!((customers.direction, customers.on_delete, customers.lane), (Direction::Push, OnDelete::Ignore, Lane::Normal));
     assert_eq!((customers.min_interval, customers.fresh_within), (Duration::from_secs(2), Some(Duration::from_secs(300))));
-    assert_eq!((customers.brake.max_changes, customers.brake.max_deletes), (Some(Limit::Percent(20)), Limit::Count(50)));
+    let brake = customers.brake.expect("the contract's example has a brake");
+    assert_eq!((brake.max_changes, brake.max_deletes), (Some(Limit::Percent(20)), Limit::Count(50)));
     assert_eq!(customers.writeback.columns().count(), 4);
     assert_eq!(customers.fields.len(), 9);
     assert_eq!(customers.fields["display_name"], Field::column("name"));

@@ -37,6 +37,9 @@ const USABLE: Duration = Duration::from_secs(600);
 /// A record that waits for a row of another sync's looks again after this; it is woken by nothing else.
 const MISSING: Duration = Duration::from_secs(5);
 
+/// A change that is still to be written to the row comes first.
+const PENDING: Duration = Duration::from_millis(200);
+
 /// The prefix of the slot of a Zoho record without a row.
 const WITHOUT_ROW: &str = "zoho:";
 
@@ -90,13 +93,22 @@ impl Run<'_> {
         let mut verdicts = BTreeMap::new();
         let ids: Vec<String> = records.iter().filter_map(zoho_id).chain(strangers.iter().map(|slot| stranger_id(slot))).collect();
         gathered.sights = self.kept(&ids).await?;
+        let pending = self.pending().await?;
+        for slot in self.work.batch.slots.iter().filter(|slot| pending.contains(&slot.key)) {
+            verdicts.insert(slot.id, Verdict::of(snooze(PENDING, "what Zoho changed is being written to the row")));
+        }
+        records.retain(|record| !pending.contains(&record.slot.key));
+        let strangers: Vec<&Claimed> = strangers.into_iter().filter(|slot| !pending.contains(&slot.key)).collect();
         let wanted: Vec<String> = records
             .iter()
             .filter_map(|record| zoho_id(record).filter(|id| self.needs_reading(record, gathered.sights.get(id))))
             .chain(strangers.iter().map(|slot| stranger_id(slot)).filter(|id| !usable(gathered.sights.get(id))))
             .collect();
         let (read, failed) = self.read(&wanted).await?;
-        gathered.sights.extend(read);
+        for (id, sight) in read {
+            let run_id = gathered.sights.get(&id).and_then(|kept| kept.run_id);
+            gathered.sights.insert(id, Sighting { run_id, ..sight });
+        }
 
         self.know_strangers(&strangers, &failed, &mut gathered, &mut verdicts).await?;
         let (keys, decided, own) = self.around(&records, &gathered.sights).await?;
@@ -115,7 +127,7 @@ impl Run<'_> {
                 verdicts.insert(record.slot.id, self.ended(&record, failure));
                 continue;
             }
-            let sight = gathered.sights.get(&id).filter(|sight| record.slot.look || sight.age <= FRESH);
+            let sight = gathered.sights.get(&id).filter(|sight| sight.complete && (record.slot.look || sight.age <= FRESH));
             let verdict = match (sight.map(|sight| (sight, &sight.record)), &record.row) {
                 (Some((sight, None)), _) => Some(self.gone(&record, &id, sight, &mut gathered.merged)),
                 (Some((sight, Some(theirs))), Some(row)) => {
@@ -177,7 +189,9 @@ impl Run<'_> {
         let (no_columns, nothing_decided) = (BTreeMap::new(), BTreeMap::new());
         let modified_at = self.definition.module.modified_at(theirs);
         let doubtful = record.slot.tries > 0 || link.unsure;
-        let in_doubt: BTreeSet<String> = link.write_fields.iter().flatten().filter(|_| doubtful).cloned().collect();
+        let sent: Vec<&str> = link.write_fields.iter().flatten().filter(|_| doubtful).map(String::as_str).collect();
+        let was_sent = |path: &&String| path.split('.').next().is_some_and(|outermost| sent.contains(&outermost));
+        let in_doubt: BTreeSet<String> = self.definition.fields().keys().filter(was_sent).cloned().collect();
         let mut facts = Facts {
             row,
             link,
@@ -304,7 +318,13 @@ impl Run<'_> {
         }
         kept.extend(gathered.handed_on);
         let (adopted, runs) = (gathered.adopted, gathered.runs.into_iter().collect());
-        Handled { pulls, gone, conflicts, compared, acted_on, sightings: kept, sums, runs, adopted, ..self.report(verdicts) }
+        let mut handled = self.report(verdicts);
+        // the row is told with the pull, and one without row is told nothing
+        handled.writebacks.retain(|told| {
+            !told.key.starts_with(WITHOUT_ROW)
+                && (told.status != "synced" || told.zoho_id.is_some() || !pulls.iter().any(|pull| pull.key == told.key))
+        });
+        Handled { pulls, gone, conflicts, compared, acted_on, sightings: kept, sums, runs, adopted, ..handled }
     }
 }
 

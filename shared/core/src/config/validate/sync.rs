@@ -36,7 +36,7 @@ impl Check<'_> {
         if let Some(when) = &sync.when {
             self.filled(&at("when"), when);
         }
-        self.wrong_if(sync.brake.per.is_zero(), &at("brake"), "`per` must be longer than 0s");
+        self.wrong_if(sync.brake.is_some_and(|brake| brake.per.is_zero()), &at("brake"), "`per` must be longer than 0s");
         for watch in &sync.watch {
             self.wrong_if(
                 watch.table.trim().is_empty() || watch.key.trim().is_empty(),

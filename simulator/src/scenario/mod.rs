@@ -44,6 +44,8 @@
 //! heavy_in_flight = 10            # of them, complex calls: writes of more than 10 records, sorted lists
 //! credits = 50000                 # in any 24 hours (scaled)
 //! refuse_in_flight = true
+//! search_lag_seconds = 2          # until a write is found by a search, by Zoho's clock
+//! coql_rows = 200                 # most rows of one COQL call: 200 and 2000 are both documented
 //! modules = ["Shipments"]         # custom modules; Contacts, Accounts, Deals, Leads, Products, Quotes exist
 //!
 //! [[crm.fields]]                  # adds a field, or replaces the one of that name
@@ -56,6 +58,28 @@
 //! length = 255
 //! pick_list = ["A", "B"]          # empty: any text
 //! lookup = "Accounts"             # the module a lookup points into
+//!
+//! [delivery]                      # of webhooks and notifications; chances from 0 to 1, milliseconds of real time
+//! lose = 0.1
+//! double = 0.1
+//! delay = 0.1                     # by delay_ms = [1000, 5000]
+//! reorder = 0.1                   # held back until overtaken, at most hold_ms = 2000
+//! forge = 0.05                    # another one comes with it: other values, no secret or a wrong one
+//! latency_ms = [0, 0]             # of each
+//! retries = 0                     # further tries when the answer is no 2xx, after backoff_ms = 1000, doubled
+//! timeout_ms = 5000
+//!
+//! [[webhooks]]                    # also `POST /admin/webhooks`
+//! product = "inventory"           # inventory | billing | crm (of a workflow rule)
+//! modules = ["items"]             # empty: all
+//! events = ["create", "edit", "delete"] # empty: all
+//! url = "http://127.0.0.1:8080/webhook/zoho"
+//! secret = "…"                    # signs: X-Zoho-Webhook-Signature
+//! encoding = "hex"                # hex | upper_hex | base64
+//! headers = { X-Key = "…" }
+//! query = { key = "…" }
+//! body = "json"                   # json | form (JSONString=…)
+//! raw = "${JSONString}"           # a body of one's own, with ${fields} of the record
 //!
 //! [[faults]]                      # tried in this order; the first that applies to a request is used
 //! kind = "error_after"
@@ -85,6 +109,10 @@
 use std::{collections::BTreeMap, path::Path};
 
 use serde::{Deserialize, Serialize};
+
+mod delivery;
+
+pub use delivery::{Body, Delivery, Encoding, Webhook};
 
 use crate::faults::FaultSpec;
 
@@ -134,6 +162,10 @@ pub struct Scenario {
     pub inventory: Inventory,
     /// The CRM.
     pub crm: Crm,
+    /// What happens to webhooks and notifications on their way.
+    pub delivery: Delivery,
+    /// Webhooks that are configured from the start.
+    pub webhooks: Vec<Webhook>,
     /// Faults that are set from the start, tried in this order.
     pub faults: Vec<FaultSpec>,
 }
@@ -212,6 +244,10 @@ pub struct Crm {
     pub credits: u64,
     /// Whether an excess in flight is refused, or only recorded.
     pub refuse_in_flight: bool,
+    /// How long the search index lags behind a write, in seconds of Zoho's clock.
+    pub search_lag_seconds: f64,
+    /// Most rows of one COQL call; the documentation says 200 and 2000.
+    pub coql_rows: usize,
     /// Custom modules.
     pub modules: Vec<String>,
     /// Fields added to, or replaced in, a module.
@@ -271,6 +307,8 @@ impl Default for Scenario {
             finance: Finance::default(),
             inventory: Inventory::default(),
             crm: Crm::default(),
+            delivery: Delivery::default(),
+            webhooks: Vec::new(),
             faults: Vec::new(),
         }
     }
@@ -310,7 +348,16 @@ impl Default for Finance {
 
 impl Default for Crm {
     fn default() -> Self {
-        Self { in_flight: 10, heavy_in_flight: 10, credits: 50_000, refuse_in_flight: true, modules: Vec::new(), fields: Vec::new() }
+        Self {
+            in_flight: 10,
+            heavy_in_flight: 10,
+            credits: 50_000,
+            refuse_in_flight: true,
+            search_lag_seconds: 2.0,
+            coql_rows: 200,
+            modules: Vec::new(),
+            fields: Vec::new(),
+        }
     }
 }
 
@@ -340,11 +387,18 @@ impl Scenario {
         if !self.time_scale.is_finite() || self.time_scale <= 0.0 {
             return refuse("time_scale must be a number above 0");
         }
+        if !self.crm.search_lag_seconds.is_finite() || self.crm.search_lag_seconds < 0.0 {
+            return refuse("crm.search_lag_seconds must be a number of at least 0");
+        }
         if !self.speed.is_finite() || self.speed <= 0.0 {
             return refuse("speed must be a number above 0");
         }
         if self.latency_ms[0] > self.latency_ms[1] {
             return refuse("latency_ms must be [lowest, highest]");
+        }
+        self.delivery.validate().map_err(ScenarioError::Value)?;
+        for webhook in &self.webhooks {
+            webhook.validate().map_err(ScenarioError::Value)?;
         }
         for fault in &self.faults {
             fault.validate().map_err(ScenarioError::Value)?;

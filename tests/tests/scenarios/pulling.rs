@@ -1,0 +1,117 @@
+//! From Zoho into the tables: items become products, a person's edits arrive, rows made by hand are left alone.
+
+use serde_json::{Value, json};
+
+use crate::world::{Setup, World};
+
+const PRODUCTS: &str = "
+    create table products (
+      id bigint generated always as identity primary key,
+      zoho_item_id text, name text not null, sku text, description text, price numeric(12, 2), stock_quantity integer,
+      is_active boolean not null default true, zoho_sync_status text, zoho_last_synced_at timestamptz);";
+
+fn items(settings: &str) -> String {
+    format!(
+        r#"
+        [syncs.items]
+        connection = "main"
+        table = "products"
+        key = "id"
+        module = "inventory/items"
+        direction = "pull"
+        writeback = {{ id = "zoho_item_id", status = "zoho_sync_status", synced_at = "zoho_last_synced_at" }}
+        {settings}
+        [syncs.items.fields]
+        name = "name"
+        sku = "sku"
+        description = "description"
+        rate = "price"
+        stock_on_hand = "stock_quantity"
+        [syncs.items.columns]
+        is_active = "zoho ->> 'status' = 'active'"
+        "#
+    )
+}
+
+async fn poll(world: &World) {
+    world.run("insert into sluice.job (kind, args) values ('poll', '{\"sync\": \"items\"}')").await;
+    world.settled().await;
+}
+
+async fn products(world: &World) -> Vec<Value> {
+    world
+        .rows("select name, sku, price::text, stock_quantity, is_active, zoho_item_id is not null as linked from products order by name")
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn items_become_products_and_rows_made_by_hand_are_left_alone() {
+    let world = World::new(Setup::new(PRODUCTS, items(""))).await;
+    world.run("insert into products (name, sku, price) values ('By hand', 'B1', 5)").await;
+    for (name, sku, rate) in [("Cable", "C1", 10.5), ("Twin", "C1", 11.0), ("No sku", "", 3.0)] {
+        world.zoho.put("inventory", "items", None, json!({"name": name, "sku": sku, "rate": rate})).await;
+    }
+    poll(&world).await;
+    let row = |name: &str, sku: Value, price: &str, linked: bool| json!({"name": name, "sku": sku, "price": price, "stock_quantity": if linked { json!(0) } else { Value::Null }, "is_active": true, "linked": linked});
+    assert_eq!(
+        products(&world).await,
+        [
+            row("By hand", json!("B1"), "5.00", false),
+            row("Cable", json!("C1"), "10.50", true),
+            row("No sku", Value::Null, "3.00", true),
+            row("Twin", json!("C1"), "11.00", true),
+        ]
+    );
+    world.check_rules().await;
+
+    // Nothing changed: one look at the list, and nothing else.
+    world.zoho.forget_calls().await;
+    poll(&world).await;
+    assert_eq!(world.zoho.count_calls().await, 1);
+    let runs = world.rows("select state, created, updated, failed from sluice.run order by id").await;
+    assert_eq!(runs[0], json!({"state": "done", "created": 3, "updated": 0, "failed": 0}));
+    assert_eq!(runs[1], json!({"state": "done", "created": 0, "updated": 0, "failed": 0}));
+    world.all_arrived().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_persons_edit_arrives_with_the_next_poll_and_touches_no_other_row() {
+    let world = World::new(Setup::new(PRODUCTS, items(""))).await;
+    let mut ids = Vec::new();
+    for n in 0..5 {
+        let item = world.zoho.put("inventory", "items", None, json!({"name": format!("Item {n}"), "rate": n})).await;
+        ids.push(item["item_id"].as_str().expect("an id").to_owned());
+    }
+    poll(&world).await;
+    world.run("create table touched (id bigint); create function touch() returns trigger language plpgsql as $$ begin insert into touched values (new.id); return null; end $$; create trigger touch after update on products for each row execute function touch()").await;
+    world.zoho.put_later("inventory", "items", &ids[3], json!({"rate": 99.95, "status": "inactive"})).await;
+    poll(&world).await;
+    let row = world.rows("select price::text, is_active, zoho_sync_status from products where name = 'Item 3'").await;
+    assert_eq!(row, [json!({"price": "99.95", "is_active": false, "zoho_sync_status": "synced"})]);
+    assert_eq!(world.count("select count(*) from touched").await, 1);
+    world.check_rules().await;
+    world.all_arrived().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_changed_items_of_many_are_pulled_in_at_most_five_calls() {
+    let world = World::new(Setup::new(PRODUCTS, items("brake = { max_deletes = 50 }"))).await;
+    let count = std::env::var("SLUICE_ITEMS").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000);
+    let seed = json!({"product": "inventory", "module": "items", "organization": crate::world::ORGANIZATION, "count": count,
+        "record": {"name": "Item {n}", "sku": "S{n}", "rate": 5}, "age_seconds": 864_000, "step_seconds": 10});
+    let ids = world.zoho.post("seed", seed).await["ids"].clone();
+    world.run("insert into sluice.job (kind, args) values ('poll', '{\"sync\": \"items\"}')").await;
+    world.settled_within(std::time::Duration::from_secs(300)).await;
+    assert_eq!(world.count("select count(*) from products where zoho_item_id is not null").await, count);
+    world.zoho.post("clock", json!({"advance_seconds": 60})).await;
+    let ids: Vec<&str> = ids.as_array().expect("ids").iter().filter_map(Value::as_str).take(200).collect();
+    for id in &ids {
+        world.zoho.put("inventory", "items", Some(id), json!({"rate": 6.5})).await;
+    }
+    world.zoho.forget_calls().await;
+    poll(&world).await;
+    assert_eq!(world.count("select count(*) from products where price = 6.5").await, 200);
+    let calls = world.zoho.count_calls().await;
+    assert!(calls <= 5, "{calls} calls: {:#?}", world.zoho.calls().await);
+    world.check_rules().await;
+}
