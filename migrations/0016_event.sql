@@ -37,11 +37,10 @@ create table sluice.event (
   constraint event_decide_at_check check ((outcome is null) = (decide_at is not null))
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 alter sequence sluice.event_id_seq owned by sluice.event.id;
--- What `events list` filters by; and the age that retention asks for.
-create index event_source_idx on sluice.event (source, id);
+-- The age is what retention and alerts ask for.
 create index event_received_at_idx on sluice.event (received_at);
 -- The timeline of a record starts from its sync.
-create index event_sync_idx on sluice.event (sync, id) where sync is not null;
+create index event_sync_idx on sluice.event (sync, received_at) where sync is not null;
 create index event_refused_idx on sluice.event (source, id) where outcome = 'refused';
 create index event_decide_at_idx on sluice.event (decide_at) where decide_at is not null;
 
