@@ -10,6 +10,8 @@ mod calling;
 mod calls;
 mod channels;
 mod connecting;
+mod converging;
+mod hints;
 mod leaving;
 mod locks;
 mod lost;
