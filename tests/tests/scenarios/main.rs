@@ -8,6 +8,7 @@ mod arriving;
 mod both_ways;
 mod calling;
 mod calls;
+mod channels;
 mod connecting;
 mod converging;
 mod hints;
