@@ -16,6 +16,10 @@ create table sluice.link (
   pushed_at        timestamptz,                                -- the last write that was sent: min_interval counts from here
   synced_at        timestamptz,                                -- both sides were last known equal
   held             boolean     not null default false,         -- the row no longer matches `when`: what Zoho has is left as it is
+  write_sent_at     timestamptz,                               -- the last write of ours, from the sending to its answer, and its fields:
+  write_answered_at timestamptz,                               -- a notification of it is our own echo
+  write_fields      text[],
+  gone_at          timestamptz,                                -- Zoho has the record no more
   unsure           boolean     not null default false,         -- a write gave up without an answer: Zoho may have what `fields` does not know of
   created_at       timestamptz not null default clock_timestamp(),
   constraint link_pkey primary key (sync, key)

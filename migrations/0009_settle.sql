@@ -131,7 +131,7 @@ end $$;
 create type sluice.outcome as (
   slot bigint, outcome text, delay_ms bigint, hold_ms bigint, counts boolean, unbooked boolean, death boolean, panic boolean, max_batch smallint,
   progress jsonb, waiting_sync text, waiting_key text, "create" text, pushed boolean, reason text, class text, code text, field text, message text, hint text,
-  http_status integer, request jsonb, response jsonb, depends_sync text, depends_key text, ms integer, calls smallint
+  http_status integer, request jsonb, response jsonb, depends_sync text, depends_key text, ms integer, calls smallint, sent_fields text[]
 );
 
 create function sluice.settle_slots(b sluice.batch, now_ timestamptz, p_outcomes jsonb) returns void
@@ -212,11 +212,14 @@ begin
     create_sent_at = case when o."create" = 'doubt' then coalesce(l.create_sent_at, b.claimed_at) when o."create" = 'settled' or s.create_intent then null else l.create_sent_at end,
     creates = case when o."create" = 'doubt' then l.creates + 1 when o."create" = 'settled' then 0 else l.creates end,
     pushed_at = case when o.pushed then now_ else l.pushed_at end,
+    write_sent_at = case when o.sent_fields is null then l.write_sent_at else b.granted_at end,
+    write_answered_at = case when o.sent_fields is null then l.write_answered_at else now_ end,
+    write_fields = coalesce(o.sent_fields, l.write_fields),
     hold_until = case when o.hold_ms > 0 then now_ + make_interval(secs => o.hold_ms::float8 / 1000) else l.hold_until end,
     held = case when o.outcome = 'done' then o.reason is not distinct from 'held' else l.held end,
     unsure = l.unsure or (o.outcome = 'dead' and o.class in ('exhausted', 'unknown', 'panic'))
   from unnest(outcomes) o join sluice.slot s on s.id = o.slot and s.batch = b.token
-  where shape_.kind in ('push', 'pull') and l.sync = s.sync and l.key = s.key and (s.create_intent or o."create" in ('doubt', 'settled') or o.pushed or o.hold_ms > 0 or (o.outcome = 'done' and l.held <> (o.reason is not distinct from 'held'))
+  where shape_.kind in ('push', 'pull') and l.sync = s.sync and l.key = s.key and (s.create_intent or o."create" in ('doubt', 'settled') or o.pushed or o.hold_ms > 0 or o.sent_fields is not null or (o.outcome = 'done' and l.held <> (o.reason is not distinct from 'held'))
       or (o.outcome = 'dead' and o.class in ('exhausted', 'unknown', 'panic')));
   delete from sluice.link l using unnest(outcomes) o, sluice.slot s
   where shape_.kind in ('push', 'pull') and s.id = o.slot and s.batch = b.token and s.create_intent and l.sync = s.sync and l.key = s.key

@@ -1,7 +1,8 @@
 -- What comes from Zoho: how far each sync has looked, what it saw there, runs and their sums, conflicts.
 
 insert into sluice.job_kind (name, built_in, args) values
-  ('pull', true, '{"sync": {"type": "sync", "required": true}, "zoho_id": {"type": "zoho_id", "required": false}, "key": {"type": "key", "required": false}}'),
+  ('pull', true, '{"sync": {"type": "sync", "required": true}, "zoho_id": {"type": "zoho_id", "required": false}, "key": {"type": "key", "required": false},
+                   "modified_at": {"type": "time", "required": false}, "occurred_at": {"type": "time", "required": false}, "fields": {"type": "any", "required": false}}'),
   ('poll', true, '{"sync": {"type": "sync", "required": true}, "full": {"type": "boolean", "required": false}, "run_id": {"type": "number", "required": false}}'),
   ('apply', true, '{"event_id": {"type": "number", "required": true}}');
 
@@ -73,12 +74,6 @@ create table sluice.conflict (
 );
 create unique index conflict_open_key on sluice.conflict (sync, key, field) where resolution is null;
 create index conflict_unapplied_idx on sluice.conflict (sync, key) where resolution in ('local', 'zoho') and applied_at is null;
-
-alter table sluice.link
-  add column write_sent_at     timestamptz,                   -- the last write of ours, from the sending to its answer, and its fields:
-  add column write_answered_at timestamptz,                   -- a notification of it is our own echo
-  add column write_fields      text[],
-  add column gone_at           timestamptz;                   -- Zoho has the record no more
 
 -- A pull that is to be applied to the application's own row. Null: a writeback.
 alter table sluice.local_write add column pull jsonb;

@@ -2,7 +2,8 @@
 //! of producers may run on one database, and what must happen once is decided by a row.
 //!
 //! [`mod@publish`] puts the configuration into tables, [`capture`] installs the triggers, [`changes`] turns what they captured into jobs,
-//! [`schedules`] does the same for clocks, [`upkeep`] keeps the tables in shape, [`alerts`] tells people, [`http`] shows and triggers.
+//! [`schedules`] and [`webhook`] do the same for clocks and for what Zoho tells, [`upkeep`] keeps the tables in shape, [`alerts`] tells
+//! people, [`http`] shows and triggers.
 
 pub mod alerts;
 pub mod capture;
@@ -14,6 +15,7 @@ mod run;
 pub mod schedules;
 pub mod trigger;
 pub mod upkeep;
+pub mod webhook;
 
 pub use definitions::Definitions;
 pub use publish::{Published, publish};

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::definitions::Definitions;
-use crate::{alerts, changes, http, schedules, upkeep};
+use crate::{alerts, changes, http, schedules, upkeep, webhook};
 
 /// How often the syncs are compiled anew: tables change while we run.
 const COMPILE_EVERY: Duration = Duration::from_secs(60);
@@ -47,12 +47,14 @@ pub async fn run_on(socket: TcpListener, config: Arc<Config>, db: Db, shutdown: 
     let listener = Arc::new(listen::Listener::spawn(db.settings(), &["sluice_change"], Arc::clone(&wake), shutdown.clone()));
     let changes = changes::Listener { db: db.clone(), reader: reader.clone(), definitions: definitions.clone(), wake };
     let server = http::State::new(&config, db.clone(), reader, definitions.clone(), Arc::clone(&agreed), listener).await?;
+    let waiting = server.waiting();
     tokio::join!(
         changes.run(shutdown.clone()),
         tick(&db, &shutdown),
         keep_up(&config, &db, &definitions, &shutdown),
         keep_compiled(&config, &db, &compiled, &shutdown),
         keep_agreed(&db, &definitions, &agreed, &shutdown),
+        webhook::keep_decided(&db, &waiting, &shutdown),
         alerts::run(&config, &db, &shutdown),
         http::serve(socket, server, shutdown.clone()),
     );

@@ -8,7 +8,7 @@ use sluice_core::db::dynamic::{self, Expression, Ident, Sql};
 use sluice_sync::definition::Definition;
 
 use crate::definitions::Definitions;
-use crate::publish;
+use crate::{publish, webhook};
 
 /// Between two rounds.
 pub const EVERY: Duration = Duration::from_secs(60);
@@ -30,6 +30,7 @@ pub async fn round(db: &Db, definitions: &Definitions, role: Option<&str>, reten
     let days = i32::try_from(retention_days).unwrap_or(i32::MAX / 2);
     report("partitions", keep_partitions(db, days).await);
     report("retention", prune(db, days).await);
+    report("events", webhook::prune(db, days, PRUNE_MAX).await);
     report("places", publish::adjust_budgets(db).await);
     report("totals", count_all(db, definitions, role).await);
 }

@@ -41,7 +41,14 @@ pub(crate) enum Action {
     ItemDetails,
     ItemImage(Verb),
     CrmOrg,
+    CrmModules,
     CrmFields,
+    CrmFieldsCreate,
+    CrmFieldsChange,
+    CrmCoql,
+    CrmWatch(Verb),
+    CrmSearch,
+    CrmDeleted,
     CrmUpsert,
     CrmCreate,
     CrmUpdate,
@@ -59,6 +66,7 @@ pub(crate) enum Verb {
     List,
     Get,
     Update,
+    Patch,
     Delete,
     Activate,
     Deactivate,
@@ -84,6 +92,8 @@ const PRICEBOOKS: &str = "Inventory OpenAPI, pricelists.yml";
 const CATEGORIES: &str = "Not in the OpenAPI; public clients of Inventory (unverified)";
 const OAUTH: &str = "Zoho accounts, OAuth 2.0 protocol: web apps";
 const CRM: &str = "Zoho CRM API v8, records";
+const CRM_COQL: &str = "Zoho CRM API v8, COQL";
+const CRM_WATCH: &str = "Zoho CRM API v8, notifications";
 const CRM_META: &str = "Zoho CRM API v8, metadata";
 
 const NONE: &[&str] = &[];
@@ -192,6 +202,18 @@ pub const OPERATIONS: &[Operation] = &[
     operation("POST", "/inventory/v1/pricebooks/{id}/inactive", NONE, PRICEBOOKS, Action::Inventory(Module::Pricebooks, Verb::Deactivate)),
     operation("GET", "/crm/v8/org", NONE, CRM_META, Action::CrmOrg),
     operation("GET", "/crm/v8/settings/fields", &["module", "type", "include"], CRM_META, Action::CrmFields),
+    operation("POST", "/crm/v8/settings/fields", &["module"], CRM_META, Action::CrmFieldsCreate),
+    operation("PATCH", "/crm/v8/settings/fields", &["module"], CRM_META, Action::CrmFieldsChange),
+    operation("PATCH", "/crm/v8/settings/fields/{id}", &["module"], CRM_META, Action::CrmFieldsChange),
+    operation("GET", "/crm/v8/settings/modules", NONE, CRM_META, Action::CrmModules),
+    operation("POST", "/crm/v8/coql", NONE, CRM_COQL, Action::CrmCoql),
+    operation("POST", "/crm/v8/actions/watch", NONE, CRM_WATCH, Action::CrmWatch(Verb::Create)),
+    operation("GET", "/crm/v8/actions/watch", &["module", "channel_id", "page", "per_page"], CRM_WATCH, Action::CrmWatch(Verb::List)),
+    operation("PUT", "/crm/v8/actions/watch", NONE, CRM_WATCH, Action::CrmWatch(Verb::Update)),
+    operation("PATCH", "/crm/v8/actions/watch", NONE, CRM_WATCH, Action::CrmWatch(Verb::Patch)),
+    operation("DELETE", "/crm/v8/actions/watch", &["channel_ids"], CRM_WATCH, Action::CrmWatch(Verb::Delete)),
+    operation("GET", "/crm/v8/{module}/deleted", &["type", "page", "per_page"], CRM, Action::CrmDeleted),
+    operation("GET", "/crm/v8/{module}/search", CRM_SEARCH, CRM, Action::CrmSearch),
     operation("POST", "/crm/v8/{module}/upsert", NONE, CRM, Action::CrmUpsert),
     operation("POST", "/crm/v8/{module}", NONE, CRM, Action::CrmCreate),
     operation("PUT", "/crm/v8/{module}", NONE, CRM, Action::CrmUpdate),
@@ -209,6 +231,7 @@ const OF_PRODUCT: &[&str] = &["filter_by", "product_id", "page", "per_page"];
 const SUBSCRIPTION_LIST: &[&str] = &["filter_by", "customer_id", "reference_contains", "page", "per_page"];
 const INVOICE_CREATE: &[&str] = &["send", "ignore_auto_number_generation"];
 const OWN_NUMBER: &[&str] = &["ignore_auto_number_generation"];
+const CRM_SEARCH: &[&str] = &["criteria", "email", "phone", "word", "fields", "page", "per_page"];
 const ITEM_LIST: &[&str] = &[
     "page",
     "per_page",

@@ -44,6 +44,8 @@
 //! heavy_in_flight = 10            # of them, complex calls: writes of more than 10 records, sorted lists
 //! credits = 50000                 # in any 24 hours (scaled)
 //! refuse_in_flight = true
+//! search_lag_seconds = 2          # until a write is found by a search, by Zoho's clock
+//! coql_rows = 200                 # most rows of one COQL call: 200 and 2000 are both documented
 //! modules = ["Shipments"]         # custom modules; Contacts, Accounts, Deals, Leads, Products, Quotes exist
 //!
 //! [[crm.fields]]                  # adds a field, or replaces the one of that name
@@ -212,6 +214,10 @@ pub struct Crm {
     pub credits: u64,
     /// Whether an excess in flight is refused, or only recorded.
     pub refuse_in_flight: bool,
+    /// How long the search index lags behind a write, in seconds of Zoho's clock.
+    pub search_lag_seconds: f64,
+    /// Most rows of one COQL call; the documentation says 200 and 2000.
+    pub coql_rows: usize,
     /// Custom modules.
     pub modules: Vec<String>,
     /// Fields added to, or replaced in, a module.
@@ -310,7 +316,16 @@ impl Default for Finance {
 
 impl Default for Crm {
     fn default() -> Self {
-        Self { in_flight: 10, heavy_in_flight: 10, credits: 50_000, refuse_in_flight: true, modules: Vec::new(), fields: Vec::new() }
+        Self {
+            in_flight: 10,
+            heavy_in_flight: 10,
+            credits: 50_000,
+            refuse_in_flight: true,
+            search_lag_seconds: 2.0,
+            coql_rows: 200,
+            modules: Vec::new(),
+            fields: Vec::new(),
+        }
     }
 }
 
@@ -339,6 +354,9 @@ impl Scenario {
         let refuse = |message: &str| Err(ScenarioError::Value(message.to_owned()));
         if !self.time_scale.is_finite() || self.time_scale <= 0.0 {
             return refuse("time_scale must be a number above 0");
+        }
+        if !self.crm.search_lag_seconds.is_finite() || self.crm.search_lag_seconds < 0.0 {
+            return refuse("crm.search_lag_seconds must be a number of at least 0");
         }
         if !self.speed.is_finite() || self.speed <= 0.0 {
             return refuse("speed must be a number above 0");

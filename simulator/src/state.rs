@@ -239,6 +239,7 @@ impl State {
                     faults: &mut self.faults,
                     changes: &mut self.changes,
                     now: self.clock.now(),
+                    workflow: true,
                 };
                 self.crm.handle(operation.action, &mut context)
             }

@@ -10,3 +10,4 @@ mod publish;
 mod schedules;
 mod setting;
 mod web;
+mod webhook;

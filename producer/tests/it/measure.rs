@@ -1,9 +1,9 @@
 //! Measurements, not tests: `cargo test -p sluice-producer measure -- --ignored --nocapture`.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use sluice_core::db::{Db, Settings, listen, migrate};
+use sluice_core::db::{Db, Settings, dynamic, listen, migrate};
 use sluice_core::postgres::{self, DataDir, Options};
 use sluice_producer::capture;
 use sluice_producer::changes::Listener;
@@ -11,11 +11,14 @@ use sluice_producer::definitions::Definitions;
 use sluice_producer::publish;
 use sluice_sync::read::Reader;
 use sluice_tests::wait_until;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::setting::config;
+use crate::setting::{self, config};
+use crate::webhook;
 
 const ACCOUNTS: &str = r#"
     [syncs.accounts]
@@ -70,6 +73,67 @@ async fn measure_commits_a_second_with_and_without_capture() {
         shutdown.cancel();
         running.await.unwrap();
     }
+    db.close().await;
+    server.stop().await.unwrap();
+}
+
+/// Events a second, and for how long.
+const EVENTS: u32 = 200;
+const SECONDS: u32 = 30;
+
+/// 200 signed events a second, each of 2 KiB and of another record, on a durable server: from the moment at which an event is due to its answer.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement of half a minute"]
+async fn measure_how_fast_webhooks_are_answered() {
+    let server = postgres::start(Options { data: DataDir::Temporary, durable: true, settings: Vec::new() }).await.unwrap();
+    let db = Db::connect(Settings::new(server.url())).await.unwrap();
+    migrate::run(&db).await.unwrap();
+    dynamic::script(setting::TABLES.to_owned()).execute(&db).await.unwrap();
+    let secret = format!("s{:x}", rand::random::<u64>());
+    let sections = format!(
+        "{}[webhooks.items]\nconnection = \"main\"\nverify = \"zoho-signature\"\nsecret = \"{secret}\"\nsync = \"items\"\nper_minute = 1000000",
+        webhook::SYNCS
+    );
+    publish::publish(&db, &config(&sections), &publish::Options::default()).await.unwrap();
+    let definitions = Definitions::compile(&db, &config(&sections)).await.unwrap();
+    let shutdown = CancellationToken::new();
+    let (address, running) = webhook::serve(&db, definitions, &sections, &shutdown).await;
+    let start = Instant::now() + Duration::from_millis(100);
+    let senders = (0..16).map(|sender| {
+        let secret = secret.clone();
+        tokio::spawn(async move {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.set_nodelay(true).unwrap();
+            let mut took = Vec::new();
+            for number in (sender..EVENTS * SECONDS).step_by(16) {
+                let body = format!(
+                    r#"{{"item":{{"item_id":"{number}","last_modified_time":"2026-01-02T03:04:05+0000","description":"{}"}}}}"#,
+                    "x".repeat(2000)
+                );
+                let signature = webhook::signature(&secret, &body);
+                let length = body.len();
+                let request =
+                    format!("POST /webhook/items HTTP/1.1\r\nhost: h\r\ncontent-length: {length}\r\nx-zoho-webhook-signature: {signature}\r\n\r\n{body}");
+                let due = start + Duration::from_secs(1) * number / EVENTS;
+                tokio::time::sleep_until(due.into()).await;
+                stream.write_all(request.as_bytes()).await.unwrap();
+                let mut answer = [0; 4096];
+                let read = stream.read(&mut answer).await.unwrap();
+                assert!(answer[..read].starts_with(b"HTTP/1.1 200") && answer[..read].ends_with(b"}"), "{}", String::from_utf8_lossy(&answer[..read]));
+                took.push(due.elapsed());
+            }
+            took
+        })
+    });
+    let mut took: Vec<Duration> =
+        futures::future::join_all(senders.collect::<Vec<_>>()).await.into_iter().flat_map(Result::unwrap).collect();
+    took.sort();
+    let at = |share: usize| took[(took.len() - 1) * share / 1000];
+    println!("{} events, {EVENTS} a second: p50 {:?}, p99 {:?}, p99.9 {:?}, slowest {:?}", took.len(), at(500), at(990), at(999), at(1000));
+    let jobs: i64 = sqlx::query_scalar("select count(*) from sluice.job where kind = 'pull'").fetch_one(&db).await.unwrap();
+    assert_eq!(jobs, i64::from(EVENTS * SECONDS));
+    shutdown.cancel();
+    running.await.unwrap();
     db.close().await;
     server.stop().await.unwrap();
 }

@@ -152,12 +152,14 @@ pub struct Settlement {
     pub request: Option<Value>,
     /// Masked summary of what came back.
     pub response: Option<Value>,
+    /// The Zoho fields of the write that was sent, by their outermost names.
+    pub sent_fields: Option<Vec<String>>,
 }
 
 impl Settlement {
     /// A settlement about which nothing else is known.
     pub fn new(slot: i64, outcome: Outcome) -> Self {
-        Self { slot, outcome, create: Create::None, pushed: false, ms: None, calls: 0, request: None, response: None }
+        Self { slot, outcome, create: Create::None, pushed: false, ms: None, calls: 0, request: None, response: None, sent_fields: None }
     }
 
     /// The form that `sluice.settle` takes.
@@ -183,6 +185,7 @@ impl Settlement {
         put("ms", json!(self.ms));
         put("request", json!(self.request));
         put("response", json!(self.response));
+        put("sent_fields", json!(self.sent_fields));
         match &self.outcome {
             Outcome::Done { reason } => put("reason", json!(reason)),
             Outcome::Continue { progress } => put("progress", json!(progress)),

@@ -24,6 +24,8 @@
 //! | `PUT /admin/records` | as a person in Zoho: `{"product": "crm", "module": "Contacts", "id": "…", "record": {…}}`, without `id` a new one, with `ids` several, unchecked; finance products also `organization`. Answers `{"record": {…}}`, or `{"records": […]}` for `ids` |
 //! | `DELETE /admin/records?product=P&module=M&id=ID[&organization=ID][&permanent=true]` | deletes it, unchecked; in the CRM into the recycle bin, or for good |
 //! | `POST /admin/seed` | many records at once, of which nobody is told: `{"product": "inventory", "module": "items", "organization": "…", "count": 10000, "record": {"name": "Item {n}", "rate": 5}, "age_seconds": 86400, "step_seconds": 1}`; `{n}` counts from 1, or from `first`; the first is `age_seconds` old, each next one `step_seconds` younger; `"notify": true` tells webhooks. Answers `{"ids": […]}` |
+//! | `GET /admin/channels` | `{"channels": […]}`: the CRM's notification channels with their tokens |
+//! | `DELETE /admin/channels[?channel_id=ID]` | Zoho loses one, or all; `{"lost": N}` |
 //! | `GET /admin/oauth` | `{"client_id": …, "client_secret": …, "refresh_token": …}` |
 //! | `POST /admin/oauth/codes`, `POST /admin/oauth/refresh-tokens` | `{"code": …}`, `{"refresh_token": …}` |
 //! | `POST /admin/oauth/revoke` | `{"refresh_token": "…"}`; absent: the first one |
@@ -102,6 +104,8 @@ pub(crate) fn handle(shared: &Shared, request: &Request) -> Answer {
         ("PUT", ["records"]) => records::put(&mut state, request),
         ("DELETE", ["records"]) => records::delete(&mut state, request),
         ("POST", ["seed"]) => records::seed(&mut state, request),
+        ("GET", ["channels"]) => Ok(json!({ "channels": state.crm.channels(state.zone()) })),
+        ("DELETE", ["channels"]) => Ok(json!({ "lost": state.crm.lose_channels(request.query("channel_id")) })),
         ("GET", ["oauth"]) => Ok(credentials(&state)),
         ("POST", ["oauth", what]) => oauth(&mut state, what, request),
         ("GET", ["operations"]) => Ok(table()),

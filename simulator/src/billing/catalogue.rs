@@ -105,7 +105,7 @@ impl Billing {
                 let status = set_status(record, verb, context);
                 Ok(done(&format!("The product has been marked as {status}."), &id))
             }
-            Verb::Cancel | Verb::Reactivate | Verb::Void | Verb::Open => Err(invalid_url()),
+            Verb::Cancel | Verb::Reactivate | Verb::Void | Verb::Open | Verb::Patch => Err(invalid_url()),
         }
     }
 
@@ -142,7 +142,7 @@ impl Billing {
                 let status = set_status(record, verb, context);
                 Ok(done(&format!("The plan has been marked as {status}."), &code))
             }
-            Verb::Cancel | Verb::Reactivate | Verb::Void | Verb::Open => Err(invalid_url()),
+            Verb::Cancel | Verb::Reactivate | Verb::Void | Verb::Open | Verb::Patch => Err(invalid_url()),
         }
     }
 

@@ -87,7 +87,7 @@ impl Billing {
             Verb::Delete => self.delete_customer(context),
             Verb::Activate => self.set_customer_status("active", context),
             Verb::Deactivate => self.set_customer_status("inactive", context),
-            Verb::Cancel | Verb::Reactivate | Verb::Void | Verb::Open => Err(invalid_url()),
+            Verb::Cancel | Verb::Reactivate | Verb::Void | Verb::Open | Verb::Patch => Err(invalid_url()),
         }
     }
 

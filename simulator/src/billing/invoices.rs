@@ -77,7 +77,7 @@ impl Billing {
             }
             Verb::Void => self.void_invoice(context),
             Verb::Open => self.open_invoice(context),
-            Verb::Activate | Verb::Deactivate | Verb::Cancel | Verb::Reactivate => Err(invalid_url()),
+            Verb::Activate | Verb::Deactivate | Verb::Cancel | Verb::Reactivate | Verb::Patch => Err(invalid_url()),
         }
     }
 

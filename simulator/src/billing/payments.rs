@@ -47,7 +47,7 @@ impl Billing {
                 self.take_back(&record, context);
                 Ok(done("The payment has been deleted.", &id))
             }
-            Verb::List | Verb::Activate | Verb::Deactivate | Verb::Cancel | Verb::Reactivate | Verb::Void | Verb::Open => {
+            Verb::List | Verb::Patch | Verb::Activate | Verb::Deactivate | Verb::Cancel | Verb::Reactivate | Verb::Void | Verb::Open => {
                 Err(invalid_url())
             }
         }

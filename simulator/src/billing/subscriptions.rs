@@ -85,7 +85,7 @@ impl Billing {
             }
             Verb::Cancel => self.cancel_subscription(context),
             Verb::Reactivate => self.reactivate_subscription(context),
-            Verb::Activate | Verb::Deactivate | Verb::Void | Verb::Open => Err(invalid_url()),
+            Verb::Activate | Verb::Deactivate | Verb::Void | Verb::Open | Verb::Patch => Err(invalid_url()),
         }
     }
 

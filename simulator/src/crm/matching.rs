@@ -3,12 +3,11 @@
 //! The order of precedence is Zoho's (CRM fact 2.5): the fields listed, then all other unique fields; with nothing
 //! listed the system's own field, then the unique ones.
 
-use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use super::{
-    Module, Record, Refusal, Values,
-    meta::{Field, system_field},
+    Deleted, Module, Record, Refusal, Stamp, Values,
+    meta::{Field, name_field, system_field},
 };
 use crate::clock::to_second;
 
@@ -71,20 +70,37 @@ impl Module {
     }
 
     /// Writes these values over those of the record, or makes it. Times are cut to the second.
-    pub(super) fn store(&mut self, id: &str, values: Values, now: DateTime<Utc>) -> &Record {
-        let now = to_second(now);
+    pub(super) fn store(&mut self, id: &str, values: Values, stamp: &Stamp) {
         self.take_from_index(id);
-        let record = self.records.entry(id.to_owned()).or_insert_with(|| Record { values: Values::new(), created: now, modified: now });
+        let now = to_second(stamp.now);
+        let record = self.records.entry(id.to_owned()).or_insert_with(|| Record {
+            values: Values::new(),
+            created: now,
+            modified: now,
+            by_person: stamp.by_person,
+            written: stamp.now,
+            indexed: None,
+        });
+        if record.written + stamp.lag <= stamp.now && !record.values.is_empty() {
+            record.indexed = Some(record.values.clone());
+        }
         record.values.extend(values);
         record.modified = now;
+        record.written = stamp.now;
+        record.by_person = stamp.by_person;
         let stored = record.values.clone();
         self.add_to_index(id, &stored);
-        &self.records[id]
     }
 
-    pub(super) fn remove(&mut self, id: &str) -> bool {
+    /// Takes a record out, into the deleted list.
+    pub(super) fn remove(&mut self, id: &str, permanent: bool, stamp: &Stamp) -> bool {
         self.take_from_index(id);
-        self.records.remove(id).is_some()
+        let Some(record) = self.records.remove(id) else {
+            return false;
+        };
+        let name = record.values.get(name_field(&self.name)).cloned().unwrap_or_default();
+        self.deleted.push(Deleted { id: id.to_owned(), name, permanent, at: to_second(stamp.now), by_person: stamp.by_person });
+        true
     }
 
     pub(super) fn add_to_index(&mut self, id: &str, values: &Values) {

@@ -15,11 +15,19 @@ pub(super) const STANDARD_MODULES: &[&str] = &["Contacts", "Accounts", "Deals", 
 pub(super) struct Field {
     pub(super) id: String,
     pub(super) spec: CrmField,
+    pub(super) label: String,
     pub(super) custom: bool,
     pub(super) read_only: bool,
+    /// The `external` object of an external-id field; null for others.
+    pub(super) external: Value,
 }
 
 impl Field {
+    /// A field whose label is its API name in words.
+    pub(super) fn new(spec: CrmField, custom: bool, read_only: bool, ids: &mut Ids) -> Self {
+        Self { id: ids.record(), label: spec.api_name.replace('_', " "), spec, custom, read_only, external: Value::Null }
+    }
+
     pub(super) fn name(&self) -> &str {
         &self.spec.api_name
     }
@@ -41,14 +49,20 @@ impl Field {
             (true, case_sensitive) => json!({ "case_sensitive": case_sensitive }),
             (false, _) => json!({}),
         };
-        let picks: Vec<Value> =
-            self.spec.pick_list.iter().map(|value| json!({ "display_value": value, "actual_value": value, "type": "used" })).collect();
+        let pick = |(at, value): (usize, &String)| {
+            json!({
+                "id": format!("{}{at:02}", self.id), "display_value": value, "actual_value": value, "reference_value": value,
+                "sequence_number": at + 1, "type": "used",
+            })
+        };
+        let picks: Vec<Value> = self.spec.pick_list.iter().enumerate().map(pick).collect();
         let lookup = self.spec.lookup.as_ref().map(|module| json!({ "module": { "api_name": module } }));
         json!({
             "id": self.id,
             "api_name": self.spec.api_name,
-            "field_label": self.spec.api_name.replace('_', " "),
-            "display_label": self.spec.api_name.replace('_', " "),
+            "field_label": self.label,
+            "display_label": self.label,
+            "external": self.external,
             "data_type": self.spec.data_type,
             "json_type": self.json_type(),
             "length": self.spec.length,
@@ -65,6 +79,11 @@ impl Field {
                 "api_create": !self.read_only, "api_update": !self.read_only,
             },
         })
+    }
+
+    /// Whether only single reads show it (CRM fact 2.1).
+    pub(super) fn is_detail(&self) -> bool {
+        matches!(self.spec.data_type.as_str(), "subform" | "multiselectlookup" | "multiuserlookup")
     }
 
     /// Zoho's word for the JSON form of this type.
@@ -90,6 +109,14 @@ pub(super) fn system_field(module: &str) -> &'static str {
         "Quotes" => "Subject",
         "Products" => "Product_Name",
         _ => "Name",
+    }
+}
+
+/// The field whose value names a record in lookups: the system's own field, but a person's last name.
+pub(super) fn name_field(module: &str) -> &'static str {
+    match module {
+        "Contacts" | "Leads" => "Last_Name",
+        other => system_field(other),
     }
 }
 
@@ -215,6 +242,7 @@ impl Module {
             id: ids.record(),
             fields: Vec::new(),
             records: std::collections::BTreeMap::new(),
+            deleted: Vec::new(),
             index: HashMap::new(),
         };
         for text in default_fields(name).iter().chain(&["Owner ownerlookup"]) {
@@ -231,7 +259,7 @@ impl Module {
                 pick_list: Vec::new(),
                 lookup: lookup.map(str::to_owned),
             };
-            module.fields.push(Field { id: ids.record(), spec, custom: false, read_only: false });
+            module.fields.push(Field::new(spec, false, false, ids));
         }
         for (api_name, kind) in SYSTEM_FIELDS {
             let spec = CrmField {
@@ -245,7 +273,7 @@ impl Module {
                 pick_list: Vec::new(),
                 lookup: None,
             };
-            module.fields.push(Field { id: ids.record(), spec, custom: false, read_only: true });
+            module.fields.push(Field::new(spec, false, true, ids));
         }
         module.rebuild_index();
         module
@@ -254,7 +282,7 @@ impl Module {
     pub(super) fn set_field(&mut self, spec: CrmField, ids: &mut Ids) {
         match self.fields.iter_mut().find(|field| field.spec.api_name == spec.api_name) {
             Some(field) => field.spec = spec,
-            None => self.fields.push(Field { id: ids.record(), spec, custom: true, read_only: false }),
+            None => self.fields.push(Field::new(spec, true, false, ids)),
         }
         self.rebuild_index();
     }
@@ -268,7 +296,7 @@ impl Module {
         field.spec.unique || field.name() == system_field(&self.name)
     }
 
-    fn rebuild_index(&mut self) {
+    pub(super) fn rebuild_index(&mut self) {
         self.index.clear();
         let rows: Vec<(String, Values)> = self.records.iter().map(|(id, record)| (id.clone(), record.values.clone())).collect();
         for (id, values) in rows {

@@ -3,10 +3,16 @@
 //! Written from the CRM facts. Single results stand in the order of the request; a 2xx does not mean that all of
 //! them succeeded.
 
+mod changes;
 mod check;
+mod compare;
+mod coql;
 mod matching;
 mod meta;
 mod read;
+mod search;
+mod settings;
+mod watch;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -21,10 +27,12 @@ use crate::{
     ids::Ids,
     log::Log,
     operations::{Action, is_reserved_module},
-    outgoing::{Change, Hand},
+    outgoing::Change,
     scenario::{CrmField, Scenario},
 };
+use changes::Stamp;
 use meta::Field;
+use watch::Channel;
 
 /// Field values by API name.
 pub(crate) type Values = Map<String, Value>;
@@ -35,6 +43,22 @@ struct Record {
     values: Values,
     created: DateTime<Utc>,
     modified: DateTime<Utc>,
+    /// Whether a person made the last change, not a client of the API.
+    by_person: bool,
+    /// The moment of the last change; the search index learns of it later.
+    written: DateTime<Utc>,
+    /// What the index knows until then; `None` if nothing.
+    indexed: Option<Values>,
+}
+
+/// A record that was deleted, as the deleted list shows it.
+#[derive(Clone, Debug)]
+struct Deleted {
+    id: String,
+    name: Value,
+    permanent: bool,
+    at: DateTime<Utc>,
+    by_person: bool,
 }
 
 /// One module with its records, oldest first.
@@ -44,6 +68,8 @@ struct Module {
     id: String,
     fields: Vec<Field>,
     records: BTreeMap<String, Record>,
+    /// Oldest first.
+    deleted: Vec<Deleted>,
     /// Ids by value, for the fields that duplicates are looked for in.
     index: HashMap<String, HashMap<String, BTreeSet<String>>>,
 }
@@ -61,8 +87,10 @@ struct PageToken {
 pub(crate) struct Crm {
     organization_id: String,
     user_id: String,
+    person_id: String,
     modules: BTreeMap<String, Module>,
     page_tokens: BTreeMap<String, PageToken>,
+    channels: BTreeMap<String, Channel>,
 }
 
 /// What a handler may use besides the records.
@@ -78,14 +106,16 @@ pub(crate) struct Context<'a> {
     pub(crate) changes: &'a mut Vec<Change>,
     /// Zoho's time at the commit.
     pub(crate) now: DateTime<Utc>,
+    /// Whether workflow rules run for this write.
+    pub(crate) workflow: bool,
 }
 
-impl Context<'_> {
-    fn module(&self) -> &str {
+impl<'a> Context<'a> {
+    fn module(&self) -> &'a str {
         self.captures.first().map_or("", String::as_str)
     }
 
-    fn id(&self) -> &str {
+    fn id(&self) -> &'a str {
         self.captures.get(1).map_or("", String::as_str)
     }
 
@@ -118,7 +148,14 @@ impl Refusal {
 
 impl Crm {
     pub(crate) fn new(scenario: &Scenario, ids: &mut Ids) -> Self {
-        let mut crm = Self { organization_id: ids.record(), user_id: ids.record(), modules: BTreeMap::new(), page_tokens: BTreeMap::new() };
+        let mut crm = Self {
+            organization_id: ids.record(),
+            user_id: ids.record(),
+            person_id: ids.record(),
+            modules: BTreeMap::new(),
+            page_tokens: BTreeMap::new(),
+            channels: BTreeMap::new(),
+        };
         let standard = meta::STANDARD_MODULES.iter().copied();
         for name in standard.chain(scenario.crm.modules.iter().map(String::as_str)) {
             crm.add_module(name, ids);
@@ -144,9 +181,17 @@ impl Crm {
         if is_reserved_module(context.module()) {
             return unknown_url();
         }
+        context.workflow = changes::runs_workflows(context.request);
         match action {
-            Action::CrmOrg => self.org(),
+            Action::CrmOrg => self.org(context),
+            Action::CrmModules => self.list_modules(),
             Action::CrmFields => self.list_fields(context),
+            Action::CrmFieldsCreate => self.create_fields(context),
+            Action::CrmFieldsChange => self.change_fields(context),
+            Action::CrmCoql => self.coql(context),
+            Action::CrmWatch(verb) => self.watch(verb, context),
+            Action::CrmSearch => self.search(context),
+            Action::CrmDeleted => self.list_deleted(context),
             Action::CrmUpsert => self.upsert(context),
             Action::CrmCreate => self.create(context),
             Action::CrmUpdate | Action::CrmUpdateOne => self.update(context),
@@ -158,26 +203,12 @@ impl Crm {
         }
     }
 
-    fn org(&self) -> Answer {
+    fn org(&self, context: &Context<'_>) -> Answer {
         let body = json!({ "org": [{
             "id": self.organization_id, "zgid": self.organization_id, "company_name": "Simulated", "type": "production",
-            "time_zone": "UTC", "currency": "US Dollar", "iso_code": "USD", "domain_name": "simulated",
+            "time_zone": context.scenario.time_zone, "currency": "US Dollar", "iso_code": "USD", "domain_name": "simulated",
         }]});
         Answer::json(200, body)
-    }
-
-    fn list_fields(&self, context: &Context<'_>) -> Answer {
-        let Some(name) = context.request.query("module") else {
-            return Refusal::new("REQUIRED_PARAM_MISSING", "One of the expected parameter is missing", json!({ "param_name": "module" }))
-                .answer(400);
-        };
-        match self.modules.get(name) {
-            Some(module) => {
-                let fields: Vec<Value> = module.fields.iter().map(Field::to_json).collect();
-                Answer::json(200, json!({ "fields": fields }))
-            }
-            None => Refusal::new("INVALID_MODULE", "the module name given seems to be invalid", json!({})).answer(400),
-        }
     }
 
     /// The module of the path, or how Zoho refuses an unknown one.
@@ -200,25 +231,6 @@ impl Crm {
     pub(crate) fn all(&self, module: &str, zone: Zone) -> Option<Vec<Value>> {
         let module = self.modules.get(module)?;
         Some(module.records.iter().map(|(id, record)| self.full(module, id, record, zone)).collect())
-    }
-
-    /// Changes or adds a record as a person in Zoho would, without any check. `None` if there is no such module or
-    /// record.
-    pub(crate) fn put_by_hand(&mut self, module: &str, id: Option<&str>, given: Values, hand: &mut Hand<'_>) -> Option<Value> {
-        let found = self.modules.get_mut(module)?;
-        let id = match id {
-            Some(id) => found.records.contains_key(id).then(|| id.to_owned())?,
-            None => hand.ids.record(),
-        };
-        found.store(&id, given, hand.now);
-        let (module, record) = (self.modules.get(module)?, self.modules.get(module)?.records.get(&id)?);
-        Some(self.full(module, &id, record, hand.zone))
-    }
-
-    /// Deletes a record as a person in Zoho would.
-    pub(crate) fn delete_by_hand(&mut self, module: &str, id: &str, permanent: bool, hand: &mut Hand<'_>) -> bool {
-        let _ = (permanent, hand);
-        self.modules.get_mut(module).is_some_and(|module| module.remove(id))
     }
 }
 

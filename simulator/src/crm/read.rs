@@ -3,7 +3,10 @@
 use chrono::TimeDelta;
 use serde_json::{Map, Value, json};
 
-use super::{Context, Crm, Module, PageToken, Record, Refusal, Values, meta::system_field};
+use super::{
+    Context, Crm, Module, PageToken, Record, Refusal, Values,
+    meta::{Field, name_field},
+};
 use crate::{
     clock::{Zone, parse_time},
     exchange::Answer,
@@ -15,6 +18,8 @@ const PER_PAGE: usize = 200;
 const MOST_FIELDS: usize = 50;
 /// Rows that `page` reaches; beyond only `page_token` does.
 const PAGED_ROWS: usize = 2_000;
+/// Rows that page tokens reach.
+const TOKEN_ROWS: usize = 100_000;
 /// Most page tokens that are kept.
 const MOST_TOKENS: usize = 10_000;
 
@@ -53,9 +58,14 @@ impl Crm {
         let Some(module) = self.modules.get(context.module()) else {
             return Answer::empty(204);
         };
-        let rows = sorted(module, context);
+        let rows = match sorted(module, context) {
+            Ok(rows) => rows,
+            Err(refusal) => return refusal.answer(400),
+        };
         let since = context.request.header("If-Modified-Since").and_then(parse_time);
-        let rows: Vec<_> = rows.into_iter().filter(|(_, r)| since.is_none_or(|since| r.modified > since)).collect();
+        let rows: Vec<_> = rows.into_iter().filter(|(_, r)| since.is_none_or(|since| context.is_since(r.modified, since))).collect();
+        // List rows have no subforms, and no lookups of several records (CRM fact 2.1).
+        let fields: Vec<&str> = fields.into_iter().filter(|name| !module.field(name).is_some_and(Field::is_detail)).collect();
         let shown: Vec<Value> = rows
             .iter()
             .skip(page.first)
@@ -82,8 +92,56 @@ impl Crm {
         Answer::json(200, json!({ "data": shown, "info": info }))
     }
 
+    /// `GET /{module}/deleted`: oldest first, which is not documented.
+    pub(super) fn list_deleted(&mut self, context: &Context<'_>) -> Answer {
+        if let Err(answer) = self.known_module(context.module()) {
+            return answer;
+        }
+        let page = match self.page(context) {
+            Ok(page) => page,
+            Err(refusal) => return refusal.answer(400),
+        };
+        let permanent = match context.request.query("type") {
+            None | Some("all") => None,
+            Some("recycle") => Some(false),
+            Some("permanent") => Some(true),
+            Some(_) => return Refusal::new("INVALID_DATA", "invalid value", json!({ "param_name": "type" })).answer(400),
+        };
+        let since = context.request.header("If-Modified-Since").and_then(parse_time);
+        let deleted = self.modules.get(context.module()).map_or(&[][..], |module| &module.deleted[..]);
+        let rows: Vec<_> = deleted
+            .iter()
+            .filter(|row| permanent.is_none_or(|wanted| row.permanent == wanted))
+            .filter(|row| since.is_none_or(|since| context.is_since(row.at, since)))
+            .collect();
+        let shown: Vec<Value> = rows
+            .iter()
+            .skip(page.first)
+            .take(page.per_page)
+            .map(|row| {
+                let user = if row.permanent { Value::Null } else { self.user(row.by_person) };
+                json!({
+                    "id": row.id,
+                    "display_name": if row.permanent { Value::Null } else { row.name.clone() },
+                    "type": if row.permanent { "permanent" } else { "recycle" },
+                    "deleted_time": context.zone().crm_time(row.at),
+                    "deleted_by": user,
+                    "created_by": if row.permanent { Value::Null } else { self.user(false) },
+                })
+            })
+            .collect();
+        if shown.is_empty() {
+            return Answer::empty(204);
+        }
+        let info = json!({
+            "per_page": page.per_page, "count": shown.len(), "page": page.first / page.per_page + 1,
+            "more_records": page.first + shown.len() < rows.len(),
+        });
+        Answer::json(200, json!({ "data": shown, "info": info }))
+    }
+
     /// Where the page starts, by `page` or by a token that is bound to the other parameters.
-    fn page(&self, context: &Context<'_>) -> Result<Page, Refusal> {
+    pub(super) fn page(&self, context: &Context<'_>) -> Result<Page, Refusal> {
         let number = |name: &str, otherwise: usize| match context.request.query(name) {
             None => Ok(otherwise),
             Some(text) => text
@@ -113,6 +171,9 @@ impl Crm {
         let details = json!({ "param_name": "page_token" });
         match self.page_tokens.get(token) {
             Some(promised) if promised.expires < context.now => Err(Refusal::new("EXPIRED_VALUE", "the page token has expired", details)),
+            Some(promised) if promised.offset >= TOKEN_ROWS => {
+                Err(Refusal::new("PAGINATION_LIMIT_EXCEEDED", "the rows that can be paged are at an end", details))
+            }
             Some(promised) if promised.parameters == bound_parameters(context) => Ok(Page { first: promised.offset, per_page }),
             _ => Err(Refusal::new("TOKEN_BOUND_DATA_MISMATCH", "the page token is of another request", details)),
         }
@@ -131,7 +192,7 @@ impl Crm {
 
     /// A record with every field, lookups with their names.
     pub(super) fn full(&self, module: &Module, id: &str, record: &Record, zone: Zone) -> Value {
-        let user = json!({ "id": self.user_id, "name": "Simulated User", "email": "user@simulated.example" });
+        let user = self.user(false);
         let mut full = Map::new();
         full.insert("id".to_owned(), id.into());
         for field in &module.fields {
@@ -147,7 +208,7 @@ impl Crm {
         for (name, value) in [
             ("Owner", full.get("Owner").filter(|owner| owner.is_object()).unwrap_or(&user).clone()),
             ("Created_By", user.clone()),
-            ("Modified_By", user),
+            ("Modified_By", self.user(record.by_person)),
             ("Created_Time", zone.crm_time(record.created).into()),
             ("Modified_Time", zone.crm_time(record.modified).into()),
             ("$approval_state", "approved".into()),
@@ -157,24 +218,29 @@ impl Crm {
         Value::Object(full)
     }
 
+    /// The user of the API's token, or a person who works in Zoho's own pages.
+    pub(super) fn user(&self, person: bool) -> Value {
+        match person {
+            true => json!({ "id": self.person_id, "name": "Simulated Person", "email": "person@simulated.example" }),
+            false => json!({ "id": self.user_id, "name": "Simulated User", "email": "user@simulated.example" }),
+        }
+    }
+
     /// The name a lookup shows: the system's own field, but a person's last name.
     fn name_of(&self, module: &str, id: &str) -> Value {
-        let field = match module {
-            "Contacts" | "Leads" => "Last_Name",
-            other => system_field(other),
-        };
+        let field = name_field(module);
         let record = self.modules.get(module).and_then(|module| module.records.get(id));
         record.and_then(|record| record.values.get(field)).cloned().unwrap_or(Value::Null)
     }
 }
 
 /// A page of a list.
-struct Page {
-    first: usize,
-    per_page: usize,
+pub(super) struct Page {
+    pub(super) first: usize,
+    pub(super) per_page: usize,
 }
 
-fn fields<'a>(context: &'a Context<'_>) -> Result<Vec<&'a str>, Refusal> {
+pub(super) fn fields<'a>(context: &'a Context<'_>) -> Result<Vec<&'a str>, Refusal> {
     let Some(fields) = context.request.query("fields").filter(|fields| !fields.is_empty()) else {
         let details = json!({ "param_name": "fields" });
         return Err(Refusal::new("REQUIRED_PARAM_MISSING", "One of the expected parameter is missing", details));
@@ -188,7 +254,7 @@ fn fields<'a>(context: &'a Context<'_>) -> Result<Vec<&'a str>, Refusal> {
 }
 
 /// The records asked for by `ids`, or all, in the order of `sort_by` and `sort_order`.
-fn sorted<'a>(module: &'a Module, context: &Context<'_>) -> Vec<(&'a String, &'a Record)> {
+fn sorted<'a>(module: &'a Module, context: &Context<'_>) -> Result<Vec<(&'a String, &'a Record)>, Refusal> {
     let mut rows: Vec<(&String, &Record)> = match context.request.query("ids") {
         Some(ids) => ids.split(',').filter_map(|id| module.records.get_key_value(id)).collect(),
         None => module.records.iter().collect(),
@@ -196,12 +262,21 @@ fn sorted<'a>(module: &'a Module, context: &Context<'_>) -> Vec<(&'a String, &'a
     match context.request.query("sort_by") {
         Some("Modified_Time") => rows.sort_by_key(|(_, record)| record.modified),
         Some("Created_Time") => rows.sort_by_key(|(_, record)| record.created),
-        _ => rows.sort_by_key(|(id, _)| *id),
+        None | Some("id") => rows.sort_by_key(|(id, _)| *id),
+        Some(_) => {
+            let details = json!({ "param_name": "sort_by", "supported_values": ["id", "Created_Time", "Modified_Time"] });
+            return Err(Refusal::new("INVALID_DATA", "invalid value", details));
+        }
     }
-    if context.request.query("sort_order") != Some("asc") {
-        rows.reverse();
+    match context.request.query("sort_order") {
+        Some("asc") => {}
+        None | Some("desc") => rows.reverse(),
+        Some(_) => {
+            let details = json!({ "param_name": "sort_order", "supported_values": ["asc", "desc"] });
+            return Err(Refusal::new("INVALID_DATA", "invalid value", details));
+        }
     }
-    rows
+    Ok(rows)
 }
 
 fn bound_parameters(context: &Context<'_>) -> String {
@@ -212,7 +287,7 @@ fn bound_parameters(context: &Context<'_>) -> String {
     format!("{} {}", context.module(), bound.join("&"))
 }
 
-fn pick(full: &Value, fields: &[&str]) -> Value {
+pub(super) fn pick(full: &Value, fields: &[&str]) -> Value {
     let wanted = fields.iter().copied().chain(["id"]);
     let row: Values = wanted.filter_map(|name| Some((name.to_owned(), full.get(name)?.clone()))).collect();
     Value::Object(row)

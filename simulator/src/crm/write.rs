@@ -147,8 +147,7 @@ impl Crm {
     fn insert(&mut self, record: &Values, at: usize, context: &mut Context<'_>) -> Result<String, Refusal> {
         let values = self.checked(record, None, at, context)?;
         let id = context.ids.record();
-        let module = self.modules.get_mut(context.module()).ok_or_else(|| no_record(&id))?;
-        module.store(&id, values, context.now);
+        self.store(context.module(), &id, values, &context.stamp(), context.changes);
         Ok(id)
     }
 
@@ -167,9 +166,7 @@ impl Crm {
             return Err(Refusal::new("ALREADY_MODIFIED", "record has been modified since", details));
         }
         let values = self.checked(record, Some(id), at, context)?;
-        if let Some(module) = self.modules.get_mut(context.module()) {
-            module.store(id, values, context.now);
-        }
+        self.store(context.module(), id, values, &context.stamp(), context.changes);
         Ok(())
     }
 
@@ -202,14 +199,13 @@ impl Crm {
         if ids.len() > MOST_RECORDS {
             return limit_exceeded("ids");
         }
-        let module = match self.known_module(context.module()) {
-            Ok(module) => module,
-            Err(answer) => return answer,
-        };
+        if let Err(answer) = self.known_module(context.module()) {
+            return answer;
+        }
         let mut failed = 0;
         let mut results = Vec::new();
         for id in &ids {
-            if module.remove(id) {
+            if self.erase(context.module(), id, false, &context.stamp(), context.changes) {
                 results.push(json!({
                     "code": "SUCCESS", "details": { "id": id }, "message": "record deleted", "status": "success",
                 }));

@@ -4,7 +4,9 @@
 
 mod admin;
 mod billing;
+mod channels;
 mod crm;
+mod crm_reads;
 mod faults;
 mod inventory;
 mod limits;

@@ -5,6 +5,7 @@
 
 mod agreeing;
 mod arriving;
+mod both_ways;
 mod calling;
 mod calls;
 mod connecting;

@@ -39,7 +39,9 @@ async fn poll(world: &World) {
 }
 
 async fn products(world: &World) -> Vec<Value> {
-    world.rows("select name, sku, price::text, stock_quantity, is_active, zoho_item_id is not null as linked from products order by name").await
+    world
+        .rows("select name, sku, price::text, stock_quantity, is_active, zoho_item_id is not null as linked from products order by name")
+        .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -50,9 +52,7 @@ async fn items_become_products_and_rows_made_by_hand_are_left_alone() {
         world.zoho.put("inventory", "items", None, json!({"name": name, "sku": sku, "rate": rate})).await;
     }
     poll(&world).await;
-    let row = |name: &str, sku: Value, price: &str, linked: bool| {
-        json!({"name": name, "sku": sku, "price": price, "stock_quantity": if linked { json!(0) } else { Value::Null }, "is_active": true, "linked": linked})
-    };
+    let row = |name: &str, sku: Value, price: &str, linked: bool| json!({"name": name, "sku": sku, "price": price, "stock_quantity": if linked { json!(0) } else { Value::Null }, "is_active": true, "linked": linked});
     assert_eq!(
         products(&world).await,
         [
@@ -84,7 +84,7 @@ async fn a_persons_edit_arrives_with_the_next_poll_and_touches_no_other_row() {
     }
     poll(&world).await;
     world.run("create table touched (id bigint); create function touch() returns trigger language plpgsql as $$ begin insert into touched values (new.id); return null; end $$; create trigger touch after update on products for each row execute function touch()").await;
-    world.zoho.put("inventory", "items", Some(&ids[3]), json!({"rate": 99.95, "status": "inactive"})).await;
+    world.zoho.put_later("inventory", "items", &ids[3], json!({"rate": 99.95, "status": "inactive"})).await;
     poll(&world).await;
     let row = world.rows("select price::text, is_active, zoho_sync_status from products where name = 'Item 3'").await;
     assert_eq!(row, [json!({"price": "99.95", "is_active": false, "zoho_sync_status": "synced"})]);

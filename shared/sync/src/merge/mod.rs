@@ -124,7 +124,7 @@ enum Verdict {
 pub fn merge(definition: &Definition, facts: Facts<'_>) -> Merge {
     let mut merge = Merge { pairs: facts.link.fields.clone(), ..Merge::default() };
     let fresh = definition.module.modified_at(facts.record);
-    // The very state that our last write left: whatever Zoho made of what was sent is what is agreed on.
+    // The very state that our last write left.
     let ours = fresh.is_some() && fresh == facts.link.zoho_modified_at;
     for path in definition.fields().keys() {
         let (Some(local), Some(answered)) = (facts.row.fields.get(path), field_in(&definition.module, facts.record, path)) else {
@@ -132,7 +132,13 @@ pub fn merge(definition: &Definition, facts: Facts<'_>) -> Merge {
         };
         let zoho = value::null_if_empty(&known_part(definition, path, answered));
         let pair = facts.link.fields.get(path);
-        match verdict(definition, facts, path, local, &zoho, pair, ours, fresh) {
+        let verdict = verdict(definition, facts, path, local, &zoho, pair, ours, fresh);
+        if let (Some(pair), Verdict::Pull | Verdict::Clash(_) | Verdict::Push) = (pair.filter(|pair| !pair.confirmed), &verdict) {
+            // It was compared with what was sent: a later write of ours must not pass for the answer to that one.
+            merge.pairs.insert(path.clone(), Pair { confirmed: true, ..pair.clone() });
+            merge.agreed_more = true;
+        }
+        match verdict {
             Verdict::Rest | Verdict::Push => {}
             Verdict::Repair => drop(merge.repair.insert(path.clone())),
             Verdict::Agree => merge.agree(path, local.local(), zoho),
@@ -199,10 +205,11 @@ fn verdict(
         };
     };
     let local_changed = !value::same(&local.local(), &pair.local);
-    let zoho_changed = !ours
-        && if pair.confirmed { !value::same(&pair.zoho, zoho) && !same_time(&pair.zoho, zoho) } else { !value::alike(&pair.zoho, zoho) };
+    // What was sent and never read back: the state that our own write left is what Zoho made of it, whatever it says.
+    let zoho_changed =
+        if pair.confirmed { !value::same(&pair.zoho, zoho) && !same_time(&pair.zoho, zoho) } else { !ours && !means(&pair.zoho, zoho) };
     match (local_changed, zoho_changed) {
-        (false, false) if !pair.confirmed || (ours && !value::same(&pair.zoho, zoho)) => Verdict::Agree,
+        (false, false) if !pair.confirmed => Verdict::Agree,
         (false, false) => Verdict::Rest,
         (true, true) if agree => Verdict::Agree,
         (_, true) if facts.in_doubt.contains(path) => Verdict::Repair,

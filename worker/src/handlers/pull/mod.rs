@@ -180,7 +180,9 @@ impl Run<'_> {
         let (no_columns, nothing_decided) = (BTreeMap::new(), BTreeMap::new());
         let modified_at = self.definition.module.modified_at(theirs);
         let doubtful = record.slot.tries > 0 || link.unsure;
-        let in_doubt: BTreeSet<String> = link.write_fields.iter().flatten().filter(|_| doubtful).cloned().collect();
+        let sent: Vec<&str> = link.write_fields.iter().flatten().filter(|_| doubtful).map(String::as_str).collect();
+        let was_sent = |path: &&String| path.split('.').next().is_some_and(|outermost| sent.contains(&outermost));
+        let in_doubt: BTreeSet<String> = self.definition.fields().keys().filter(was_sent).cloned().collect();
         let mut facts = Facts {
             row,
             link,
@@ -310,7 +312,8 @@ impl Run<'_> {
         let mut handled = self.report(verdicts);
         // the row is told with the pull, and one without row is told nothing
         handled.writebacks.retain(|told| {
-            !told.key.starts_with(WITHOUT_ROW) && (told.status != "synced" || told.zoho_id.is_some() || !pulls.iter().any(|pull| pull.key == told.key))
+            !told.key.starts_with(WITHOUT_ROW)
+                && (told.status != "synced" || told.zoho_id.is_some() || !pulls.iter().any(|pull| pull.key == told.key))
         });
         Handled { pulls, gone, conflicts, compared, acted_on, sightings: kept, sums, runs, adopted, ..handled }
     }

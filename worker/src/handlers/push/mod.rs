@@ -268,6 +268,7 @@ impl Run<'_> {
                 calls: if verdict.request.is_some() { calls } else { 0 },
                 request: verdict.request.as_ref().map(mask::excerpt),
                 response: verdict.response,
+                sent_fields: verdict.request.as_ref().map(outermost),
                 ..Settlement::new(slot.id, verdict.outcome)
             });
             handled.agreed.extend(verdict.agreed);
@@ -298,6 +299,13 @@ impl Run<'_> {
         let zoho_id = verdict.agreed.as_ref().map(|agreed| agreed.zoho_id.clone());
         Some(Writeback { key: slot.key.clone(), status, zoho_id, error })
     }
+}
+
+/// The fields of a body by their outermost names, `custom_fields` by their own.
+fn outermost(body: &Value) -> Vec<String> {
+    let custom = body.get("custom_fields").and_then(Value::as_array).into_iter().flatten();
+    let custom = custom.filter_map(|field| Some(field.get("api_name")?.as_str()?.to_owned()));
+    body.as_object().into_iter().flatten().map(|(name, _)| name.clone()).chain(custom).collect()
 }
 
 /// Whether it is time to look a repeated create up once more.

@@ -1,0 +1,163 @@
+//! Both ways at once: an edit on either side reaches the other, edits of different fields both survive, echoes die.
+
+use serde_json::{Value, json};
+
+use crate::world::{Setup, World};
+
+const DEALS: &str = "
+    create table contracts (
+      id bigint generated always as identity primary key, number text unique not null, title text, phase text default 'draft',
+      amount numeric(12, 2), kyc text, signed_at timestamptz, zoho_id text, zoho_status text, zoho_error text);";
+
+fn deals(settings: &str, fields: &str) -> String {
+    format!(
+        r#"
+        [syncs.contracts]
+        connection = "main"
+        table = "contracts"
+        key = "id"
+        module = "crm/Deals"
+        direction = "both"
+        match_on = ["Contract_Number"]
+        writeback = {{ id = "zoho_id", status = "zoho_status", error = "zoho_error" }}
+        {settings}
+        [syncs.contracts.fields]
+        Contract_Number = "number"
+        Deal_Name = "title"
+        Stage = {{ column = "phase", values = {{ won = "Closed Won", lost = "Closed Lost", draft = ["Proposal", "Negotiation"] }} }}
+        Amount = "amount"
+        KYC_Status = {{ column = "kyc", owner = "local" }}
+        {fields}
+        "#
+    )
+}
+
+/// The fields of our own that Deals have.
+const FIELDS: &str = r#"
+    [[crm.fields]]
+    module = "Deals"
+    api_name = "Contract_Number"
+    unique = true
+    [[crm.fields]]
+    module = "Deals"
+    api_name = "KYC_Status"
+"#;
+
+async fn world(settings: &str, speed: Option<f64>) -> World {
+    let setup = Setup::new(DEALS, deals(settings, ""));
+    World::new(Setup { speed: speed.unwrap_or(setup.speed), scenario: FIELDS, ..setup }).await
+}
+
+async fn poll(world: &World) {
+    world.run("insert into sluice.job (kind, args) values ('poll', '{\"sync\": \"contracts\"}')").await;
+    world.settled().await;
+}
+
+async fn contract(world: &World, number: &str) -> Value {
+    world.rows(&format!("select title, phase, amount::text, kyc from contracts where number = '{number}'")).await.remove(0)
+}
+
+async fn deal(world: &World, number: &str) -> Value {
+    let deals = world.zoho.records("crm", "Deals").await;
+    deals.into_iter().find(|deal| deal["Contract_Number"] == number).expect("the deal")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn edits_of_different_fields_on_both_sides_both_survive() {
+    let world = world("", None).await;
+    world.run("insert into contracts (number, title, amount) values ('C-1', 'Fibre', 100)").await;
+    world.all_arrived().await;
+    let id = deal(&world, "C-1").await["id"].as_str().expect("an id").to_owned();
+    world.zoho.put_later("crm", "Deals", &id, json!({"Stage": "Closed Won"})).await;
+    world.run("update contracts set amount = 250 where number = 'C-1'").await;
+    world.settled().await;
+    poll(&world).await;
+    assert_eq!(contract(&world, "C-1").await, json!({"title": "Fibre", "phase": "won", "amount": "250.00", "kyc": null}));
+    let deal = deal(&world, "C-1").await;
+    assert_eq!((&deal["Stage"], deal["Amount"].to_string().as_str()), (&json!("Closed Won"), "250.00"), "{deal}");
+    world.all_arrived().await;
+    world.check_rules().await;
+    // Both agree: nothing more is written anywhere.
+    world.zoho.forget_calls().await;
+    poll(&world).await;
+    assert_eq!(world.zoho.count_calls().await, 1, "{:#?}", world.zoho.calls().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_to_one_values_and_fields_of_our_own_cause_no_call_and_no_write() {
+    let world = world("", None).await;
+    world.run("insert into contracts (number, title, kyc) values ('C-1', 'Fibre', 'Completed')").await;
+    world.all_arrived().await;
+    let id = deal(&world, "C-1").await["id"].as_str().expect("an id").to_owned();
+    // Negotiation is draft too; the field that we own is edited by somebody else; a stage that the map does not know
+    world.zoho.put_later("crm", "Deals", &id, json!({"Stage": "Negotiation", "KYC_Status": "Declined"})).await;
+    poll(&world).await;
+    world.zoho.put_later("crm", "Deals", &id, json!({"Stage": "Qualification"})).await;
+    poll(&world).await;
+    assert_eq!(contract(&world, "C-1").await, json!({"title": "Fibre", "phase": "draft", "amount": null, "kyc": "Completed"}));
+    let after = deal(&world, "C-1").await;
+    assert_eq!((&after["Stage"], &after["KYC_Status"]), (&json!("Qualification"), &json!("Declined")), "theirs are left alone");
+    world.zoho.forget_calls().await;
+    poll(&world).await;
+    assert_eq!(world.zoho.count_calls().await, 1);
+    // Our own edit of it is sent.
+    world.run("update contracts set kyc = 'In Progress'").await;
+    world.all_arrived().await;
+    assert_eq!(deal(&world, "C-1").await["KYC_Status"], "In Progress");
+    world.check_rules().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conflict_waits_for_a_person_and_the_other_fields_go_on() {
+    let world = world("conflict = \"manual\"", None).await;
+    world.run("insert into contracts (number, title, amount) values ('C-1', 'Fibre', 100), ('C-2', 'Radio', 1)").await;
+    world.all_arrived().await;
+    for number in ["C-1", "C-2"] {
+        let id = deal(&world, number).await["id"].as_str().expect("an id").to_owned();
+        world.zoho.put_later("crm", "Deals", &id, json!({"Deal_Name": "Theirs", "Stage": "Closed Won"})).await;
+    }
+    world.run("update contracts set title = 'Ours', amount = 7").await;
+    world.settled().await;
+    poll(&world).await;
+    for number in ["C-1", "C-2"] {
+        assert_eq!(contract(&world, number).await, json!({"title": "Ours", "phase": "won", "amount": "7.00", "kyc": null}));
+        let deal = deal(&world, number).await;
+        assert_eq!((&deal["Deal_Name"], deal["Amount"].to_string().as_str()), (&json!("Theirs"), "7.00"), "{deal}");
+    }
+    let open = world.rows("select id, field, local, zoho, base from sluice.conflict where resolution is null order by id").await;
+    assert_eq!(open.len(), 2, "{open:#?}");
+    assert_eq!((&open[0]["field"], &open[0]["local"], &open[0]["zoho"]), (&json!("Deal_Name"), &json!("Ours"), &json!("Theirs")));
+    world.run(&format!("select sluice.resolve({}, 'zoho'), sluice.resolve({}, 'local')", open[0]["id"], open[1]["id"])).await;
+    world.all_arrived().await;
+    assert_eq!(contract(&world, "C-1").await["title"], "Theirs");
+    assert_eq!(deal(&world, "C-2").await["Deal_Name"], "Ours");
+    assert_eq!(world.count("select count(*) from sluice.conflict where applied_at is null").await, 0);
+    world.check_rules().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newer_of_two_edits_of_a_field_stands() {
+    let world = world("", Some(1.0)).await;
+    world.run("insert into contracts (number, title) values ('C-1', 'Fibre'), ('C-2', 'Radio')").await;
+    world.all_arrived().await;
+    let (first, second) = (deal(&world, "C-1").await["id"].clone(), deal(&world, "C-2").await["id"].clone());
+    let id = |id: &Value| id.as_str().expect("an id").to_owned();
+    // pushes wait: both sides are edited before either is looked at
+    world.run("select sluice.pause(sync => 'contracts')").await;
+    world.zoho.put("crm", "Deals", Some(&id(&first)), json!({"Deal_Name": "Earlier in Zoho"})).await;
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    world.run("update contracts set title = 'Later here' where number = 'C-1'").await;
+    world.run("update contracts set title = 'Earlier here' where number = 'C-2'").await;
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    world.zoho.put("crm", "Deals", Some(&id(&second)), json!({"Deal_Name": "Later in Zoho"})).await;
+    world.run("select sluice.resume(sync => 'contracts')").await;
+    world.all_arrived().await;
+    assert_eq!(
+        (deal(&world, "C-1").await["Deal_Name"].clone(), contract(&world, "C-1").await["title"].clone()),
+        (json!("Later here"), json!("Later here"))
+    );
+    assert_eq!(
+        (deal(&world, "C-2").await["Deal_Name"].clone(), contract(&world, "C-2").await["title"].clone()),
+        (json!("Later in Zoho"), json!("Later in Zoho"))
+    );
+}
