@@ -77,6 +77,17 @@ async fn a_statement_over_five_thousand_rows_is_held_whole_with_a_sample_and_one
     setting.run(&format!("update customers set name = 'later' where id = {key}")).await;
     setting.drain().await;
     assert_eq!(setting.jobs().await, [], "a later edit of a held record joins it");
+    let status: String = sqlx::query_scalar("select status from sluice.record_status where sync = 'customers' and key = $1")
+        .bind(&key)
+        .fetch_one(setting.db())
+        .await
+        .unwrap();
+    assert_eq!(status, "held");
+    let waited = sqlx::raw_sql(sqlx::AssertSqlSafe(format!("call sluice.wait('customers', '{key}', '1 s')")))
+        .execute(setting.db())
+        .await
+        .unwrap_err();
+    assert!(waited.to_string().contains("is held by a brake"), "{waited}");
     assert_eq!(setting.approve(&format!("1, keys => array['0{key}']")).await, 1);
     assert_eq!(setting.jobs().await, pairs(&[("customers", &key)]));
     setting.run("select sluice.reject(1)").await;
