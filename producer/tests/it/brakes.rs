@@ -221,3 +221,33 @@ async fn a_truncate_is_held_without_a_brake_and_approved_by_the_number() {
     let refused = sqlx::query("select sluice.approve(1)").execute(setting.db()).await.unwrap_err();
     assert!(refused.to_string().contains("no open held change 1"), "{refused}");
 }
+
+#[tokio::test]
+async fn administrators_decide_and_readers_look() {
+    let setting = Setting::with_linked_rows(&braked("{ max_changes = 5 }"), 40).await;
+    setting.run("update customers set name = null").await;
+    setting.drain().await;
+    let as_role = |role: &'static str, sql: &'static str| {
+        let db = setting.db();
+        async move {
+            let mut tx = db.begin().await.unwrap();
+            sqlx::query(sqlx::AssertSqlSafe(format!("set local role {role}"))).execute(&mut tx).await.unwrap();
+            let done = sqlx::query(sql).fetch_all(&mut tx).await;
+            tx.rollback().await.unwrap();
+            done.map(|rows| rows.len()).map_err(|error| error.to_string())
+        }
+    };
+    for (role, sql, allowed) in [
+        ("sluice_read", "select * from sluice.held_record", true),
+        ("sluice_read", "select * from sluice.explain('customers', '1')", true),
+        ("sluice_read", "select sluice.approve(1)", false),
+        ("sluice_read", "select sluice.reject(1)", false),
+        ("sluice_enqueue", "select sluice.approve(1)", false),
+        ("sluice_admin", "select sluice.approve(1, max_records => 1)", true),
+        ("sluice_admin", "select sluice.reject(1)", true),
+        ("sluice_admin", "select * from sluice.alert_delivery", true),
+    ] {
+        let done = as_role(role, sql).await;
+        assert_eq!(done.is_ok(), allowed, "{role}: {sql}: {done:?}");
+    }
+}
