@@ -109,7 +109,7 @@ begin
       end if;
       continue;
     end if;
-    if arg.type in ('string', 'sync', 'connection', 'product', 'method', 'path', 'zoho_id', 'time') and jsonb_typeof(given) <> 'string'
+    if arg.type in ('string', 'sync', 'connection', 'product', 'method', 'path', 'zoho_id') and jsonb_typeof(given) <> 'string'
        or arg.type = 'object' and jsonb_typeof(given) <> 'object'
        or arg.type = 'number' and jsonb_typeof(given) <> 'number'
        or arg.type = 'boolean' and jsonb_typeof(given) <> 'boolean' then
@@ -136,12 +136,6 @@ begin
         new.key := sluice.canonical_key(y.name, given);
         keyed := true;
         new.args := jsonb_set(new.args, array[arg.name], to_jsonb(new.key));
-      when 'time' then
-        begin
-          perform (given #>> '{}')::timestamptz;
-        exception when others then
-          raise exception using errcode = '22023', message = format('"%s": %L is no time', arg.name, given #>> '{}');
-        end;
       when 'zoho_id' then
         if given #>> '{}' !~ '^[!-~]{1,200}$' then
           raise exception using errcode = '22023', message = format('%L is no Zoho id', given #>> '{}');

@@ -322,20 +322,6 @@ begin
   return token_;
 end $$;
 
--- Whether what an event told of a record is our own write coming back, as far as is known by now: the state it tells of is one that we have
--- seen; or, where it tells no time of the record's, it happened while a write of ours was under way, and names no field but that write's.
-create function sluice.is_echo(p_sync text, p_key text, p_hint jsonb) returns boolean
-language sql stable set search_path = pg_catalog, sluice as $$
-  select coalesce((
-    select case
-      when p_hint ->> 'modified_at' is not null then (p_hint ->> 'modified_at')::timestamptz <= l.zoho_modified_at
-      when p_hint ->> 'occurred_at' is not null and jsonb_typeof(p_hint -> 'fields') = 'array' then
-        (p_hint ->> 'occurred_at')::timestamptz between l.write_sent_at and l.write_answered_at + interval '2 s'
-        and not exists (select from jsonb_array_elements_text(p_hint -> 'fields') f where f <> all (l.write_fields))
-      end
-    from sluice.link l where l.sync = p_sync and l.key = p_key and l.zoho_id is not null and l.gone_at is null), false)
-$$;
-
 -- The records of a batch begin to run. Answers what the worker must know of them.
 create function sluice.carry(p_token bigint, p_shape bigint, p_slots bigint[], p_now timestamptz) returns jsonb
 language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
@@ -371,9 +357,8 @@ begin
       'look', s.kind = 'pull' and (j.look or w.tries > 0)) order by w.sync, w.key)
   into slots from claimed w
   cross join lateral (
-    select min(o.job_id) as job_id,
-      coalesce(bool_or(o.kind <> 'push' and not (s.kind = 'pull' and sluice.is_echo(s.sync, w.key, o.args))), false) as look
-    from (select job_id, kind, args from sluice.slot_job where slot_id = w.id offset 0) o) j;
+    select min(o.job_id) as job_id, coalesce(bool_or(o.kind <> 'push'), false) as look
+    from (select job_id, kind from sluice.slot_job where slot_id = w.id offset 0) o) j;
   return jsonb_build_object('token', p_token, 'connection', s.connection, 'product', s.product, 'kind', s.kind, 'sync', s.sync,
     'cost', sluice.call_cost(s.product, s.kind, cardinality(p_slots)), 'heavy', sluice.call_is_heavy(s.product, s.kind, cardinality(p_slots)), 'slots', slots);
 end $$;

@@ -50,7 +50,7 @@ use tokio_util::sync::CancellationToken;
 pub use faults::{FaultKind, FaultSpec};
 pub use oauth::Credentials;
 pub use operations::{OPERATIONS, Operation};
-pub use scenario::{CrmField, Scenario, ScenarioError};
+pub use scenario::{CrmField, Scenario, ScenarioError, Webhook};
 
 use state::Shared;
 

@@ -130,10 +130,22 @@ fn weight(request: &Request) -> (u64, bool) {
         request.json_object().and_then(|body| body.get("data").and_then(|data| data.as_array().map(Vec::len))).unwrap_or(0) as u64;
     let ids = request.query("ids").map_or(1, |ids| ids.split(',').count()) as u64;
     match request.method.as_str() {
+        "POST" if request.path.ends_with("/coql") => (coql_credits(request), true),
         "POST" | "PUT" => (records.div_ceil(10).max(1), records > 10),
         "DELETE" => (ids.div_ceil(100), false),
         "GET" if request.path.ends_with("/deleted") => (2, false),
         _ => (1, request.query("sort_by").is_some() || request.query("cvid").is_some()),
+    }
+}
+
+/// What a COQL call costs by its limit: 1, 2 or 3 for up to 200, 1000 and 2000 rows (CRM fact 2.11).
+fn coql_credits(request: &Request) -> u64 {
+    let query = request.json_object().and_then(|body| Some(body.get("select_query")?.as_str()?.to_lowercase())).unwrap_or_default();
+    let rows = query.rsplit_once(" limit ").and_then(|(_, limit)| limit.rsplit(',').next()?.trim().parse().ok()).unwrap_or(200_u64);
+    match rows {
+        0..=200 => 1,
+        201..=1_000 => 2,
+        _ => 3,
     }
 }
 

@@ -26,6 +26,7 @@ use crate::{
     faults::{Drawn, FaultKind, Outage},
     finance,
     limits::{self, InFlight},
+    outgoing,
     state::{Plan, Shared, scope},
 };
 
@@ -56,6 +57,7 @@ type Response = hyper::Response<BoxBody<Bytes, Infallible>>;
 pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let mut connections = JoinSet::new();
+    connections.spawn(outgoing::run(Arc::clone(&shared)));
     loop {
         let accepted = tokio::select! {
             () = shared.shutdown.cancelled() => break,

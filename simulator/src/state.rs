@@ -9,11 +9,12 @@ use std::{
     time::Duration,
 };
 
+use chrono::{DateTime, Utc};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    billing::Billing,
+    billing::{self, Billing},
     clock::{Clock, Zone, scaled},
     crm::{self, Crm},
     exchange::{Answer, Content, Product, Request},
@@ -25,7 +26,7 @@ use crate::{
     log::{Arrival, Log},
     oauth::Accounts,
     operations::{self, Captures, Operation},
-    outgoing::{Change, Hand},
+    outgoing::{Change, Hand, Outgoing},
     scenario::Scenario,
 };
 
@@ -51,12 +52,21 @@ pub(crate) struct State {
     pub(crate) clock: Clock,
     pub(crate) billing: BTreeMap<String, Billing>,
     pub(crate) inventory: BTreeMap<String, Inventory>,
+    pub(crate) outgoing: Outgoing,
     /// What changed since it was last told to anyone.
     pub(crate) changes: Vec<Change>,
     pub(crate) crm: Crm,
     pub(crate) limits: Limits,
     pub(crate) faults: Faults,
     pub(crate) log: Log,
+}
+
+/// The products' records, by organisation where there are several.
+#[derive(Debug)]
+pub(crate) struct Products<'a> {
+    pub(crate) billing: &'a mut BTreeMap<String, Billing>,
+    pub(crate) inventory: &'a mut BTreeMap<String, Inventory>,
+    pub(crate) crm: &'a mut Crm,
 }
 
 /// What was decided about a request at its arrival.
@@ -79,6 +89,7 @@ impl Shared {
             clock: Clock::new(scenario.speed),
             billing: BTreeMap::new(),
             inventory: BTreeMap::new(),
+            outgoing: Outgoing::new(&scenario),
             changes: Vec::new(),
             crm: Crm::new(&scenario, &mut ids),
             limits: Limits::default(),
@@ -216,10 +227,18 @@ impl State {
             (None, None) => return finance::unknown_url(),
             (None, Some((operation, captures))) => self.perform(operation, captures, request),
         };
-        self.changes.clear();
+        self.tell();
         let committed = request.method != "GET" && answer.status < 400 && error_code(&answer).is_none();
         self.log.carried_out(plan.number, committed, &answer.ids);
         answer
+    }
+
+    /// Tells webhooks and channels what has changed.
+    pub(crate) fn tell(&mut self) {
+        let changes = std::mem::take(&mut self.changes);
+        if !changes.is_empty() {
+            self.outgoing.tell(&changes, &self.scenario, &self.crm, self.clock.now());
+        }
     }
 
     fn perform(&mut self, operation: &Operation, captures: &Captures, request: &Request) -> Answer {
@@ -255,6 +274,10 @@ impl State {
             Product::Inventory => Some(self.take_inventory(&id)),
             _ => None,
         };
+        // Billing's handlers do not say what they changed: it is what the call is about.
+        let about = billing::module_of(operation.action);
+        let of_record = |billing: &BTreeMap<String, Billing>, key: Option<&String>| Some(billing.get(&id)?.record(about?, key?)?.clone());
+        let before = of_record(&self.billing, captures.first());
         let mut context = finance::Context {
             request,
             captures,
@@ -269,6 +292,10 @@ impl State {
             (Some(inventory), action) => inventory.handle(action, &mut context),
             (None, action) => self.billing.entry(id.clone()).or_default().handle(action, &mut context),
         };
+        if let Some(module) = about.filter(|_| answer.status < 400) {
+            let after = of_record(&self.billing, answer.ids.first());
+            self.changes.extend(billing::change(&id, module, answer.ids.first().map_or("", String::as_str), before, after));
+        }
         if let Some(inventory) = inventory.filter(|_| !id.is_empty()) {
             self.inventory.insert(id, inventory);
         }
@@ -287,14 +314,11 @@ impl State {
         }
     }
 
-    /// What an edit by a person needs, beside the products.
-    pub(crate) fn hand(
-        &mut self,
-        now: chrono::DateTime<chrono::Utc>,
-    ) -> (Hand<'_>, &mut BTreeMap<String, Billing>, &mut BTreeMap<String, Inventory>, &mut Crm) {
+    /// What an edit by a person needs, and the products to make it in.
+    pub(crate) fn hand(&mut self, organization: &str, now: DateTime<Utc>) -> (Hand<'_>, Products<'_>) {
         let zone = self.zone();
-        let hand = Hand { zone, now, ids: &mut self.ids, changes: &mut self.changes };
-        (hand, &mut self.billing, &mut self.inventory, &mut self.crm)
+        let hand = Hand { zone, organization: organization.to_owned(), now, ids: &mut self.ids, changes: &mut self.changes };
+        (hand, Products { billing: &mut self.billing, inventory: &mut self.inventory, crm: &mut self.crm })
     }
 
     /// Notes the end of a request. `None`: the connection was closed without an answer.
@@ -326,6 +350,8 @@ impl State {
         self.accounts.forget_mints();
         self.faults.forget_applied();
         flights.reset();
+        self.changes.clear();
+        self.outgoing.reset(records, &self.at_start);
         if records {
             self.scenario = self.at_start.clone();
             self.faults = Faults::new(&self.scenario.faults);

@@ -24,7 +24,7 @@ use crate::work::{Act, Pull, Sums};
 enum Applied {
     /// The row says it now.
     Done { key: String, created: bool },
-    /// There is no row any more to say it.
+    /// There is no row any more to say it, or it says it already.
     NoRow,
     /// The row, or the link, changed since the merge: the record runs again.
     Outdated,
@@ -113,7 +113,12 @@ async fn carry(engine: &Engine, tx: &mut Tx, definition: &Definition, key: &str,
         let Some(row) = row(engine, tx, definition, key, &expected).await? else { return Ok(Applied::Outdated) };
         let says = |field: &str| row.fields.get(field).map(sluice_sync::read::FieldValue::local);
         if !pull.expected.iter().all(|(field, was)| says(field).is_some_and(|is| value::same(&is, was))) {
-            return Ok(Applied::Outdated);
+            let known = link::store::load(tx, definition.name(), &[key.to_owned()]).await?.remove(key);
+            let taken_over = |field: &String, zoho: &Value| {
+                known.as_ref().and_then(|link| link.fields.get(field)).is_some_and(|pair| value::same(&pair.zoho, zoho))
+            };
+            let known = pull.pulled.iter().all(|(field, zoho)| taken_over(field, zoho));
+            return Ok(if known { Applied::NoRow } else { Applied::Outdated });
         }
     }
     update(tx, definition, key, &with_writeback(definition, pull, false)).await?;

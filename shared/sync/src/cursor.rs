@@ -35,6 +35,9 @@ pub struct Walk {
     /// The list of deleted records is being read.
     #[serde(default)]
     pub deleted: bool,
+    /// Records of the page before that the next one may show again: id and time.
+    #[serde(default)]
+    pub seen: Vec<(String, DateTime<Utc>)>,
     /// The database's time when it began.
     pub began: DateTime<Utc>,
 }

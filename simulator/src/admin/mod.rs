@@ -18,12 +18,17 @@
 //! | `POST /admin/outage` | `{"product": "billing", "on": true, "mode": "unavailable"}`; modes `unavailable` (503), `drop`, `timeout` |
 //! | `GET /admin/clock` | `{"now": "2026-…Z", "speed": 1.0, "time_scale": 1.0}` |
 //! | `POST /admin/clock` | any of `{"frozen": true, "advance_seconds": 3600, "speed": 60, "time_scale": 10}`: Zoho's calendar stands still, is set forward, runs faster; `time_scale` is of windows and blocks |
-//! | `POST /admin/settings` | any part of a scenario but `seed`, `faults`, `crm.modules`, `crm.fields`: `{"latency_ms": [0, 0], "finance": {"per_minute": 50}}` |
+//! | `POST /admin/settings` | any part of a scenario but `seed`, `faults`, `webhooks`, `crm.modules`, `crm.fields`: `{"latency_ms": [0, 0], "finance": {"per_minute": 50}}` |
 //! | `GET /admin/settings` | the scenario as it is now |
 //! | `POST /admin/fields` | a CRM field, or a list of them, with the keys of [`crate::CrmField`] |
 //! | `PUT /admin/records` | as a person in Zoho: `{"product": "crm", "module": "Contacts", "id": "…", "record": {…}}`, without `id` a new one, with `ids` several, unchecked; finance products also `organization`. Answers `{"record": {…}}`, or `{"records": […]}` for `ids` |
 //! | `DELETE /admin/records?product=P&module=M&id=ID[&organization=ID][&permanent=true]` | deletes it, unchecked; in the CRM into the recycle bin, or for good |
 //! | `POST /admin/seed` | many records at once, of which nobody is told: `{"product": "inventory", "module": "items", "organization": "…", "count": 10000, "record": {"name": "Item {n}", "rate": 5}, "age_seconds": 86400, "step_seconds": 1}`; `{n}` counts from 1, or from `first`; the first is `age_seconds` old, each next one `step_seconds` younger; `"notify": true` tells webhooks. Answers `{"ids": […]}` |
+//! | `GET /admin/webhooks` | `{"webhooks": [{"id": 1, "product": …}]}` |
+//! | `POST /admin/webhooks` | a webhook, or a list of them, with the keys of [`crate::scenario`]; answers `{"ids": […]}` |
+//! | `DELETE /admin/webhooks`, `DELETE /admin/webhooks/ID` | all, or one |
+//! | `GET /admin/deliveries?since=N&limit=M` | `{"deliveries": […], "next": N, "counts": {…}}`: what was told to whom and what was answered, oldest first, see below |
+//! | `POST /admin/forge` | sends what Zoho has not: `{"webhook": 1, "module": "items", "id": "…", "record": {…}, "signature": "wrong"}`, or `{"channel": "…", "module": "Deals", "ids": ["…"], "operation": "edit", "token": "none"}`; `signature` and `token` are `wrong`, `none`, `right` or a text of one's own |
 //! | `GET /admin/channels` | `{"channels": […]}`: the CRM's notification channels with their tokens |
 //! | `DELETE /admin/channels[?channel_id=ID]` | Zoho loses one, or all; `{"lost": N}` |
 //! | `GET /admin/oauth` | `{"client_id": …, "client_secret": …, "refresh_token": …}` |
@@ -35,6 +40,12 @@
 //! A request in the log: `number, arrived_us` (microseconds since 1970, when its headers were complete),
 //! `arrived_at, method, path, query, product, scope, operation` (path template, or null), `status` (null: closed or
 //! not yet answered), `latency_us, fault` (kind, `outage`, or null), `committed` (a write that took effect), `ids`.
+//!
+//! A delivery: `number, made_at, kind` (`webhook`, `notification`), `source` (the webhook's number, the channel's id),
+//! `product, module, ids, operation, url, headers, body, state` (`pending, sending, delivered, failed, lost`),
+//! `doubled, delayed, reordered, forged` (null, or how it was signed), and `tries`, each with `sent_at, took_us,
+//! status, error`. The counts: `delivered, pending, failed, lost, doubled, delayed, reordered, forged, retried`, and
+//! `answered STATUS` for each try.
 //!
 //! The statistics: `requests`, `commits`, `window_ms`; `scopes`, by `finance:<organisation>`, `crm`, `oauth`,
 //! each with `calls, most_in_window` (arrivals in any half-open window, refused ones too), `in_flight,
@@ -55,7 +66,7 @@ use crate::{
     exchange::{Answer, Request},
     faults::{FaultSpec, Outage},
     operations::OPERATIONS,
-    scenario::{CrmField, Scenario},
+    scenario::{CrmField, Scenario, Webhook},
     state::{Shared, State},
     stats,
 };
@@ -104,6 +115,11 @@ pub(crate) fn handle(shared: &Shared, request: &Request) -> Answer {
         ("PUT", ["records"]) => records::put(&mut state, request),
         ("DELETE", ["records"]) => records::delete(&mut state, request),
         ("POST", ["seed"]) => records::seed(&mut state, request),
+        ("GET", ["webhooks"]) => Ok(json!({ "webhooks": state.outgoing.webhooks() })),
+        ("POST", ["webhooks"]) => set_webhooks(&mut state, request),
+        ("DELETE", ["webhooks", number @ ..]) => remove_webhooks(&mut state, number),
+        ("GET", ["deliveries"]) => Ok(deliveries(&state, request)),
+        ("POST", ["forge"]) => forge(&mut state, request),
         ("GET", ["channels"]) => Ok(json!({ "channels": state.crm.channels(state.zone()) })),
         ("DELETE", ["channels"]) => Ok(json!({ "lost": state.crm.lose_channels(request.query("channel_id")) })),
         ("GET", ["oauth"]) => Ok(credentials(&state)),
@@ -111,6 +127,7 @@ pub(crate) fn handle(shared: &Shared, request: &Request) -> Answer {
         ("GET", ["operations"]) => Ok(table()),
         _ => Err(Mistake(404, format!("no admin call {} {}", request.method, request.path))),
     };
+    state.tell();
     match outcome {
         Ok(body) => Answer::json(200, body),
         Err(Mistake(status, message)) => Answer::json(status, json!({ "error": message })),
@@ -161,6 +178,40 @@ fn set_faults(state: &mut State, request: &Request) -> Outcome {
     Ok(json!({ "ids": ids.map_err(mistake)? }))
 }
 
+fn set_webhooks(state: &mut State, request: &Request) -> Outcome {
+    let webhooks: Vec<Webhook> = one_or_many(request)?;
+    for webhook in &webhooks {
+        webhook.validate().map_err(mistake)?;
+    }
+    let ids: Vec<u64> = webhooks.into_iter().map(|webhook| state.outgoing.add(webhook)).collect();
+    Ok(json!({ "ids": ids }))
+}
+
+fn remove_webhooks(state: &mut State, number: &[&str]) -> Outcome {
+    let number = match number {
+        [] => None,
+        [number] => Some(number.parse().map_err(|_| mistake("a webhook has a number"))?),
+        _ => return Err(Mistake(404, "no such admin call".to_owned())),
+    };
+    match state.outgoing.remove(number) {
+        0 if number.is_some() => Err(Mistake(404, "no such webhook".to_owned())),
+        count => Ok(json!({ "removed": count })),
+    }
+}
+
+fn deliveries(state: &State, request: &Request) -> Value {
+    let most = number(request, "limit").and_then(|limit| usize::try_from(limit).ok()).unwrap_or(MOST_LOGGED).min(MOST_LOGGED);
+    let (rows, next) = state.outgoing.list(number(request, "since").unwrap_or(0), most);
+    json!({ "deliveries": rows, "next": next, "counts": state.outgoing.counts() })
+}
+
+fn forge(state: &mut State, request: &Request) -> Outcome {
+    let asked = body(request)?;
+    let now = state.clock.now();
+    let number = state.outgoing.forge(&asked, &state.crm, now).map_err(mistake)?;
+    Ok(json!({ "number": number }))
+}
+
 fn set_outage(state: &mut State, request: &Request) -> Outcome {
     let body = body(request)?;
     let product = match body.get("product").and_then(Value::as_str) {
@@ -199,7 +250,7 @@ fn set_clock(state: &mut State, request: &Request) -> Outcome {
 
 fn change_settings(state: &mut State, change: Map<String, Value>) -> Outcome {
     let change = Value::Object(change);
-    let fixed = ["/seed", "/faults", "/crm/modules", "/crm/fields"];
+    let fixed = ["/seed", "/faults", "/webhooks", "/crm/modules", "/crm/fields"];
     if let Some(path) = fixed.iter().find(|path| change.pointer(path).is_some()) {
         return Err(mistake(format!("{} cannot be changed here", path.trim_start_matches('/').replace('/', "."))));
     }

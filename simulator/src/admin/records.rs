@@ -1,5 +1,7 @@
 //! Records as the admin API shows and edits them: as a person in Zoho's own pages would, unchecked and uncounted.
 
+use std::time::Duration;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value, json};
 
@@ -85,17 +87,17 @@ impl Place {
 
     fn put(&self, state: &mut State, id: Option<&str>, record: Map<String, Value>, now: DateTime<Utc>) -> Option<Value> {
         let mut inventory = (self.product == "inventory").then(|| state.take_inventory(&self.organization));
-        let (mut hand, billing, inventories, crm) = state.hand(now);
+        let (mut hand, products) = state.hand(&self.organization, now);
         let stored = match (&mut inventory, self.product.as_str()) {
             (Some(inventory), _) => inventory.put_by_hand(&self.module, id, record, &mut hand).map(Value::Object),
             (None, "billing") => {
-                let billing = billing.entry(self.organization.clone()).or_default();
+                let billing = products.billing.entry(self.organization.clone()).or_default();
                 billing.put_by_hand(&self.module, id, record, &mut hand).map(Value::Object)
             }
-            (None, _) => crm.put_by_hand(&self.module, id, record, &mut hand),
+            (None, _) => products.crm.put_by_hand(&self.module, id, record, &mut hand),
         };
         if let Some(inventory) = inventory {
-            inventories.insert(self.organization.clone(), inventory);
+            products.inventory.insert(self.organization.clone(), inventory);
         }
         stored
     }
@@ -137,12 +139,13 @@ pub(super) fn put(state: &mut State, request: &Request) -> Outcome {
 pub(super) fn delete(state: &mut State, request: &Request) -> Outcome {
     let (module, id) = (request.query("module"), request.query("id").unwrap_or_default());
     let place = Place::new(state, request.query("product"), module, request.query("organization"))?;
+    let now = state.clock.now();
     let permanent = request.query("permanent") == Some("true");
-    let (mut hand, billing, inventory, crm) = state.hand(state.clock.now());
+    let (mut hand, products) = state.hand(&place.organization, now);
     let deleted = match place.product.as_str() {
-        "billing" => billing.get_mut(&place.organization).is_some_and(|one| one.delete_by_hand(&place.module, id, &mut hand)),
-        "inventory" => inventory.get_mut(&place.organization).is_some_and(|one| one.delete_by_hand(&place.module, id, &mut hand)),
-        _ => crm.delete_by_hand(&place.module, id, permanent, &mut hand),
+        "billing" => products.billing.get_mut(&place.organization).is_some_and(|one| one.delete_by_hand(&place.module, id, &mut hand)),
+        "inventory" => products.inventory.get_mut(&place.organization).is_some_and(|one| one.delete_by_hand(&place.module, id, &mut hand)),
+        _ => products.crm.delete_by_hand(&place.module, id, permanent, &mut hand),
     };
     if deleted { Ok(json!({})) } else { Err(Mistake(404, "no such module or record".to_owned())) }
 }
@@ -161,9 +164,12 @@ pub(super) fn seed(state: &mut State, request: &Request) -> Outcome {
     if count > MOST_SEEDED {
         return Err(mistake(format!("at most {MOST_SEEDED} records at once")));
     }
-    let seconds = |name: &str| body.get(name).and_then(Value::as_f64).unwrap_or(0.0);
-    let age = TimeDelta::milliseconds((seconds("age_seconds") * 1_000.0).round() as i64);
-    let step = TimeDelta::milliseconds((seconds("step_seconds") * 1_000.0).round() as i64);
+    let seconds = |name: &str| {
+        let seconds = body.get(name).and_then(Value::as_f64).unwrap_or(0.0);
+        let length = Duration::try_from_secs_f64(seconds).ok().and_then(|length| TimeDelta::from_std(length).ok());
+        length.ok_or_else(|| mistake(format!("`{name}` must be a number of at least 0")))
+    };
+    let (age, step) = (seconds("age_seconds")?, seconds("step_seconds")?);
     let first = whole("first", 1)?;
     let (mut at, told) = (state.clock.now() - age, state.changes.len());
     let mut ids = Vec::new();

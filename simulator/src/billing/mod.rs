@@ -19,7 +19,7 @@ use crate::{
     exchange::Answer,
     finance::{Context, Outcome, Record, Refusal, done, fields, invalid_url, list, organizations, single, text},
     operations::Action,
-    outgoing::Hand,
+    outgoing::{Change, Hand, Operation},
 };
 
 /// The records of a module by id (plans: by code), oldest first.
@@ -64,6 +64,11 @@ impl Billing {
         self.module(module).map(|records| records.values().collect())
     }
 
+    /// One record, as a single read answers it.
+    pub(crate) fn record(&self, module: &str, key: &str) -> Option<&Record> {
+        self.module(module)?.get(key)
+    }
+
     fn module(&self, name: &str) -> Option<&Records> {
         Some(match name {
             "customers" => &self.customers,
@@ -95,15 +100,19 @@ impl Billing {
                 record
             }
         };
+        let before = id.map(|_| record.clone());
         record.extend(given);
         record.insert("updated_time".to_owned(), now);
-        Some(record.clone())
+        let after = record.clone();
+        hand.changes.extend(change(&hand.organization, module, text(&after, key), before, Some(after.clone())));
+        Some(after)
     }
 
     /// Deletes a record as a person in Zoho would, without any check.
     pub(crate) fn delete_by_hand(&mut self, module: &str, id: &str, hand: &mut Hand<'_>) -> bool {
-        let _ = hand;
-        self.module_mut(module).is_some_and(|records| records.remove(id).is_some())
+        let Some(removed) = self.module_mut(module).and_then(|records| records.remove(id)) else { return false };
+        hand.changes.extend(change(&hand.organization, module, id, Some(removed), None));
+        true
     }
 
     /// The records that a person can edit: all but the events.
@@ -130,6 +139,48 @@ pub(crate) fn id_key(module: &str) -> Option<&'static str> {
         "invoices" => "invoice_id",
         "payments" => "payment_id",
         _ => return None,
+    })
+}
+
+/// The module that a call is about; `None` for those about none, and for other products.
+pub(crate) fn module_of(action: Action) -> Option<&'static str> {
+    Some(match action {
+        Action::Customers(_) => "customers",
+        Action::Products(_) => "products",
+        Action::Plans(_) => "plans",
+        Action::Subscriptions(_) => "subscriptions",
+        Action::Invoices(_) => "invoices",
+        Action::Payments(_) => "payments",
+        _ => return None,
+    })
+}
+
+/// What has become of a record, if anything has.
+pub(crate) fn change(organization: &str, module: &str, id: &str, before: Option<Record>, after: Option<Record>) -> Option<Change> {
+    let (operation, record) = match (before, after) {
+        (None, Some(after)) => (Operation::Create, after),
+        (Some(before), Some(after)) if before != after => (Operation::Edit, after),
+        (Some(before), None) => (Operation::Delete, before),
+        _ => return None,
+    };
+    let key = match module {
+        "customers" => "customer",
+        "products" => "product",
+        "plans" => "plan",
+        "subscriptions" => "subscription",
+        "invoices" => "invoice",
+        _ => "payment",
+    };
+    Some(Change {
+        product: "billing",
+        organization: organization.to_owned(),
+        module: module.to_owned(),
+        key,
+        id: id.to_owned(),
+        operation,
+        record: Value::Object(record),
+        fields: Vec::new(),
+        workflow: true,
     })
 }
 

@@ -32,7 +32,7 @@ use crate::{
 };
 use changes::Stamp;
 use meta::Field;
-use watch::Channel;
+pub(crate) use watch::Channel;
 
 /// Field values by API name.
 pub(crate) type Values = Map<String, Value>;

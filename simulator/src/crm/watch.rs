@@ -52,12 +52,9 @@ impl Channel {
         self.events.iter().map(|event| module_of(event)).collect()
     }
 
-    fn wants(&self, change: &Change) -> bool {
-        let operation = match change.operation {
-            Operation::Create => "create",
-            Operation::Edit => "edit",
-            Operation::Delete => "delete",
-        };
+    /// Whether it is to be told of a change.
+    pub(crate) fn wants(&self, change: &Change) -> bool {
+        let operation = change.operation.name();
         let listens = ["all", operation].iter().any(|kind| self.events.contains(&format!("{}.{kind}", change.module)));
         let of_condition = || change.fields.iter().any(|field| self.condition.contains(field));
         listens && (self.condition.is_empty() || change.operation != Operation::Edit || of_condition())

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::{Inventory, Module, Stored};
+use super::{Inventory, Module, Stored, items::value};
 use crate::{
     clock::to_second,
     finance::{Context, Record, Refusal, fields, text},
@@ -26,7 +26,7 @@ impl Inventory {
             let item = self.known(Module::Items, &id)?;
             let amount = line.get(field).and_then(Money::from_json).ok_or_else(|| Refusal::invalid(field))?;
             line["item_id"] = id.into();
-            line["name"] = item.values["name"].clone();
+            line["name"] = value(&item.values, "name");
             line[field] = amount.to_json();
         }
         Ok(())

@@ -31,7 +31,7 @@ impl Inventory {
         let category = text(values, "category_id").to_owned();
         let category_name = match category.as_str() {
             "" => Value::from(""),
-            id => self.known(Module::Categories, id)?.values["name"].clone(),
+            id => value(&self.known(Module::Categories, id)?.values, "name"),
         };
         values.insert("category_name".to_owned(), category_name);
         // Stock is no field: only adjustments and transactions move it.
@@ -58,15 +58,15 @@ impl Inventory {
     /// The stock by location: all of it is at the primary one.
     pub(super) fn stock_by_location(&self, values: &Record) -> Value {
         let rows = self.records(Module::Locations).map(|(id, location)| {
-            let here = location.values["is_primary"] == true;
+            let here = value(&location.values, "is_primary") == true;
             let stock = |name: &str| match (here, values.get(name)) {
                 (true, Some(stock)) => stock.clone(),
                 _ => 0.into(),
             };
             json!({
                 "location_id": id,
-                "location_name": location.values["location_name"],
-                "status": location.values["status"],
+                "location_name": value(&location.values, "location_name"),
+                "status": value(&location.values, "status"),
                 "is_primary": here,
                 "location_stock_on_hand": stock("stock_on_hand"),
                 "location_available_stock": stock("available_stock"),
@@ -75,6 +75,11 @@ impl Inventory {
         });
         rows.collect()
     }
+}
+
+/// A field's value; null if a person left it out.
+pub(super) fn value(values: &Record, name: &str) -> Value {
+    values.get(name).cloned().unwrap_or_default()
 }
 
 /// What follows from a name and a type.

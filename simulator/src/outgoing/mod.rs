@@ -1,4 +1,17 @@
-//! What Zoho tells others by itself: webhooks and notifications about records that changed.
+//! What Zoho tells others by itself: webhooks of the finance products and of CRM workflows, signed or not, and CRM
+//! notifications. Any change is told, whoever made it; so a client also hears of its own writes.
+//!
+//! A delivery can be lost, doubled, delayed, overtaken and forged, as the scenario says. Nothing here promises order,
+//! and nothing may be told of a change that was not made, but for a forgery.
+
+mod body;
+mod forge;
+mod queue;
+mod send;
+mod signature;
+
+pub(crate) use queue::Outgoing;
+pub(crate) use send::run;
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -11,6 +24,17 @@ pub(crate) enum Operation {
     Create,
     Edit,
     Delete,
+}
+
+impl Operation {
+    /// As workflow rules call it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Edit => "edit",
+            Self::Delete => "delete",
+        }
+    }
 }
 
 /// A record that changed, by whomever.
@@ -37,6 +61,8 @@ pub(crate) struct Change {
 #[derive(Debug)]
 pub(crate) struct Hand<'a> {
     pub(crate) zone: Zone,
+    /// The finance organisation that is edited; empty in the CRM.
+    pub(crate) organization: String,
     pub(crate) now: DateTime<Utc>,
     pub(crate) ids: &'a mut Ids,
     pub(crate) changes: &'a mut Vec<Change>,

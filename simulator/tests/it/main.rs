@@ -12,4 +12,6 @@ mod inventory;
 mod limits;
 mod oauth;
 mod operations;
+mod outgoing;
+mod receiver;
 mod world;

@@ -92,3 +92,26 @@ async fn a_persons_edit_arrives_with_the_next_poll_and_touches_no_other_row() {
     world.check_rules().await;
     world.all_arrived().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_changed_items_of_many_are_pulled_in_at_most_five_calls() {
+    let world = World::new(Setup::new(PRODUCTS, items("brake = { max_deletes = 50 }"))).await;
+    let count = std::env::var("SLUICE_ITEMS").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000);
+    let seed = json!({"product": "inventory", "module": "items", "organization": crate::world::ORGANIZATION, "count": count,
+        "record": {"name": "Item {n}", "sku": "S{n}", "rate": 5}, "age_seconds": 864_000, "step_seconds": 10});
+    let ids = world.zoho.post("seed", seed).await["ids"].clone();
+    world.run("insert into sluice.job (kind, args) values ('poll', '{\"sync\": \"items\"}')").await;
+    world.settled_within(std::time::Duration::from_secs(300)).await;
+    assert_eq!(world.count("select count(*) from products where zoho_item_id is not null").await, count);
+    world.zoho.post("clock", json!({"advance_seconds": 60})).await;
+    let ids: Vec<&str> = ids.as_array().expect("ids").iter().filter_map(Value::as_str).take(200).collect();
+    for id in &ids {
+        world.zoho.put("inventory", "items", Some(id), json!({"rate": 6.5})).await;
+    }
+    world.zoho.forget_calls().await;
+    poll(&world).await;
+    assert_eq!(world.count("select count(*) from products where price = 6.5").await, 200);
+    let calls = world.zoho.count_calls().await;
+    assert!(calls <= 5, "{calls} calls: {:#?}", world.zoho.calls().await);
+    world.check_rules().await;
+}

@@ -105,7 +105,7 @@ impl Poll<'_> {
                     }
                 };
                 let deleted_from = cursor.deleted_since.map(|since| since - OVERLAP);
-                let walk = Walk { run_id, from, page: 1, newest: None, deleted_from, deleted: false, began: cursor.now };
+                let walk = Walk { run_id, from, page: 1, newest: None, deleted_from, deleted: false, seen: Vec::new(), began: cursor.now };
                 cursor::keep(&mut tx, self.definition.name(), &walk).await?;
                 walk
             }
@@ -160,13 +160,17 @@ impl Poll<'_> {
         let module = &self.definition.module;
         let found: Vec<(String, Value)> = listing.rows.into_iter().filter_map(|row| Some((module.id_of(&row)?, row))).collect();
         let ids: Vec<String> = found.iter().map(|(id, _)| id.clone()).collect();
-        let times: Vec<DateTime<Utc>> = found.iter().filter_map(|(_, row)| module.modified_at(row)).collect();
+        let timed: Vec<(String, DateTime<Utc>)> = found.iter().filter_map(|(id, row)| Some((id.clone(), module.modified_at(row)?))).collect();
+        let seen = |id: &str, row: &Value| module.modified_at(row).is_some_and(|at| walk.seen.iter().any(|(known, then)| known == id && *then == at));
         let mut tx = self.engine.db.begin().await?;
         let known = links::load_by_id(&mut tx, sync, &ids).await?;
         let seen_at = walk.began;
         let mut sightings = BTreeMap::new();
         let (mut wanted, mut unchanged) = (Vec::new(), 0_i64);
         for (id, row) in found {
+            if seen(&id, &row) {
+                continue;
+            }
             let link = known.get(&id);
             if walk.deleted {
                 if link.is_some_and(|link| link.gone_at.is_none()) {
@@ -186,11 +190,11 @@ impl Poll<'_> {
         sighting::keep(&mut tx, sync, &sightings.into_iter().collect::<Vec<_>>()).await?;
         self.ask_for_runs(&mut tx, &wanted).await?;
         note(&mut tx, walk.run_id, i64::try_from(ids.len()).unwrap_or(0), unchanged).await?;
-        let next = self.next(walk, &times, listing.more);
+        let next = self.next(walk, &timed, listing.more);
         match &next {
             Some(next) => cursor::keep(&mut tx, sync, next).await?,
             None => {
-                let newest = walk.newest.max(times.iter().max().copied());
+                let newest = walk.newest.max(timed.iter().map(|(_, at)| *at).max());
                 cursor::end(&mut tx, sync, &Walk { newest, ..walk.clone() }).await?;
                 sqlx::query!("update sluice.run set state = 'done', finished_at = clock_timestamp() where id = $1", walk.run_id)
                     .execute(&mut tx)
@@ -207,11 +211,11 @@ impl Poll<'_> {
     }
 
     /// Where the walk goes on.
-    fn next(&self, walk: &Walk, times: &[DateTime<Utc>], more: bool) -> Option<Walk> {
-        let newest = walk.newest.max(times.iter().max().copied());
-        let on = Walk { newest, ..walk.clone() };
+    fn next(&self, walk: &Walk, timed: &[(String, DateTime<Utc>)], more: bool) -> Option<Walk> {
+        let last = timed.iter().map(|(_, at)| *at).max();
+        let oldest = timed.iter().map(|(_, at)| *at).min();
+        let on = Walk { newest: walk.newest.max(last), seen: Vec::new(), ..walk.clone() };
         let reads_deleted = self.definition.module.product == Product::Crm && self.definition.sync.on_delete != OnDelete::Ignore;
-        let oldest = times.iter().min().copied();
         let more = more
             && match (walk.deleted, self.changes()) {
                 // newest first: what follows was seen the last time
@@ -220,9 +224,12 @@ impl Poll<'_> {
             };
         if more {
             // by time, unless a whole page has but one: then by number
-            let last = times.iter().max().copied().map(|last| last - chrono::Duration::seconds(1));
-            return Some(match (walk.deleted, self.changes(), last) {
-                (false, Changes::Since, Some(last)) if walk.from.is_none_or(|from| last > from) => Walk { from: Some(last), page: 1, ..on },
+            let from = last.map(|last| last - chrono::Duration::seconds(1));
+            return Some(match (walk.deleted, self.changes(), from) {
+                (false, Changes::Since, Some(from)) if walk.from.is_none_or(|before| from > before) => {
+                    let again = timed.iter().filter(|(_, at)| *at >= from).cloned();
+                    Walk { from: Some(from), page: 1, seen: again.collect(), ..on }
+                }
                 _ => Walk { page: walk.page + 1, ..on },
             });
         }

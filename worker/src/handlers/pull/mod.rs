@@ -37,6 +37,9 @@ const USABLE: Duration = Duration::from_secs(600);
 /// A record that waits for a row of another sync's looks again after this; it is woken by nothing else.
 const MISSING: Duration = Duration::from_secs(5);
 
+/// A change that is still to be written to the row comes first.
+const PENDING: Duration = Duration::from_millis(200);
+
 /// The prefix of the slot of a Zoho record without a row.
 const WITHOUT_ROW: &str = "zoho:";
 
@@ -90,6 +93,12 @@ impl Run<'_> {
         let mut verdicts = BTreeMap::new();
         let ids: Vec<String> = records.iter().filter_map(zoho_id).chain(strangers.iter().map(|slot| stranger_id(slot))).collect();
         gathered.sights = self.kept(&ids).await?;
+        let pending = self.pending().await?;
+        for slot in self.work.batch.slots.iter().filter(|slot| pending.contains(&slot.key)) {
+            verdicts.insert(slot.id, Verdict::of(snooze(PENDING, "what Zoho changed is being written to the row")));
+        }
+        records.retain(|record| !pending.contains(&record.slot.key));
+        let strangers: Vec<&Claimed> = strangers.into_iter().filter(|slot| !pending.contains(&slot.key)).collect();
         let wanted: Vec<String> = records
             .iter()
             .filter_map(|record| zoho_id(record).filter(|id| self.needs_reading(record, gathered.sights.get(id))))

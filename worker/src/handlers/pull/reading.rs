@@ -31,6 +31,19 @@ impl Run<'_> {
         Ok(kept)
     }
 
+    /// The records of the batch whose rows are still to be told of an earlier change of Zoho's.
+    pub(super) async fn pending(&self) -> Result<BTreeSet<String>, sqlx::Error> {
+        let keys: Vec<String> = self.work.batch.slots.iter().map(|slot| slot.key.clone()).collect();
+        let pending = sqlx::query_scalar!(
+            "select distinct key from sluice.local_write where sync = $1 and key = any ($2) and pull is not null and error is null",
+            self.definition.name(),
+            &keys
+        )
+        .fetch_all(&self.engine.db)
+        .await?;
+        Ok(pending.into_iter().collect())
+    }
+
     /// Reads these records: many a call where the module lets us.
     pub(super) async fn read(&self, ids: &[String]) -> Result<Read, sqlx::Error> {
         let mut failed = BTreeMap::new();

@@ -59,6 +59,28 @@
 //! pick_list = ["A", "B"]          # empty: any text
 //! lookup = "Accounts"             # the module a lookup points into
 //!
+//! [delivery]                      # of webhooks and notifications; chances from 0 to 1, milliseconds of real time
+//! lose = 0.1
+//! double = 0.1
+//! delay = 0.1                     # by delay_ms = [1000, 5000]
+//! reorder = 0.1                   # held back until overtaken, at most hold_ms = 2000
+//! forge = 0.05                    # another one comes with it: other values, no secret or a wrong one
+//! latency_ms = [0, 0]             # of each
+//! retries = 0                     # further tries when the answer is no 2xx, after backoff_ms = 1000, doubled
+//! timeout_ms = 5000
+//!
+//! [[webhooks]]                    # also `POST /admin/webhooks`
+//! product = "inventory"           # inventory | billing | crm (of a workflow rule)
+//! modules = ["items"]             # empty: all
+//! events = ["create", "edit", "delete"] # empty: all
+//! url = "http://127.0.0.1:8080/webhook/zoho"
+//! secret = "…"                    # signs: X-Zoho-Webhook-Signature
+//! encoding = "hex"                # hex | upper_hex | base64
+//! headers = { X-Key = "…" }
+//! query = { key = "…" }
+//! body = "json"                   # json | form (JSONString=…)
+//! raw = "${JSONString}"           # a body of one's own, with ${fields} of the record
+//!
 //! [[faults]]                      # tried in this order; the first that applies to a request is used
 //! kind = "error_after"
 //! product = "billing"             # billing | inventory | crm | oauth; absent: all but oauth
@@ -87,6 +109,10 @@
 use std::{collections::BTreeMap, path::Path};
 
 use serde::{Deserialize, Serialize};
+
+mod delivery;
+
+pub use delivery::{Body, Delivery, Encoding, Webhook};
 
 use crate::faults::FaultSpec;
 
@@ -136,6 +162,10 @@ pub struct Scenario {
     pub inventory: Inventory,
     /// The CRM.
     pub crm: Crm,
+    /// What happens to webhooks and notifications on their way.
+    pub delivery: Delivery,
+    /// Webhooks that are configured from the start.
+    pub webhooks: Vec<Webhook>,
     /// Faults that are set from the start, tried in this order.
     pub faults: Vec<FaultSpec>,
 }
@@ -277,6 +307,8 @@ impl Default for Scenario {
             finance: Finance::default(),
             inventory: Inventory::default(),
             crm: Crm::default(),
+            delivery: Delivery::default(),
+            webhooks: Vec::new(),
             faults: Vec::new(),
         }
     }
@@ -363,6 +395,10 @@ impl Scenario {
         }
         if self.latency_ms[0] > self.latency_ms[1] {
             return refuse("latency_ms must be [lowest, highest]");
+        }
+        self.delivery.validate().map_err(ScenarioError::Value)?;
+        for webhook in &self.webhooks {
+            webhook.validate().map_err(ScenarioError::Value)?;
         }
         for fault in &self.faults {
             fault.validate().map_err(ScenarioError::Value)?;
