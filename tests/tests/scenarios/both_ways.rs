@@ -220,7 +220,9 @@ async fn a_record_deleted_in_zoho_follows_the_policy_and_is_not_made_again() {
         world.zoho.delete("crm", "Deals", &id).await;
         if settings.is_empty() {
             // nothing follows from it, so nobody looks for it: told by hand
-            world.run(&format!("insert into sluice.job (kind, args) values ('pull', '{{\"sync\": \"contracts\", \"zoho_id\": \"{id}\"}}')")).await;
+            world
+                .run(&format!("insert into sluice.job (kind, args) values ('pull', '{{\"sync\": \"contracts\", \"zoho_id\": \"{id}\"}}')"))
+                .await;
         }
         poll(&world).await;
         assert_eq!(world.count("select count(*) from contracts").await, left, "{settings}");
@@ -255,5 +257,23 @@ async fn a_row_that_somebody_holds_is_written_when_it_is_free_and_delays_no_othe
     world.all_arrived().await;
     assert_eq!(contract(&world, "C-1").await, json!({"title": "C-1 by a person", "phase": "draft", "amount": "5.00", "kyc": null}));
     assert_eq!(deal(&world, "C-1").await["Amount"].to_string(), "5.00");
+    world.check_rules().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edit_that_comes_between_our_reading_and_our_writing_is_not_overwritten() {
+    let world = world("conflict = \"zoho\"", None).await;
+    world.run("insert into contracts (number, title) values ('C-1', 'Fibre')").await;
+    world.all_arrived().await;
+    let id = deal(&world, "C-1").await["id"].as_str().expect("an id").to_owned();
+    world.zoho.post("clock", json!({"advance_seconds": 10})).await;
+    // the write is slow to arrive, and a person is faster
+    world.zoho.fault(json!({"kind": "slow", "product": "crm", "method": "PUT", "latency_ms": [1500, 1500], "times": 1})).await;
+    world.run("update contracts set title = 'Ours'").await;
+    world.until("select exists (select from sluice.link where sending is not null)").await;
+    world.zoho.put_later("crm", "Deals", &id, json!({"Deal_Name": "Theirs"})).await;
+    world.zoho.post("clock", json!({"advance_seconds": 10})).await;
+    world.all_arrived().await;
+    assert_eq!((&deal(&world, "C-1").await["Deal_Name"], &contract(&world, "C-1").await["title"]), (&json!("Theirs"), &json!("Theirs")));
     world.check_rules().await;
 }

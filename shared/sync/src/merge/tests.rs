@@ -52,7 +52,13 @@ struct Case {
 
 impl Case {
     fn agreed() -> Self {
-        let values = [("Deal_Name", json!("Fibre")), ("Stage", json!("Proposal")), ("Amount", json!(10)), ("KYC", json!("Pending")), ("Score", json!(3))];
+        let values = [
+            ("Deal_Name", json!("Fibre")),
+            ("Stage", json!("Proposal")),
+            ("Amount", json!(10)),
+            ("KYC", json!("Pending")),
+            ("Score", json!(3)),
+        ];
         let pair = |value: &Value| Pair { local: value.clone(), zoho: value.clone(), confirmed: true };
         let pairs = values.iter().map(|(name, value)| ((*name).to_owned(), pair(value))).collect();
         let mut record = json!({"id": "9", "Modified_Time": "2026-03-01T10:00:00+00:00"});
@@ -166,7 +172,10 @@ fn a_person_decides_once() {
 fn the_owners_changes_alone_count() {
     let merge = Case::agreed().zoho("KYC", json!("Approved")).local("Score", json!(4)).merged("");
     assert!(merge.columns.is_empty());
-    assert_eq!(merge.ignored.iter().map(|one| (one.field.as_str(), one.of)).collect::<Vec<_>>(), [("KYC", Side::Zoho), ("Score", Side::Local)]);
+    assert_eq!(
+        merge.ignored.iter().map(|one| (one.field.as_str(), one.of)).collect::<Vec<_>>(),
+        [("KYC", Side::Zoho), ("Score", Side::Local)]
+    );
     let again = {
         let mut case = Case::agreed().zoho("KYC", json!("Approved")).local("Score", json!(4));
         case.link.fields = merge.pairs;
