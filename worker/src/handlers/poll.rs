@@ -160,8 +160,11 @@ impl Poll<'_> {
         let module = &self.definition.module;
         let found: Vec<(String, Value)> = listing.rows.into_iter().filter_map(|row| Some((module.id_of(&row)?, row))).collect();
         let ids: Vec<String> = found.iter().map(|(id, _)| id.clone()).collect();
-        let timed: Vec<(String, DateTime<Utc>)> = found.iter().filter_map(|(id, row)| Some((id.clone(), module.modified_at(row)?))).collect();
-        let seen = |id: &str, row: &Value| module.modified_at(row).is_some_and(|at| walk.seen.iter().any(|(known, then)| known == id && *then == at));
+        let timed: Vec<(String, DateTime<Utc>)> =
+            found.iter().filter_map(|(id, row)| Some((id.clone(), module.modified_at(row)?))).collect();
+        let seen = |id: &str, row: &Value| {
+            module.modified_at(row).is_some_and(|at| walk.seen.iter().any(|(known, then)| known == id && *then == at))
+        };
         let mut tx = self.engine.db.begin().await?;
         let known = links::load_by_id(&mut tx, sync, &ids).await?;
         let seen_at = walk.began;
@@ -189,7 +192,8 @@ impl Poll<'_> {
         }
         sighting::keep(&mut tx, sync, &sightings.into_iter().collect::<Vec<_>>()).await?;
         self.ask_for_runs(&mut tx, &wanted).await?;
-        note(&mut tx, walk.run_id, i64::try_from(ids.len()).unwrap_or(0), unchanged).await?;
+        let total = unchanged + i64::try_from(wanted.len()).unwrap_or(0);
+        note(&mut tx, walk.run_id, total, unchanged).await?;
         let next = self.next(walk, &timed, listing.more);
         match &next {
             Some(next) => cursor::keep(&mut tx, sync, next).await?,

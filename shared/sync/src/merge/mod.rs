@@ -10,6 +10,7 @@ use serde_json::Value;
 use sluice_core::config::field::{Conflict, Field, Owner};
 
 use crate::definition::Definition;
+use crate::link::adjusting::ADJUSTING;
 use crate::link::agreed::{field_in, known_part};
 use crate::link::{Link, Pair, Pairs};
 use crate::read::{FieldValue, Parents, Row};
@@ -141,7 +142,12 @@ pub fn merge(definition: &Definition, facts: Facts<'_>) -> Merge {
         match verdict {
             Verdict::Rest | Verdict::Push => {}
             Verdict::Repair => drop(merge.repair.insert(path.clone())),
-            Verdict::Agree => merge.agree(path, local.local(), zoho),
+            Verdict::Agree => {
+                if definition.module.level() == Some(path) && merge.pairs.remove(ADJUSTING).is_some() {
+                    merge.agreed_more = true; // wherever it came from: the level is what was wanted
+                }
+                merge.agree(path, local.local(), zoho);
+            }
             Verdict::Pull => merge.pull(definition, facts, path, local, zoho),
             Verdict::Ignore(of, reason) => {
                 let to = if of == Side::Zoho { zoho.clone() } else { local.local() };

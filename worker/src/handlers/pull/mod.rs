@@ -18,6 +18,8 @@ use sluice_core::config::sync::OnDelete;
 use sluice_queue::{Claimed, Outcome};
 use sluice_sync::definition::Definition;
 use sluice_sync::link::Link;
+use sluice_sync::link::adjusting::ADJUSTING;
+use sluice_sync::link::agreed::field_in;
 use sluice_sync::link::store::Agreed;
 use sluice_sync::merge::{self, Facts, Keys, Merge, Side};
 use sluice_sync::plan::Step;
@@ -132,10 +134,13 @@ impl Run<'_> {
                 (Some((sight, None)), _) => Some(self.gone(&record, &id, sight, &mut gathered.merged)),
                 (Some((sight, Some(theirs))), Some(row)) => {
                     let facts = (theirs, sight.run_id, &keys, decided.get(&record.slot.key), own.get(&id));
+                    let level = self.definition.module.level().filter(|_| sight.age <= FRESH);
+                    let level = level.and_then(|level| field_in(&self.definition.module, theirs, level).cloned());
                     let merged = self.merge(&record, row, &id, facts).await?;
                     match self.await_rows(&merged.merge.missing, &mut gathered).await? {
                         Some(verdict) => Some(verdict),
                         None => {
+                            record.level = level;
                             take_over(&mut record, merged, &mut gathered);
                             None
                         }
@@ -191,7 +196,10 @@ impl Run<'_> {
         let doubtful = record.slot.tries > 0 || link.unsure;
         let sent: Vec<&str> = link.write_fields.iter().flatten().filter(|_| doubtful).map(String::as_str).collect();
         let was_sent = |path: &&String| path.split('.').next().is_some_and(|outermost| sent.contains(&outermost));
-        let in_doubt: BTreeSet<String> = self.definition.fields().keys().filter(was_sent).cloned().collect();
+        let mut in_doubt: BTreeSet<String> = self.definition.fields().keys().filter(was_sent).cloned().collect();
+        if link.fields.contains_key(ADJUSTING) {
+            in_doubt.extend(self.definition.module.level().map(str::to_owned));
+        }
         let mut facts = Facts {
             row,
             link,
