@@ -10,7 +10,7 @@ use serde_json::Value;
 use sluice_core::config::field::{Conflict, Field, Owner};
 
 use crate::definition::Definition;
-use crate::link::adjusting::ADJUSTING;
+use crate::link::adjusting::{self, ADJUSTING};
 use crate::link::agreed::{field_in, known_part};
 use crate::link::{Link, Pair, Pairs};
 use crate::read::{FieldValue, Parents, Row};
@@ -44,8 +44,6 @@ pub struct Facts<'a> {
     pub changed_at: Option<DateTime<Utc>>,
     /// Fields that a person has decided.
     pub decided: &'a BTreeMap<String, Side>,
-    /// Fields of a write whose answer was lost: what Zoho has of them is no edit.
-    pub in_doubt: &'a BTreeSet<String>,
 }
 
 /// One of the two sides.
@@ -218,7 +216,8 @@ fn verdict(
         (false, false) if !pair.confirmed => Verdict::Agree,
         (false, false) => Verdict::Rest,
         (true, true) if agree => Verdict::Agree,
-        (_, true) if facts.in_doubt.contains(path) => Verdict::Repair,
+        // a write of ours whose answer was lost: the row decides
+        (_, true) if was_sent(definition, facts.link, path, zoho) => Verdict::Repair,
         _ => policy.decide(local_changed, zoho_changed, facts.changed_at, fresh),
     }
 }
@@ -311,6 +310,12 @@ impl Merge {
             Incoming::PushOnly => {}
         }
     }
+}
+
+/// Whether a write of unknown outcome carried what Zoho has now.
+fn was_sent(definition: &Definition, link: &Link, path: &str, zoho: &Value) -> bool {
+    let adjusted = || adjusting::pending(link).is_some_and(|pending| definition.module.level() == Some(path) && means(&pending.to, zoho));
+    link.sending.as_ref().and_then(|body| field_in(&definition.module, body, path)).is_some_and(|sent| means(sent, zoho)) || adjusted()
 }
 
 /// Whether what would be sent and what Zoho has mean the same; times by the moment, whatever zone they are printed in.
