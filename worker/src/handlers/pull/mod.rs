@@ -18,6 +18,7 @@ use sluice_core::config::sync::OnDelete;
 use sluice_queue::{Claimed, Outcome};
 use sluice_sync::definition::Definition;
 use sluice_sync::link::Link;
+use sluice_sync::link::agreed::field_in;
 use sluice_sync::link::store::Agreed;
 use sluice_sync::merge::{self, Facts, Keys, Merge, Side};
 use sluice_sync::plan::Step;
@@ -133,11 +134,14 @@ impl Run<'_> {
                 (Some((sight, Some(theirs))), Some(row)) => {
                     let facts = (theirs, sight.run_id, &keys, decided.get(&record.slot.key), own.get(&id));
                     let dated = sight.dated;
+                    let level = self.definition.module.level().filter(|_| sight.age <= FRESH);
+                    let level = level.and_then(|level| field_in(&self.definition.module, theirs, level).cloned());
                     let merged = self.merge(&record, row, &id, facts).await?;
                     match self.await_rows(&merged.merge.missing, &mut gathered).await? {
                         Some(verdict) => Some(verdict),
                         None => {
                             record.dated = dated;
+                            record.level = level;
                             take_over(&mut record, merged, &mut gathered);
                             None
                         }

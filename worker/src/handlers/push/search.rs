@@ -126,6 +126,7 @@ mod tests {
             leave_out: BTreeSet::new(),
             keep_back: BTreeSet::new(),
             repair: BTreeSet::new(),
+            level: None,
             compared: false,
             dated: None,
         }
