@@ -26,6 +26,8 @@ use crate::session;
 pub(crate) const SPEED: u32 = 10;
 const ORGANIZATION: &str = "60000000001";
 const USUAL_PORT: u16 = 8080;
+/// What a recipe's CRM notifications prove themselves by.
+const NOTIFY_TOKEN: &str = "a token of the demo's own";
 
 /// Everything that the demo runs on but the PostgreSQL server.
 pub(crate) struct World {
@@ -40,7 +42,7 @@ pub(crate) struct World {
 impl World {
     /// Makes it in an empty database. The simulator answers until `stop`.
     pub(crate) async fn make(recipe: &Recipe, url: &str, stop: CancellationToken) -> anyhow::Result<Self> {
-        let scenario = Scenario { time_scale: f64::from(SPEED), ..Scenario::default() };
+        let scenario = Scenario { time_scale: f64::from(SPEED), ..Scenario::from_toml(recipe.zoho)? };
         let simulator = Simulator::bind(sluice_simulator::Config { listen: any_port(), scenario }).await?;
         let config = configuration(recipe, url, &simulator)?;
         let zoho = simulator.url();
@@ -72,6 +74,9 @@ fn configuration(recipe: &Recipe, url: &str, simulator: &Simulator) -> anyhow::R
         ("ZOHO_CLIENT_SECRET", &zoho.client_secret),
         ("ZOHO_REFRESH_TOKEN", &zoho.refresh_token),
         ("ZOHO_ORG_ID", ORGANIZATION),
+        // the one simulated Zoho stands for all organisations of a recipe
+        ("ZOHO_WHOLESALE_REFRESH_TOKEN", &zoho.refresh_token),
+        ("ZOHO_NOTIFY_TOKEN", NOTIFY_TOKEN),
     ]
     .into_iter()
     .collect();

@@ -233,7 +233,7 @@ fn field_columns(field: &Field, all: &[String]) -> Columns {
         Field::Column(field) => Columns::Named([field.column.clone()].into()),
         Field::Ref(field) => Columns::Named([field.column.clone()].into()),
         Field::Value(_) => Columns::Named([].into()),
-        Field::Sql(sql) => words::named_columns(sql, all),
+        Field::Sql(field) => words::named_columns(&field.sql, all),
         // The items' columns are the query's own.
         Field::List(list) => {
             list.or_else.values().fold(words::named_columns(&list.each, all), |columns, field| columns.and(field_columns(field, all)))

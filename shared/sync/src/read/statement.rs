@@ -216,7 +216,14 @@ fn value(sql: Sql, definition: &Definition, field: &Field, from: &From<'_>) -> S
             From::This(_) => from.column(sql.text("pg_catalog.to_jsonb("), &field.column).text(")"),
             From::Item => of_any_type(sql, definition, &from.column(Sql::new(""), &field.column)),
         },
-        Field::Sql(expression) => of_any_type(sql, definition, &Sql::new("").expression(&Expression::from_configuration(expression))),
+        Field::Sql(field) => {
+            let made = Sql::new("").expression(&Expression::from_configuration(&field.sql));
+            if field.values.is_empty() {
+                of_any_type(sql, definition, &made)
+            } else {
+                sql.text("pg_catalog.to_jsonb((").append(&made).text(")::pg_catalog.text)")
+            }
+        }
         Field::Value(_) => sql.text("null::pg_catalog.jsonb"),
         Field::Ref(field) => {
             let sql = from.column(sql.text("pg_catalog.to_jsonb("), &field.column);

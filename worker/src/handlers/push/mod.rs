@@ -318,7 +318,7 @@ fn what_to_mend(sync: &str, name: &str, field: &Field, response: Option<&Value>)
     let source = match field {
         Field::Column(column) => format!("the column `{}`", column.column),
         Field::Ref(reference) => format!("the column `{}`, as the Zoho id of {}", reference.column, reference.sync),
-        Field::Sql(sql) => format!("the expression `{sql}`"),
+        Field::Sql(field) => format!("the expression `{}`", field.sql),
         Field::Value(_) => "a constant".to_owned(),
         Field::List(_) => "a list".to_owned(),
     };
