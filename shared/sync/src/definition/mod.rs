@@ -225,6 +225,10 @@ fn relevant_columns(sync: &Sync, table: &Table) -> Columns {
     for field in sync.fields.values() {
         relevant = relevant.and(field_columns(field, &all));
     }
+    // what a person writes there decides what a similar record becomes
+    if let (Some(_), Some(column)) = (&sync.match_similar, &sync.writeback.id) {
+        relevant = relevant.and(Columns::Named([column.clone()].into()));
+    }
     relevant
 }
 

@@ -6,6 +6,7 @@ mod finance;
 mod lookup;
 mod parents;
 mod search;
+mod similar;
 
 pub(crate) use finance::finance_module;
 
