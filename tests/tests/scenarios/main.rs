@@ -6,9 +6,13 @@
 mod agreeing;
 mod arriving;
 mod both_ways;
+mod braking;
 mod calling;
 mod calls;
+mod channels;
 mod connecting;
+mod converging;
+mod hints;
 mod leaving;
 mod locks;
 mod lost;
