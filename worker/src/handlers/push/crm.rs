@@ -49,6 +49,7 @@ impl Run<'_> {
     pub(super) async fn send_to_crm<'r>(&self, steps: Vec<(Record<'r>, Step)>) -> BTreeMap<i64, Verdict> {
         let mut verdicts = BTreeMap::new();
         let mut calls: BTreeMap<Call, Vec<Part<'r>>> = BTreeMap::new();
+        let (steps, known) = self.without_similar(steps, &mut verdicts).await;
         for (record, step) in steps {
             let slot = record.slot.id;
             match self.part(record, step).await {
@@ -64,6 +65,7 @@ impl Run<'_> {
             let answer = self.send(call, &parts).await;
             verdicts.extend(self.results(call, parts, answer));
         }
+        known.keep(&mut verdicts);
         verdicts
     }
 

@@ -7,6 +7,7 @@ mod finance;
 mod lookup;
 mod parents;
 mod search;
+mod similar;
 
 pub(crate) use finance::finance_module;
 
@@ -342,7 +343,7 @@ fn what_to_mend(sync: &str, name: &str, field: &Field, response: Option<&Value>)
     let source = match field {
         Field::Column(column) => format!("the column `{}`", column.column),
         Field::Ref(reference) => format!("the column `{}`, as the Zoho id of {}", reference.column, reference.sync),
-        Field::Sql(sql) => format!("the expression `{sql}`"),
+        Field::Sql(field) => format!("the expression `{}`", field.sql),
         Field::Value(_) => "a constant".to_owned(),
         Field::List(_) => "a list".to_owned(),
     };
