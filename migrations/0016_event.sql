@@ -1,4 +1,4 @@
--- Webhook events: kept as they came before anybody reads them, with what was made of them.
+-- Webhook events: kept as they came before anybody reads them, with what was made of them. Who receives them, and CRM's channels.
 
 create sequence sluice.event_id_seq as bigint;
 
@@ -37,11 +37,10 @@ create table sluice.event (
   constraint event_decide_at_check check ((outcome is null) = (decide_at is not null))
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 alter sequence sluice.event_id_seq owned by sluice.event.id;
--- What `events list` filters by; and the age that retention asks for.
-create index event_source_idx on sluice.event (source, id);
+-- The age is what retention and alerts ask for.
 create index event_received_at_idx on sluice.event (received_at);
 -- The timeline of a record starts from its sync.
-create index event_sync_idx on sluice.event (sync, id) where sync is not null;
+create index event_sync_idx on sluice.event (sync, received_at) where sync is not null;
 create index event_refused_idx on sluice.event (source, id) where outcome = 'refused';
 create index event_decide_at_idx on sluice.event (decide_at) where decide_at is not null;
 
@@ -248,16 +247,131 @@ create view sluice.event_report as
         select r.source, r.verdict, 0, r.refused, r.last_at from sluice.event_refusal r) t
   group by 1, 2;
 
-revoke all on sluice.event, sluice.event_seen, sluice.event_refusal, sluice.event_report from public;
+-- Which producers receive webhooks. One that says nothing for 20 s, or stops, receives none: if nobody else did meanwhile, or if it went without a
+-- word, events may have been lost.
+create table sluice.receiver (
+  name       text        not null,                            -- random, of one process
+  seen_at    timestamptz not null default clock_timestamp(),
+  stopped_at timestamptz,
+  constraint receiver_pkey primary key (name)
+) with (fillfactor = 50);
+
+-- Notes that a producer receives, or that it stops, and sweeps what may have been lost before: a `poll` of these syncs, which goes on from where
+-- the last one ended. Answers how many syncs are swept. The very first producer sweeps nothing.
+create function sluice.note_receiver(p_name text, p_syncs text[], p_stops boolean) returns integer
+language plpgsql set search_path = pg_catalog, sluice as $$
+declare
+  silence constant interval := '20 s';
+  now_ constant timestamptz := clock_timestamp();
+  gap boolean;
+  gone boolean;
+begin
+  if p_stops then
+    update sluice.receiver set stopped_at = now_, seen_at = now_ where name = p_name;
+    return 0;
+  end if;
+  select r.stopped_at is not null or r.seen_at < now_ - silence into gap from sluice.receiver r where r.name = p_name;
+  if gap is distinct from false then                              -- it begins, or it was away: does anybody else receive?
+    gap := exists (select from sluice.receiver)
+      and (gap or not exists (select from sluice.receiver r where r.name <> p_name and r.stopped_at is null and r.seen_at >= now_ - silence));
+  end if;
+  insert into sluice.receiver as r (name, seen_at) values (p_name, now_)
+  on conflict on constraint receiver_pkey do update set seen_at = excluded.seen_at, stopped_at = null;
+  update sluice.receiver r set stopped_at = r.seen_at where r.name <> p_name and r.stopped_at is null and r.seen_at < now_ - silence;
+  gone := found;
+  delete from sluice.receiver r where r.stopped_at < now_ - interval '1 day' and r.name <> p_name
+    and exists (select from sluice.receiver o where o.seen_at > r.seen_at);
+  return case when gap or gone then sluice.poll_gap(p_syncs, false) else 0 end;
+end $$;
+
+-- Asks for a poll of each of these syncs that pulls; with `p_known` only of those that were polled before.
+create function sluice.poll_gap(p_syncs text[], p_known boolean) returns integer
+language plpgsql set search_path = pg_catalog, sluice as $$
+declare
+  asked integer;
+begin
+  insert into sluice.job (kind, args, lane)
+  select distinct on (y.name) 'poll', jsonb_build_object('sync', y.name), 'realtime'
+  from sluice.sync y
+  where y.name = any (p_syncs) and y.retired_at is null and y.direction <> 'push'
+    and (not p_known or exists (select from sluice.poll_cursor c where c.sync = y.name and c.since is not null));
+  get diagnostics asked = row_count;
+  return asked;
+end $$;
+
+-- CRM's notification channels (a week at most, then they are gone), one for each webhook with `verify = "crm-token"`. Producers say what is wanted
+-- and ask for a job when it is time; a worker calls Zoho. The row is what makes that happen once.
+create table sluice.channel (
+  source      text        not null,
+  connection  text        not null,
+  syncs       text[]      not null,
+  events      text[]      not null,                           -- Deals.all
+  notify_url  text        not null,
+  token_hash  text        not null,                           -- the token itself is the webhook's secret, in the configuration
+  channel_id  bigint,                                         -- ours; kept before it is first sent
+  state       text        not null default 'wanted',
+  error       text,
+  expires_at  timestamptz,                                    -- null: it was never open
+  renew_at    timestamptz not null default clock_timestamp(),
+  asked_until timestamptz,                                    -- a job is under way; nobody else asks for one before this
+  constraint channel_pkey primary key (source),
+  constraint channel_state_check check (state in ('wanted', 'open', 'failed'))
+);
+
+insert into sluice.job_kind (name, built_in, product, args) values
+  ('channel', true, 'crm', '{"connection": {"type": "connection", "required": true}, "source": {"type": "string", "required": true}}');
+
+-- Says what channel a webhook wants, and asks for a job if there is none such or if it is time to renew it. True: it asked.
+create function sluice.want_channel(p_source text, p_connection text, p_syncs text[], p_events text[], p_notify_url text, p_token_hash text) returns boolean
+language plpgsql set search_path = pg_catalog, sluice as $$
+begin
+  insert into sluice.channel as c (source, connection, syncs, events, notify_url, token_hash)
+  values (p_source, p_connection, p_syncs, p_events, p_notify_url, p_token_hash)
+  on conflict on constraint channel_pkey do update set
+    connection = excluded.connection, syncs = excluded.syncs, events = excluded.events, notify_url = excluded.notify_url, token_hash = excluded.token_hash,
+    state = 'wanted', renew_at = clock_timestamp(), asked_until = null
+    where (c.connection, c.syncs, c.events, c.notify_url, c.token_hash) is distinct from
+      (excluded.connection, excluded.syncs, excluded.events, excluded.notify_url, excluded.token_hash);
+  insert into sluice.shape (connection, product, kind, batch_max)
+  select p.connection, p.product, 'channel', 1 from sluice.product p where p.connection = p_connection and p.product = 'crm'
+  on conflict on constraint shape_key do nothing;
+  update sluice.channel c set asked_until = clock_timestamp() + interval '1 hour'
+  where c.source = p_source and c.renew_at <= clock_timestamp() and coalesce(c.asked_until, '-infinity') < clock_timestamp();
+  if not found then
+    return false;
+  end if;
+  insert into sluice.job (kind, args, lane) values ('channel', jsonb_build_object('connection', p_connection, 'source', p_source), 'realtime');
+  return true;
+end $$;
+
+-- A channel is open until `p_expires_at`. Where events may have been lost before, since Zoho did not know it (any more) or sent what we no longer
+-- take, its syncs are polled; those of a first channel only if they were polled before.
+create function sluice.open_channel(p_source text, p_channel_id bigint, p_expires_at timestamptz, p_created boolean) returns integer
+language plpgsql set search_path = pg_catalog, sluice as $$
+declare
+  c sluice.channel;
+begin
+  select * into c from sluice.channel where source = p_source for update;
+  if not found then
+    return 0;
+  end if;
+  update sluice.channel set state = 'open', error = null, channel_id = p_channel_id, expires_at = p_expires_at, asked_until = null,
+    renew_at = clock_timestamp() + (p_expires_at - clock_timestamp()) / 2
+  where source = p_source;
+  return case when p_created or c.state = 'wanted' then sluice.poll_gap(c.syncs, c.expires_at is null) else 0 end;
+end $$;
+
+revoke all on sluice.event, sluice.event_seen, sluice.event_refusal, sluice.event_report, sluice.receiver, sluice.channel from public;
 revoke all on sequence sluice.event_id_seq from public;
 revoke all on function sluice.weigh_event(sluice.event), sluice.decide_event(sluice.event), sluice.store_event(jsonb, bytea, interval), sluice.refuse_event(jsonb, bytea),
-  sluice.decide_waiting(), sluice.event_jobs(bigint), sluice.replay_event(bigint, text, text) from public;
+  sluice.decide_waiting(), sluice.event_jobs(bigint), sluice.replay_event(bigint, text, text), sluice.note_receiver(text, text[], boolean), sluice.poll_gap(text[], boolean),
+  sluice.want_channel(text, text, text[], text[], text, text), sluice.open_channel(text, bigint, timestamptz, boolean) from public;
 do $$
 declare role_name text;
 begin
   foreach role_name in array array['sluice_read', 'sluice_admin'] loop
     if exists (select from pg_roles where rolname = role_name) then
-      execute format('grant select on sluice.event, sluice.event_seen, sluice.event_refusal, sluice.event_report to %I', role_name);
+      execute format('grant select on sluice.event, sluice.event_seen, sluice.event_refusal, sluice.event_report, sluice.receiver, sluice.channel to %I', role_name);
     end if;
   end loop;
   if exists (select from pg_roles where rolname = 'sluice_admin') then

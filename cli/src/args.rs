@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{ArgAction, Parser, Subcommand};
 
 use crate::commands::{
-    alerts, attach, auth, bench, budget, check, completions, config, conflicts, demo, detach, dlq, explain, held, jobs, migrate, pause,
-    producer, runs, simulate, status, trigger, up, worker,
+    alerts, attach, auth, bench, budget, check, completions, config, conflicts, demo, detach, dlq, events, explain, held, jobs, migrate,
+    pause, producer, runs, simulate, status, trigger, up, worker,
 };
 
 /// Keeps Postgres and Zoho apps in step, through one shared budget of calls.
@@ -64,6 +64,9 @@ pub(crate) enum Command {
     /// Dead letters: what gave up, why, and what to do about it.
     #[command(subcommand)]
     Dlq(dlq::Command),
+    /// Webhook events: what came, what was made of it, and acting on it again.
+    #[command(subcommand)]
+    Events(events::Command),
     /// Mass changes that a brake holds: look at them, send them, or drop them.
     #[command(subcommand)]
     Held(held::Command),

@@ -1,4 +1,4 @@
-//! Which jobs or dead letters a command means: by number, or by `--sync --class --since --where`. Acting on many shows a plan and asks.
+//! Which jobs, dead letters or events a command means: by number, or by `--sync --class --since --where`. Acting on many shows a plan and asks.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;

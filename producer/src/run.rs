@@ -54,6 +54,7 @@ pub async fn run_on(socket: TcpListener, config: Arc<Config>, db: Db, shutdown: 
         keep_up(&config, &db, &definitions, &shutdown),
         keep_compiled(&config, &db, &compiled, &shutdown),
         keep_agreed(&db, &definitions, &agreed, &shutdown),
+        webhook::keep_gaps_swept(&config, &db, &shutdown),
         webhook::keep_decided(&db, &waiting, &shutdown),
         alerts::run(&config, &db, &shutdown),
         http::serve(socket, server, shutdown.clone()),
@@ -78,6 +79,7 @@ async fn keep_up(config: &Config, db: &Db, definitions: &watch::Receiver<Arc<Def
     while !shutdown.is_cancelled() {
         let current = Arc::clone(&definitions.borrow());
         upkeep::round(db, &current, config.database.expression_role.as_deref(), config.retention.days).await;
+        webhook::want_channels(config, db).await;
         pause_for(upkeep::EVERY, shutdown).await;
     }
 }

@@ -12,6 +12,7 @@ pub(crate) mod conflicts;
 pub(crate) mod demo;
 pub(crate) mod detach;
 pub(crate) mod dlq;
+pub(crate) mod events;
 pub(crate) mod explain;
 pub(crate) mod held;
 pub(crate) mod jobs;
@@ -44,6 +45,7 @@ pub(crate) async fn run(session: &Session, command: Command) -> anyhow::Result<A
         Command::Status(args) => Box::pin(status::run(session, args)).await,
         Command::Jobs(command) => Box::pin(jobs::run(session, command)).await,
         Command::Dlq(command) => Box::pin(dlq::run(session, command)).await,
+        Command::Events(command) => Box::pin(events::run(session, command)).await,
         Command::Held(command) => Box::pin(held::run(session, command)).await,
         Command::Conflicts(command) => Box::pin(conflicts::run(session, command)).await,
         Command::Runs(command) => Box::pin(runs::run(session, command)).await,

@@ -262,3 +262,37 @@ async fn what_a_brake_holds_is_listed_shown_and_decided_with_a_plan_first() {
     let keys: Vec<String> = sqlx::query_scalar("select key from sluice.job order by id").fetch_all(db.db()).await.unwrap();
     assert_eq!(keys, ["1", "3"]);
 }
+
+#[tokio::test]
+async fn events_are_listed_reported_and_replayed_by_number_or_after_a_plan() {
+    let (db, folder) = attached().await;
+    sqlx::raw_sql(
+        "update sluice.sync set direction = 'both';
+         insert into sluice.shape (connection, product, kind, sync, batch_max) values ('main', 'billing', 'pull', 'customers', 1) on conflict do nothing;
+         insert into sluice.event (source, connection, method, headers, query, body, verdict, mode, outcome, reason, sync, zoho_ids)
+         select 'events', 'main', 'POST', '{}', '{}', 'some body', v, 'quarantine', o, r, s, case when s is null then '{}'::text[] else '{z1,z2}' end
+         from (values ('verified', 'applied', null, 'customers'), ('unsigned', 'quarantined', 'no proof', 'customers'),
+                      ('bad_signature', 'ignored', 'it names no record', null)) as t (v, o, r, s)",
+    )
+    .execute(db.db())
+    .await
+    .unwrap();
+
+    let listed = folder.run(&["events", "list", "--source", "events", "--since", "1h", "--json"]).json();
+    assert_eq!(listed.as_array().unwrap().iter().map(|event| event["id"].as_i64().unwrap()).collect::<Vec<_>>(), [3, 2, 1]);
+    assert_eq!(folder.run(&["events", "list", "--where", "verdict = 'unsigned'", "--json"]).json()[0]["id"], 2);
+    assert_eq!(folder.run(&["events", "list", "--outcome", "stored", "--json"]).json(), json!([]));
+    assert_eq!(folder.run(&["events", "show", "2", "--json"]).json()["body"], "some body");
+    let report = folder.run(&["events", "report", "--json"]).json();
+    let would = |verdict: &str| report.as_array().unwrap().iter().find(|row| row["verdict"] == verdict).unwrap()["would_refuse"].clone();
+    assert_eq!((would("verified"), would("unsigned")), (json!(0), json!(1)));
+
+    refuses(&folder, &["events", "replay"], 2, &["--source"]);
+    refuses(&folder, &["events", "replay", "--verdict", "unsigned"], 2, &["1 event(s) would be replayed: 2 record(s)", "--yes"]);
+    refuses(&folder, &["events", "replay", "3"], 1, &["names no record"]);
+    refuses(&folder, &["events", "show", "77"], 2, &["no event 77"]);
+    assert_eq!(folder.run(&["events", "replay", "2", "--json"]).json()["replayed"][0]["id"], 2);
+    let jobs: Vec<(String, String)> =
+        sqlx::query_as("select key, lane from sluice.job where sync = 'customers' order by key").fetch_all(db.db()).await.unwrap();
+    assert_eq!(jobs, ["zoho:z1", "zoho:z2"].map(|key| (key.to_owned(), "interactive".to_owned())));
+}

@@ -4,6 +4,8 @@
 //! a record, and no more. It is stored, with the jobs that it leads to, in one statement before it is answered 200; what is refused costs a count.
 
 mod address;
+mod channels;
+mod gaps;
 mod masked;
 mod named;
 mod receive;
@@ -23,6 +25,8 @@ use sluice_core::config::trigger::Webhook;
 use sluice_sync::module::Module;
 use tokio::sync::Notify;
 
+pub use channels::want as want_channels;
+pub use gaps::run as keep_gaps_swept;
 pub(crate) use receive::receive;
 pub use replay::{Error as ReplayError, replay};
 pub use store::{prune, report, show};

@@ -17,8 +17,8 @@ use tokio::process::Command;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::served;
 use crate::setting::{self, config};
-use crate::webhook;
 
 const ACCOUNTS: &str = r#"
     [syncs.accounts]
@@ -92,12 +92,12 @@ async fn measure_how_fast_webhooks_are_answered() {
     let secret = format!("s{:x}", rand::random::<u64>());
     let sections = format!(
         "{}[webhooks.items]\nconnection = \"main\"\nverify = \"zoho-signature\"\nsecret = \"{secret}\"\nsync = \"items\"\nper_minute = 1000000",
-        webhook::SYNCS
+        served::SYNCS
     );
     publish::publish(&db, &config(&sections), &publish::Options::default()).await.unwrap();
     let definitions = Definitions::compile(&db, &config(&sections)).await.unwrap();
     let shutdown = CancellationToken::new();
-    let (address, running) = webhook::serve(&db, definitions, &sections, &shutdown).await;
+    let (address, running) = served::serve(&db, definitions, &sections, &shutdown).await;
     let start = Instant::now() + Duration::from_millis(100);
     let senders = (0..16).map(|sender| {
         let secret = secret.clone();
@@ -110,7 +110,7 @@ async fn measure_how_fast_webhooks_are_answered() {
                     r#"{{"item":{{"item_id":"{number}","last_modified_time":"2026-01-02T03:04:05+0000","description":"{}"}}}}"#,
                     "x".repeat(2000)
                 );
-                let signature = webhook::signature(&secret, &body);
+                let signature = served::signature(&secret, &body);
                 let length = body.len();
                 let request =
                     format!("POST /webhook/items HTTP/1.1\r\nhost: h\r\ncontent-length: {length}\r\nx-zoho-webhook-signature: {signature}\r\n\r\n{body}");

@@ -58,7 +58,7 @@ pub(crate) fn linked(key: &str, zoho_id: Option<&str>, fields: Pairs) -> Link {
         unsure: false,
         pushed_at: None,
         synced_at: None,
-        write_fields: None,
+        sending: None,
         gone_at: None,
     }
 }

@@ -131,6 +131,20 @@ impl World {
         tokio::spawn(async move { producer.await.expect("the producer") });
     }
 
+    /// A producer whose web server Zoho can reach at the address that is returned, until the end of the world or of the token. `at` is the address of
+    /// an earlier one.
+    pub(crate) async fn start_listening(
+        &self,
+        at: Option<std::net::SocketAddr>,
+    ) -> (std::net::SocketAddr, CancellationToken, JoinHandle<()>) {
+        let socket = wait_for_port(at.unwrap_or_else(any_port)).await;
+        let at = socket.local_addr().expect("an address");
+        let stop = self.stop.child_token();
+        let producer = Box::pin(sluice_producer::run_on(socket, self.config.clone(), self.connect().await, stop.clone()));
+        let task = tokio::spawn(async move { producer.await.expect("the producer") });
+        (at, stop, task)
+    }
+
     /// Another worker, until the end of the world or of the token that is returned.
     pub(crate) fn start_worker(&self) -> (CancellationToken, JoinHandle<()>) {
         self.start_worker_with(self.config.clone())
@@ -332,6 +346,11 @@ impl Zoho {
         self.put(product, module, Some(id), record).await
     }
 
+    /// Webhooks and notifications that were sent, or lost on the way.
+    pub(crate) async fn deliveries(&self) -> Value {
+        self.get("/admin/deliveries").await
+    }
+
     pub(crate) async fn stats(&self) -> Value {
         self.get("/admin/stats").await
     }
@@ -400,6 +419,13 @@ fn configuration(setup: &Setup, environment: &Environment, zoho: &str, key: &slu
     config.worker.lease = Duration::from_secs(2);
     config.worker.grace = Duration::from_secs(2);
     config
+}
+
+/// A port that was just given up may be in use for a moment.
+async fn wait_for_port(at: std::net::SocketAddr) -> tokio::net::TcpListener {
+    let bound = || async { tokio::net::TcpListener::bind(at).await.is_ok() };
+    wait_until(PATIENCE, bound).await;
+    tokio::net::TcpListener::bind(at).await.expect("the port")
 }
 
 fn any_port() -> std::net::SocketAddr {

@@ -1,6 +1,7 @@
 //! What the kinds of jobs do, one file each. Handlers decide and call; they write nothing: what they return is settled in one transaction.
 
 mod call;
+mod channel;
 pub(crate) mod matching;
 pub(crate) mod organization;
 mod poll;
@@ -26,6 +27,7 @@ pub(crate) enum Kind {
     Pull,
     Poll,
     Call,
+    Channel,
 }
 
 impl Kind {
@@ -35,6 +37,7 @@ impl Kind {
             "pull" => Some(Self::Pull),
             "poll" => Some(Self::Poll),
             "call" => Some(Self::Call),
+            "channel" => Some(Self::Channel),
             _ => None,
         }
     }
@@ -56,6 +59,7 @@ pub(crate) async fn run(engine: &Engine, work: &Work) -> Handled {
         Kind::Pull => pull::run(engine, work, &session).await,
         Kind::Poll => poll::run(engine, work, &session).await,
         Kind::Call => call::run(engine, work, &session).await,
+        Kind::Channel => channel::run(engine, work, &session).await,
     }
 }
 

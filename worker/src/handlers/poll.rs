@@ -160,8 +160,11 @@ impl Poll<'_> {
         let module = &self.definition.module;
         let found: Vec<(String, Value)> = listing.rows.into_iter().filter_map(|row| Some((module.id_of(&row)?, row))).collect();
         let ids: Vec<String> = found.iter().map(|(id, _)| id.clone()).collect();
-        let timed: Vec<(String, DateTime<Utc>)> = found.iter().filter_map(|(id, row)| Some((id.clone(), module.modified_at(row)?))).collect();
-        let seen = |id: &str, row: &Value| module.modified_at(row).is_some_and(|at| walk.seen.iter().any(|(known, then)| known == id && *then == at));
+        let timed: Vec<(String, DateTime<Utc>)> =
+            found.iter().filter_map(|(id, row)| Some((id.clone(), module.modified_at(row)?))).collect();
+        let seen = |id: &str, row: &Value| {
+            module.modified_at(row).is_some_and(|at| walk.seen.iter().any(|(known, then)| known == id && *then == at))
+        };
         let mut tx = self.engine.db.begin().await?;
         let known = links::load_by_id(&mut tx, sync, &ids).await?;
         let seen_at = walk.began;

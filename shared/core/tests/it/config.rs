@@ -319,6 +319,21 @@ const BREAKS: &[(&str, &str, &str)] = &[
     ("", "[webhooks.w]\nconnection = \"main\"\nverify = \"crm-token\"\nsecret = \"\"\nsync = \"deals\"", "webhooks.w.secret: is empty"),
     ("", "[webhooks.w]\nconnection = \"main\"\nverify = \"crm-token\"\nsecret = \"s\"", "webhooks.w.sync: is required"),
     ("", "[webhooks.w]\nconnection = \"main\"\nverify = \"hmac\"\nsecret = \"s\"\nsync = \"deals\"", "unknown value `hmac`"),
+    (
+        "",
+        "[webhooks.w]\nconnection = \"main\"\nverify = \"secret-header\"\nsecret = \"s\"\nsync = \"deals\"\npath = \"/sync/x\"",
+        "is served by Sluice itself",
+    ),
+    (
+        "",
+        "[connections.other]\nclient_id = \"a\"\nclient_secret = \"b\"\n[webhooks.w]\nconnection = \"other\"\nverify = \"secret-header\"\nsecret = \"s\"\nsync = \"deals\"",
+        "webhooks.w.connection: is `other`, but [syncs.deals] uses `main`",
+    ),
+    (
+        "",
+        "[webhooks.w]\nconnection = \"main\"\nverify = \"crm-token\"\nsecret = \"SSSSSSSSSSSSSSSSSSSSSSSSSSSSSSSSSSSSSSSSSSSSSSSSSSS\"\nsync = \"deals\"",
+        "longer than the 50 characters",
+    ),
     ("", "[alerts.a]\nurl = \"mailto:x\"", "begins with http:// or https://"),
     ("", "[rules.r]\nsql = \"\"", "rules.r.sql: must not be empty"),
     ("", "[security]\nkey = \"c2hvcnQ=\"", "security.key: is not 32 bytes in base64"),

@@ -51,8 +51,8 @@ pub struct Link {
     pub pushed_at: Option<DateTime<Utc>>,
     /// When both sides were last known equal.
     pub synced_at: Option<DateTime<Utc>>,
-    /// The fields of our last write; what Zoho has of them is ours while its outcome is in doubt.
-    pub write_fields: Option<Vec<String>>,
+    /// The body of a write whose outcome is not known: Zoho may have it, and that is no edit of Zoho's.
+    pub sending: Option<Value>,
     /// Since when Zoho has the record no more.
     pub gone_at: Option<DateTime<Utc>>,
 }

@@ -67,7 +67,7 @@ pub async fn keys_are_moving(tx: &mut Tx, relation: &str, key: &[String]) -> Res
 /// When the database does not answer.
 pub async fn load(tx: &mut Tx, sync: &str, keys: &[String]) -> Result<BTreeMap<String, Link>, sqlx::Error> {
     let rows = sqlx::query!(
-        r#"select key, zoho_id, fields as "fields: Json<Pairs>", zoho_modified_at, create_sent_at, creates, look_again_at, unsure, pushed_at, synced_at, write_fields, gone_at
+        r#"select key, zoho_id, fields as "fields: Json<Pairs>", zoho_modified_at, create_sent_at, creates, look_again_at, unsure, pushed_at, synced_at, sending, gone_at
            from sluice.link where sync = $1 and key = any($2)"#,
         sync,
         keys
@@ -86,7 +86,7 @@ pub async fn load(tx: &mut Tx, sync: &str, keys: &[String]) -> Result<BTreeMap<S
         unsure: row.unsure,
         pushed_at: row.pushed_at,
         synced_at: row.synced_at,
-        write_fields: row.write_fields,
+        sending: row.sending,
         gone_at: row.gone_at,
     });
     Ok(links.map(|link| (link.key.clone(), link)).collect())
@@ -228,6 +228,26 @@ pub async fn pulled(
     .execute(tx)
     .await;
     written.map(drop).map_err(taken)
+}
+
+/// Notes what is about to be sent for linked records: (key, body). Committed before the call, so that whoever comes after a worker that dies with
+/// it knows what Zoho may have.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn sending(tx: &mut Tx, sync: &str, bodies: &[(String, serde_json::Value)]) -> Result<(), sqlx::Error> {
+    let (keys, bodies): (Vec<String>, Vec<serde_json::Value>) = bodies.iter().cloned().unzip();
+    lock(tx, sync, &keys).await?;
+    sqlx::query!(
+        "update sluice.link l set sending = coalesce(l.sending, '{}') || n.body from unnest($2::text[], $3::jsonb[]) as n (key, body)
+         where l.sync = $1 and l.key = n.key",
+        sync,
+        &keys,
+        &bodies
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
 }
 
 /// Notes that Zoho has these records no more.

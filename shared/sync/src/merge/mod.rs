@@ -43,8 +43,6 @@ pub struct Facts<'a> {
     pub changed_at: Option<DateTime<Utc>>,
     /// Fields that a person has decided.
     pub decided: &'a BTreeMap<String, Side>,
-    /// Fields of a write whose answer was lost: what Zoho has of them is no edit.
-    pub in_doubt: &'a BTreeSet<String>,
 }
 
 /// One of the two sides.
@@ -212,7 +210,8 @@ fn verdict(
         (false, false) if !pair.confirmed => Verdict::Agree,
         (false, false) => Verdict::Rest,
         (true, true) if agree => Verdict::Agree,
-        (_, true) if facts.in_doubt.contains(path) => Verdict::Repair,
+        // a write of ours whose answer was lost: the row decides
+        (_, true) if was_sent(definition, facts.link, path, zoho) => Verdict::Repair,
         _ => policy.decide(local_changed, zoho_changed, facts.changed_at, fresh),
     }
 }
@@ -305,6 +304,11 @@ impl Merge {
             Incoming::PushOnly => {}
         }
     }
+}
+
+/// Whether a write of unknown outcome carried what Zoho has now.
+fn was_sent(definition: &Definition, link: &Link, path: &str, zoho: &Value) -> bool {
+    link.sending.as_ref().and_then(|body| field_in(&definition.module, body, path)).is_some_and(|sent| means(sent, zoho))
 }
 
 /// Whether what would be sent and what Zoho has mean the same; times by the moment, whatever zone they are printed in.

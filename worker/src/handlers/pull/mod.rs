@@ -188,10 +188,6 @@ impl Run<'_> {
         let Some(link) = &record.link else { return Ok(Merged::default()) };
         let (no_columns, nothing_decided) = (BTreeMap::new(), BTreeMap::new());
         let modified_at = self.definition.module.modified_at(theirs);
-        let doubtful = record.slot.tries > 0 || link.unsure;
-        let sent: Vec<&str> = link.write_fields.iter().flatten().filter(|_| doubtful).map(String::as_str).collect();
-        let was_sent = |path: &&String| path.split('.').next().is_some_and(|outermost| sent.contains(&outermost));
-        let in_doubt: BTreeSet<String> = self.definition.fields().keys().filter(was_sent).cloned().collect();
         let mut facts = Facts {
             row,
             link,
@@ -201,7 +197,6 @@ impl Run<'_> {
             keys,
             changed_at: None,
             decided: decided.unwrap_or(&nothing_decided),
-            in_doubt: &in_doubt,
         };
         let mut merge = merge::merge(self.definition, facts);
         // Only a field that both sides changed asks when that was, and finding out takes a walk through the history.

@@ -100,6 +100,11 @@ impl Run<'_> {
             (Call::Upsert, Way::Refused { by: Refusal::Upsert { fields } }) => fields,
             _ => Vec::new(),
         };
+        if call == Call::Update {
+            let bodies: Vec<(String, Value)> =
+                parts.iter().map(|part| (part.record.slot.key.clone(), Value::Object(part.body.clone()))).collect();
+            self.note_sending(&bodies).await?;
+        }
         let options = WriteOptions { duplicate_check_fields, skip_workflows, if_unmodified_since: None };
         match call {
             Call::Upsert => {

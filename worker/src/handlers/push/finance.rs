@@ -132,7 +132,10 @@ impl Run<'_> {
     }
 
     async fn update(&self, record: &Record<'_>, module: Module, zoho_id: &str, write: &Write) -> Verdict {
-        let answer = self.session.call(async |g, c, t| finance::update(g, c, t, module, zoho_id, &write.body, &[]).await).await;
+        let answer = match self.note_sending(&[(record.slot.key.clone(), write.body.clone())]).await {
+            Ok(()) => self.session.call(async |g, c, t| finance::update(g, c, t, module, zoho_id, &write.body, &[]).await).await,
+            Err(unnoted) => Err(unnoted),
+        };
         let verdict = match answer {
             Ok(updated) => self.agreed(record, write, zoho_id, &updated.value, false),
             Err(failure) => self.ended(record, &failure),

@@ -247,7 +247,7 @@ impl Run<'_> {
             unsure: false,
             pushed_at: None,
             synced_at: None,
-            write_fields: None,
+            sending: None,
             gone_at: None,
         };
         let outcome = if plan::changed_fields(self.definition, row, &linked).is_empty() {

@@ -27,7 +27,7 @@ use sluice_zoho::mask;
 
 use super::{all, snooze};
 use crate::engine::Engine;
-use crate::session::Session;
+use crate::session::{Ended, Session};
 use crate::work::{Handled, Work, Writeback};
 
 /// What is known of one record of the batch.
@@ -208,6 +208,20 @@ impl Run<'_> {
             force: in_doubt && !record.compared && !looks_again(record),
         };
         plan::decide(self.definition, facts)
+    }
+
+    /// Notes what is about to be sent for linked records, where what Zoho has is read before it is decided: a write that is lost must not come back
+    /// as an edit of Zoho's.
+    pub(super) async fn note_sending(&self, bodies: &[(String, Value)]) -> Result<(), Ended> {
+        if !self.definition.sync.direction.pulls() || bodies.is_empty() {
+            return Ok(());
+        }
+        let noted = async {
+            let mut tx = self.engine.db.begin().await?;
+            link::store::sending(&mut tx, self.definition.name(), bodies).await?;
+            tx.commit().await
+        };
+        noted.await.map_err(|error: sqlx::Error| Ended::NoGrant(sluice_queue::calls::NoGrant::Ledger(error)))
     }
 
     /// The verdict on a step that needs no call.

@@ -116,7 +116,7 @@ mod tests {
             unsure: false,
             pushed_at: None,
             synced_at: None,
-            write_fields: None,
+            sending: None,
             gone_at: None,
         };
         Record {

@@ -20,6 +20,10 @@ const KINDS: [(&str, &[&str], &[&str]); 6] = [
     ("call", &["connection", "product", "method", "path"], &["query", "body"]),
 ];
 
+/// What the web server serves itself: no webhook's second address.
+const OWN_PATHS: [&str; 8] = ["/", "/style.css", "/health", "/ready", "/metrics", "/logs", "/docs", "/openapi.json"];
+const OWN_FOLDERS: [&str; 3] = ["/webhook/", "/sync/", "/api/v1/"];
+
 impl Check<'_> {
     pub(super) fn triggers(&mut self, config: &Config) {
         let mut paths = BTreeMap::new();
@@ -63,6 +67,8 @@ impl Check<'_> {
                 }
             }
         }
+        self.webhook_syncs(config, name, webhook);
+        self.webhook_secret(&at("secret"), webhook);
         let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
         let named = !webhook.header.is_empty() && webhook.header.chars().all(token);
         let used = matches!(webhook.verify, Verify::SecretHeader | Verify::SecretQuery);
@@ -70,9 +76,43 @@ impl Check<'_> {
         if let Some(path) = &webhook.path {
             let fine = path.starts_with('/') && path.len() > 1 && !path.contains(['?', '#', '{', '}', ' ']);
             self.wrong_if(!fine, &at("path"), "is not a path, such as \"/api/zoho/products\"");
+            let taken = OWN_PATHS.contains(&path.as_str()) || OWN_FOLDERS.iter().any(|folder| path.starts_with(folder));
+            self.wrong_if(taken, &at("path"), "is served by Sluice itself; choose another");
         }
         self.wrong_if(webhook.per_minute == 0, &at("per_minute"), "must be at least 1");
         self.wrong_if(webhook.max_body == 0, &at("max_body"), "must be at least 1B");
+    }
+
+    /// Events of one organisation say nothing about another's records, and a sync that only pushes reads nothing.
+    fn webhook_syncs(&mut self, config: &Config, name: &str, webhook: &Webhook) {
+        for named in webhook.sync.iter().chain(webhook.syncs.values()) {
+            let Some(sync) = config.syncs.get(named) else { continue };
+            if sync.connection != webhook.connection {
+                self.wrong(
+                    &["webhooks", name, "connection"],
+                    format!("is `{}`, but [syncs.{named}] uses `{}`", webhook.connection, sync.connection),
+                );
+            }
+            if !sync.direction.pulls() {
+                self.note(
+                    &["webhooks", name],
+                    format!("[syncs.{named}] only pushes, so events are stored and lead to nothing; perhaps direction = \"both\""),
+                );
+            }
+        }
+    }
+
+    fn webhook_secret(&mut self, at: &[&str], webhook: &Webhook) {
+        let secret = webhook.secret.expose_secret();
+        match webhook.verify {
+            Verify::CrmToken => {
+                self.wrong_if(secret.chars().count() > 50, at, "is longer than the 50 characters that a CRM channel's token may have")
+            }
+            Verify::ZohoSignature if !(12..=50).contains(&secret.len()) || !secret.chars().all(|c| c.is_ascii_alphanumeric()) => {
+                self.note(at, "is none that Zoho takes as a webhook's secret: 12 to 50 letters and digits");
+            }
+            Verify::ZohoSignature | Verify::SecretHeader | Verify::SecretQuery => {}
+        }
     }
 
     fn job(&mut self, config: &Config, at: &[&str], job: &ScheduledJob) {
