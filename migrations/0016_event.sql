@@ -71,29 +71,37 @@ create table sluice.event_refusal (
 -- what it writes stands in the link only when it has settled; nor while a create is, whose Zoho id nobody knows yet. A delete is no echo.
 create function sluice.weigh_event(e sluice.event, out reads text[], out echoes integer, out unsettled boolean)
 language plpgsql stable set search_path = pg_catalog, sluice
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+declare
+  l sluice.link;
+  id text;
+  fields text[];
 begin
-  with named as (
-    select distinct n.zoho_id,
-           array(select jsonb_array_elements_text(coalesce(e.affected -> n.zoho_id, '[]') || coalesce(e.affected -> '*', '[]'))) as fields
-    from unnest(e.zoho_ids) n (zoho_id)
-  ), weighed as (
-    select n.zoho_id, l.key,
-           coalesce(coalesce(e.operation, '') !~* 'delete' and (
-             l.zoho_modified_at >= e.modified_at
-             or l.zoho_modified_at > e.occurred_at and e.modified_at is null
-             or e.occurred_at between l.write_sent_at and l.write_answered_at + interval '2 s'
-                and (cardinality(n.fields) > 0 or e.operation in ('insert', 'create'))
-                and n.fields <@ (l.write_fields || '{Modified_Time,Modified_By,Last_Activity_Time,Created_Time,Created_By}')), false) as echo
-    from named n
-    left join lateral (select * from sluice.link k where k.sync = e.sync and k.zoho_id = n.zoho_id limit 1) l on true
-  )
-  select coalesce(array_agg(w.zoho_id order by w.zoho_id) filter (where not w.echo), '{}'), (count(*) filter (where w.echo))::integer,
-         coalesce(bool_or(case when w.key is null
-           then exists (select from sluice.slot s where s.batch is not null and s.sync = e.sync and s.create_intent)
-           else exists (select from sluice.slot s where s.sync = e.sync and s.key = w.key and s.state = 'running') end) filter (where not w.echo), false)
-  into reads, echoes, unsettled
-  from weighed w;
+  reads := '{}';
+  echoes := 0;
+  unsettled := false;
+  foreach id in array e.zoho_ids loop
+    select * into l from sluice.link k where k.sync = e.sync and k.zoho_id = id;
+    if not found then
+      reads := reads || id;
+      unsettled := unsettled or exists (select from sluice.slot s where s.batch is not null and s.sync = e.sync and s.create_intent);
+      continue;
+    end if;
+    if e.affected is not null then
+      fields := array(select jsonb_array_elements_text(coalesce(e.affected -> id, '[]') || coalesce(e.affected -> '*', '[]')));
+    end if;
+    if coalesce(coalesce(e.operation, '') !~* 'delete' and (
+         l.zoho_modified_at >= e.modified_at
+         or l.zoho_modified_at > e.occurred_at and e.modified_at is null
+         or e.occurred_at between l.write_sent_at and l.write_answered_at + interval '2 s'
+            and (cardinality(fields) > 0 or e.operation in ('insert', 'create'))
+            and coalesce(fields, '{}') <@ (l.write_fields || '{Modified_Time,Modified_By,Last_Activity_Time,Created_Time,Created_By}')), false) then
+      echoes := echoes + 1;
+    else
+      reads := reads || id;
+      unsettled := unsettled or exists (select from sluice.slot s where s.sync = e.sync and s.key = l.key and s.state = 'running');
+    end if;
+  end loop;
 end $$;
 
 -- What becomes of an event that may be acted on. It never fails: what the jobs' check refuses stands as the event's outcome.
