@@ -121,7 +121,7 @@ begin
 end $$;
 
 -- Returns when everything that was asked for about the record before the call has ended; an error if that takes longer than the timeout,
--- or if it ended in a dead letter. Commits between looks, the first time before anything else, so it refuses to run inside a transaction
+-- or if it ended in a dead letter or is held. Commits between looks, the first time before anything else, so it refuses to run inside a transaction
 -- ("invalid transaction termination"): nothing that it waits for could become visible there.
 create procedure sluice.wait(sync text, key text, timeout interval default '30 s')
 language plpgsql as $$
@@ -132,17 +132,24 @@ declare
   newest bigint := (select max(c.id) from sluice.change c);
   started timestamptz := clock_timestamp();
   letter sluice.dead_letter;
+  held bigint;
 begin
   loop
     commit;
     exit when not exists (select from sluice.change c where c.id <= newest and c.relation = any (relations))
       and not exists (select from sluice.job j where j.sync = $1 and j.key = canonical and j.run_at <= clock_timestamp())
-      and not exists (select from sluice.slot s where s.sync = $1 and s.key = canonical);
+      and not exists (select from sluice.slot s where s.sync = $1 and s.key = canonical)
+      and not exists (select from sluice.held_record r join sluice.held_change h on h.id = r.held_id
+                      where r.sync = $1 and r.key = canonical and r.resolution is null and h.gathering);
     if clock_timestamp() > deadline then
       raise exception using errcode = '57014', message = format('%s %s was not settled within %s', $1, $2, $3);
     end if;
     perform pg_catalog.pg_sleep(0.05);
   end loop;
+  select r.held_id into held from sluice.held_record r where r.sync = $1 and r.key = canonical and r.resolution is null limit 1;
+  if found then
+    raise exception using errcode = 'P0001', message = format('%s %s is held by a brake until somebody decides', $1, $2), hint = format('sluice held show %s', held);
+  end if;
   select * into letter from sluice.dead_letter d where d.sync = $1 and d.key = canonical and d.resolution is null order by d.id desc limit 1;
   if found and letter.created_at >= started then
     raise exception using errcode = 'P0001', message = format('%s %s is a dead letter: %s', $1, $2, letter.message), hint = coalesce(letter.hint, '');

@@ -118,6 +118,28 @@ begin
   where c.id = $1;
 end $$;
 
+-- As before, and what a brake holds is `held`.
+create or replace view sluice.record_status as
+  select r.sync, r.key, l.zoho_id,
+         case when s.state = 'running' then 'syncing'
+              when s.waiting_sync is not null then 'waiting'
+              when s.tries > 0 then 'retrying'
+              when s.id is not null then 'pending'
+              when j.sync is not null then 'pending'
+              when d.id is not null then 'failed'
+              when l.held or h.sync is not null then 'held'
+              when l.zoho_id is not null then 'synced'
+              else 'pending' end as status,
+         l.synced_at as last_synced_at, coalesce(s.last_error, d.message) as last_error
+  from (select sync, key from sluice.link union select sync, key from sluice.slot where sync <> '' union select sync, key from sluice.job where sync <> ''
+        union select sync, key from sluice.dead_letter where resolution is null and sync is not null
+        union select sync, key from sluice.held_record where resolution is null) r
+  left join sluice.link l on l.sync = r.sync and l.key = r.key
+  left join sluice.slot s on s.sync = r.sync and s.key = r.key
+  left join lateral (select x.sync from sluice.job x where x.sync = r.sync and x.key = r.key and x.sync <> '' and x.run_at <= clock_timestamp() limit 1) j on true
+  left join lateral (select id, message from sluice.dead_letter x where x.sync = r.sync and x.key = r.key and x.resolution is null order by x.id desc limit 1) d on true
+  left join lateral (select x.sync from sluice.held_record x where x.sync = r.sync and x.key = r.key and x.resolution is null limit 1) h on true;
+
 revoke all on table sluice.held_record, sluice.brake_record from public;
 revoke all on function sluice.approve(bigint, text[], integer), sluice.reject(bigint), sluice.open_held(bigint, boolean), sluice.recount_held(bigint, text, text) from public;
 

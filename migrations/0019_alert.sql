@@ -25,6 +25,8 @@ create table sluice.alert_letter (
   constraint alert_letter_pkey primary key (dead_letter_id)
 );
 create index dead_letter_created_at_idx on sluice.dead_letter (created_at);
+-- Looked for every few seconds, among whatever number of events.
+create index event_bad_signature_idx on sluice.event (received_at) where verdict = 'bad_signature';
 
 -- Writes an alert for what has come up since the last look: one caller at a time, others have nothing to do. Budgets and brakes write their own.
 -- What goes on is told again after six hours, a sync's dead letters at most once a minute, by their number.

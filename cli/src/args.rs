@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{ArgAction, Parser, Subcommand};
 
 use crate::commands::{
-    attach, auth, bench, budget, check, completions, config, conflicts, demo, detach, dlq, events, explain, held, jobs, migrate, pause,
-    producer, runs, simulate, status, trigger, up, worker,
+    alerts, attach, auth, bench, budget, check, completions, config, conflicts, demo, detach, dlq, events, explain, held, jobs, migrate,
+    pause, producer, runs, simulate, status, trigger, up, worker,
 };
 
 /// Keeps Postgres and Zoho apps in step, through one shared budget of calls.
@@ -78,6 +78,9 @@ pub(crate) enum Command {
     Runs(runs::Command),
     /// One timeline of a record: what happened to it, what was done or not, and why.
     Explain(explain::Args),
+    /// What people were told of, and a test of an address.
+    #[command(subcommand)]
+    Alerts(alerts::Command),
     /// Look for whatever could keep the syncs from working, and say what to do about it.
     Check(check::Args),
     /// The configuration: its JSON Schema, or what it amounts to.

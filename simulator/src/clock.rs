@@ -104,3 +104,26 @@ pub(crate) fn parse_time(text: &str) -> Option<DateTime<Utc>> {
         .ok()
         .map(|at| at.with_timezone(&Utc))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use chrono::TimeDelta;
+
+    use super::Clock;
+
+    #[test]
+    fn the_calendar_stands_still_when_frozen_and_is_only_set_forward() {
+        let mut clock = Clock::new(1_000.0);
+        clock.freeze(true);
+        let then = clock.now();
+        clock.advance(Duration::from_secs(90));
+        assert_eq!(clock.now() - then, TimeDelta::seconds(90));
+        clock.freeze(false);
+        clock.set_speed(1e9);
+        let later = clock.now();
+        assert!(later - then >= TimeDelta::seconds(90));
+        while clock.now() - later < TimeDelta::days(1) {}
+    }
+}

@@ -188,7 +188,8 @@ impl FaultSpec {
             Some(prefix) => request.path.starts_with(prefix),
             None => *path == request.path,
         });
-        product_fits && method_fits && path_fits
+        let kind_fits = self.kind != FaultKind::EmptyList || request.method == "GET" || request.path.ends_with("/coql");
+        product_fits && method_fits && path_fits && kind_fits
     }
 
     fn matches_record(&self, module: &str, record: &Map<String, Value>) -> bool {

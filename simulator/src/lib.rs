@@ -19,6 +19,9 @@
 //! # }
 //! ```
 //!
+//! It tells others of changes by itself, too: finance webhooks and CRM notifications, which can be lost, doubled,
+//! delayed, overtaken and forged.
+//!
 //! Tokens are minted at `{url}/oauth/v2/token`, calls go to `{url}/billing/v1`, `{url}/inventory/v1` and `{url}/crm/v8`. The scenario file
 //! is described in [`scenario`], the admin API in [`admin`].
 

@@ -19,6 +19,9 @@ use crate::{
 
 /// Life of a grant code in Zoho's seconds.
 const CODE_SECONDS: f64 = 180.0;
+/// What every token may do.
+const SCOPES: &str = "ZohoSubscriptions.fullaccess.all ZohoInventory.FullAccess.all ZohoCRM.modules.ALL ZohoCRM.settings.ALL \
+                      ZohoCRM.coql.READ ZohoCRM.notifications.ALL ZohoCRM.org.READ ZohoSearch.securesearch.READ";
 /// Most mints whose times are kept for the statistics.
 const MOST_MINTS: usize = 10_000;
 
@@ -138,7 +141,7 @@ impl Accounts {
         let access = AccessToken { text: ids.token(), refresh_token: refresh_token.to_owned(), expires: now + life };
         let mut body = json!({
             "access_token": access.text,
-            "scope": "ZohoSubscriptions.fullaccess.all ZohoCRM.modules.ALL ZohoCRM.settings.ALL ZohoCRM.org.READ",
+            "scope": SCOPES,
             "api_domain": self.api_domain,
             "token_type": "Bearer",
             "expires_in": life.as_secs(),

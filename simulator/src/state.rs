@@ -317,7 +317,8 @@ impl State {
     /// What an edit by a person needs, and the products to make it in.
     pub(crate) fn hand(&mut self, organization: &str, now: DateTime<Utc>) -> (Hand<'_>, Products<'_>) {
         let zone = self.zone();
-        let hand = Hand { zone, organization: organization.to_owned(), now, ids: &mut self.ids, changes: &mut self.changes };
+        let search_lag = self.scenario.search_lag();
+        let hand = Hand { zone, organization: organization.to_owned(), now, search_lag, ids: &mut self.ids, changes: &mut self.changes };
         (hand, Products { billing: &mut self.billing, inventory: &mut self.inventory, crm: &mut self.crm })
     }
 

@@ -43,6 +43,7 @@ pub(crate) fn collect(state: &State, flights: &Flights, window_ms: Option<u64>) 
     let (credits, most_credits) = state.limits.credits();
     stats["crm"] = json!({ "credits": credits, "most_credits": most_credits, "most_heavy_in_flight": flights.get(HEAVY).most });
     stats["tokens"] = state.accounts.statistics(mint_window);
+    stats["deliveries"] = state.outgoing.counts();
     stats["faults"] = json!(state.faults.applied());
     stats
 }

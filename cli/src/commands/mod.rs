@@ -1,5 +1,6 @@
 //! One file per command: what it takes, and what it does.
 
+pub(crate) mod alerts;
 pub(crate) mod attach;
 pub(crate) mod auth;
 pub(crate) mod bench;
@@ -49,6 +50,7 @@ pub(crate) async fn run(session: &Session, command: Command) -> anyhow::Result<A
         Command::Conflicts(command) => Box::pin(conflicts::run(session, command)).await,
         Command::Runs(command) => Box::pin(runs::run(session, command)).await,
         Command::Explain(args) => Box::pin(explain::run(session, args)).await,
+        Command::Alerts(command) => Box::pin(alerts::run(session, command)).await,
         Command::Check(args) => Box::pin(check::run(session, args)).await,
         Command::Config(command) => config::run(session, command),
         Command::Auth(args) => Box::pin(auth::run(session, args)).await,

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::database::{attached, refuses};
+use crate::sluice::Folder;
 
 const HISTORY: &str = "
     insert into sluice.link (sync, key, zoho_id, fields, synced_at) values ('customers', '1', 'z1', '{}', now() - interval '1 hour');
@@ -105,4 +106,30 @@ async fn runs_are_listed_newest_first_with_their_sums() {
     assert_eq!((listed[0]["total"].as_i64(), listed[1]["total"].as_i64()), (Some(5), Some(3)), "{listed}");
     assert!(folder.run(&["runs", "show", "2"]).out.contains("a message"));
     refuses(&folder, &["runs", "show", "9"], 2, &["there is no run 9"]);
+}
+
+#[tokio::test]
+async fn one_zoho_record_is_asked_for_by_its_id_where_the_sync_pulls() {
+    let (db, pushing) = attached().await;
+    refuses(&pushing, &["trigger", "customers", "--zoho-id", "460000000026049"], 2, &["only pushes"]);
+    sqlx::raw_sql("create table public.products (id bigint primary key, name text)").execute(db.db()).await.unwrap();
+    let config = "[connections.main]\nclient_id = \"id\"\nclient_secret = \"secret\"\nrefresh_token = \"token\"\norganization_id = \"60000000001\"\n
+        [syncs.products]\nconnection = \"main\"\ntable = \"public.products\"\nkey = \"id\"\nmodule = \"inventory/items\"\ndirection = \"pull\"\ninserts = false\nfields = { name = \"name\" }\n";
+    let folder = Folder::with(config).on(db.url());
+    let ended = folder.run(&["attach", "--retire"]);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert_eq!(folder.run(&["trigger", "products", "--zoho-id", "460000000026049", "--json"]).json(), json!({ "enqueued": 1 }));
+    let job: (String, String, String) = sqlx::query_as("select kind, key, lane from sluice.job").fetch_one(db.db()).await.unwrap();
+    assert_eq!(job, ("pull".to_owned(), "zoho:460000000026049".to_owned(), "interactive".to_owned()));
+    assert_eq!(folder.run(&["explain", "products", "--zoho-id", "460000000026049", "--json"]).json()[0]["what"], "job");
+}
+
+#[tokio::test]
+async fn an_address_of_an_alert_is_tested_without_telling_it() {
+    let (_db, folder) = attached().await;
+    let alerting = Folder::with("[alerts.ops]\nurl = \"http://127.0.0.1:1/secret-path\"\n");
+    let ended = alerting.run(&["alerts", "test", "ops"]);
+    assert!(ended.code == 1 && ended.out.contains("not sent: no answer") && !ended.out.contains("secret-path"), "{ended:?}");
+    refuses(&alerting, &["alerts", "test", "nobody"], 2, &["unknown alert \"nobody\"; there are: ops"]);
+    assert_eq!(folder.run(&["alerts", "list", "--json"]).json(), json!([]));
 }

@@ -39,10 +39,6 @@ pub(super) fn line(told: &Told) -> String {
 
 /// Replaces `{id} {occasion} {subject} {message} {raised_at}`. In a template that is JSON what comes in is escaped as JSON text is.
 fn filled(template: &str, told: &Told) -> Body {
-    let is_json = template.trim_start().starts_with(['{', '[']);
-    let escaped = |text: &str| {
-        if is_json { Value::from(text).to_string().trim_matches('"').to_owned() } else { text.to_owned() }
-    };
     let values = [
         ("{id}", told.id.to_string()),
         ("{occasion}", told.occasion.clone()),
@@ -50,6 +46,8 @@ fn filled(template: &str, told: &Told) -> Body {
         ("{message}", told.message.clone()),
         ("{raised_at}", told.raised_at.to_rfc3339()),
     ];
+    let emptied = values.iter().fold(template.to_owned(), |text, (name, _)| text.replace(name, "0"));
+    let is_json = serde_json::from_str::<Value>(&emptied).is_ok_and(|value| value.is_object() || value.is_array());
     // In one pass: what comes in may itself look like a placeholder.
     let mut text = String::with_capacity(template.len());
     let mut rest = template;
@@ -58,7 +56,7 @@ fn filled(template: &str, told: &Told) -> Body {
         rest = &rest[at..];
         match values.iter().find(|(name, _)| rest.starts_with(name)) {
             Some((name, value)) => {
-                text.push_str(&escaped(value));
+                text.push_str(&if is_json { escaped(value) } else { value.clone() });
                 rest = &rest[name.len()..];
             }
             None => {
@@ -69,6 +67,12 @@ fn filled(template: &str, told: &Told) -> Body {
     }
     text.push_str(rest);
     Body { text, content_type: if is_json { "application/json" } else { "text/plain; charset=utf-8" } }
+}
+
+/// As it stands between the quotes of a JSON text.
+fn escaped(text: &str) -> String {
+    let quoted = Value::from(text).to_string();
+    quoted[1..quoted.len() - 1].to_owned()
 }
 
 #[cfg(test)]

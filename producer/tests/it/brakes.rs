@@ -77,6 +77,17 @@ async fn a_statement_over_five_thousand_rows_is_held_whole_with_a_sample_and_one
     setting.run(&format!("update customers set name = 'later' where id = {key}")).await;
     setting.drain().await;
     assert_eq!(setting.jobs().await, [], "a later edit of a held record joins it");
+    let status: String = sqlx::query_scalar("select status from sluice.record_status where sync = 'customers' and key = $1")
+        .bind(&key)
+        .fetch_one(setting.db())
+        .await
+        .unwrap();
+    assert_eq!(status, "held");
+    let waited = sqlx::raw_sql(sqlx::AssertSqlSafe(format!("call sluice.wait('customers', '{key}', '1 s')")))
+        .execute(setting.db())
+        .await
+        .unwrap_err();
+    assert!(waited.to_string().contains("is held by a brake"), "{waited}");
     assert_eq!(setting.approve(&format!("1, keys => array['0{key}']")).await, 1);
     assert_eq!(setting.jobs().await, pairs(&[("customers", &key)]));
     setting.run("select sluice.reject(1)").await;
@@ -209,4 +220,34 @@ async fn a_truncate_is_held_without_a_brake_and_approved_by_the_number() {
     assert_eq!(setting.held().await, [held("truncate", 19, Some("approved"))]);
     let refused = sqlx::query("select sluice.approve(1)").execute(setting.db()).await.unwrap_err();
     assert!(refused.to_string().contains("no open held change 1"), "{refused}");
+}
+
+#[tokio::test]
+async fn administrators_decide_and_readers_look() {
+    let setting = Setting::with_linked_rows(&braked("{ max_changes = 5 }"), 40).await;
+    setting.run("update customers set name = null").await;
+    setting.drain().await;
+    let as_role = |role: &'static str, sql: &'static str| {
+        let db = setting.db();
+        async move {
+            let mut tx = db.begin().await.unwrap();
+            sqlx::query(sqlx::AssertSqlSafe(format!("set local role {role}"))).execute(&mut tx).await.unwrap();
+            let done = sqlx::query(sql).fetch_all(&mut tx).await;
+            tx.rollback().await.unwrap();
+            done.map(|rows| rows.len()).map_err(|error| error.to_string())
+        }
+    };
+    for (role, sql, allowed) in [
+        ("sluice_read", "select * from sluice.held_record", true),
+        ("sluice_read", "select * from sluice.explain('customers', '1')", true),
+        ("sluice_read", "select sluice.approve(1)", false),
+        ("sluice_read", "select sluice.reject(1)", false),
+        ("sluice_enqueue", "select sluice.approve(1)", false),
+        ("sluice_admin", "select sluice.approve(1, max_records => 1)", true),
+        ("sluice_admin", "select sluice.reject(1)", true),
+        ("sluice_admin", "select * from sluice.alert_delivery", true),
+    ] {
+        let done = as_role(role, sql).await;
+        assert_eq!(done.is_ok(), allowed, "{role}: {sql}: {done:?}");
+    }
 }

@@ -82,6 +82,12 @@ async fn doors_open_to_the_right_token_and_name_only() {
         ("POST", "/api/v1/held/1/approve", [host, as_admin], "{\"max_records\": 1}", 202),
         ("POST", "/api/v1/held/1/reject", [host, as_admin], "{}", 200),
         ("POST", "/api/v1/held/1/reject", [host, as_admin], "{}", 404),
+        ("POST", "/sync/trigger", [host, as_admin], "{\"sync\": \"customers\", \"zoho_id\": \"7\"}", 422),
+        ("POST", "/sync/trigger", [host, as_admin], "{\"sync\": \"customers\", \"zoho_id\": \"7\", \"key\": 1}", 422),
+        ("GET", "/api/v1/conflicts?sync=customers", [host, as_reader], "", 200),
+        ("POST", "/api/v1/conflicts/1/resolve", [host, as_reader], "{\"side\": \"local\"}", 403),
+        ("POST", "/api/v1/conflicts/1/resolve", [host, as_admin], "{\"side\": \"local\"}", 422),
+        ("GET", "/api/v1/runs", [host, as_reader], "", 200),
     ] {
         let (status, _, text) = ask(&app, method, path, &headers, body).await;
         assert_eq!(status, expected, "{method} {path} {text}");

@@ -11,7 +11,7 @@
 //! | `GET /admin/state` (or with only `product`) | `{"counts": {"billing": {"customers": 2, …}, "crm": {…}}}` |
 //! | `GET /admin/log?since=N&limit=M&product=P&method=M&path=PREFIX` | `{"requests": […], "next": N}`: oldest first, numbers above `since`, at most `limit` (1000); ask again with `since=next` until it is empty |
 //! | `GET /admin/stats[?window_ms=W]` | counts and breaches, see below; `window_ms` defaults to the scaled minute |
-//! | `POST /admin/reset[?what=log]` | forgets all records, faults, settings and what was seen; `what=log` only what was seen. Credentials and tokens stay |
+//! | `POST /admin/reset[?what=log]` | forgets all records, faults, settings, webhooks and what was seen; `what=log` only what was seen. Credentials and tokens stay, and the calendar goes on |
 //! | `GET /admin/faults` | `{"faults": [{"id": 1, "kind": …}], "outages": {…}}` |
 //! | `POST /admin/faults` | a fault, or a list of them, with the keys of [`crate::scenario`]; answers `{"ids": […]}` |
 //! | `DELETE /admin/faults`, `DELETE /admin/faults/ID` | all (and all outages), or one |
@@ -52,7 +52,7 @@
 //! most_in_flight`; `crm` with `credits` of the last 24 hours, `most_credits`, `most_heavy_in_flight`; `tokens` with `minted, minted_at_us, most_in_window` (per refresh token), `window_ms,
 //! throttled`; `violations`, counts of `rate, during_block, day, in_flight, heavy_in_flight, credits, organization, unknown_operation,
 //! unknown_parameter` whether or not they were refused, and `violation_list` with the first thousand;
-//! `refusals` by `product:code`; `faults` by kind; `unknown_operations` and `unknown_parameters`; `ignored_fields`
+//! `deliveries`, the counts of what was told; `refusals` by `product:code`; `faults` by kind; `unknown_operations` and `unknown_parameters`; `ignored_fields`
 //! by `module.field`: keys that were sent and that Zoho drops silently.
 
 mod records;

@@ -23,13 +23,7 @@ pub(super) struct Stamp {
 
 impl Context<'_> {
     pub(super) fn stamp(&self) -> Stamp {
-        Stamp { now: self.now, zone: self.zone(), by_person: false, workflow: self.workflow, lag: self.lag() }
-    }
-
-    /// How far the search index is behind.
-    pub(super) fn lag(&self) -> TimeDelta {
-        let lag = std::time::Duration::try_from_secs_f64(self.scenario.crm.search_lag_seconds).unwrap_or_default();
-        TimeDelta::from_std(lag).unwrap_or_default()
+        Stamp { now: self.now, zone: self.zone(), by_person: false, workflow: self.workflow, lag: self.scenario.search_lag() }
     }
 
     /// Whether a moment is "modified since".
@@ -39,9 +33,8 @@ impl Context<'_> {
 }
 
 impl Hand<'_> {
-    /// A person's write is found by the next write's index at once: what a person sees is not what is tested.
     fn stamp(&self) -> Stamp {
-        Stamp { now: self.now, zone: self.zone, by_person: true, workflow: true, lag: TimeDelta::zero() }
+        Stamp { now: self.now, zone: self.zone, by_person: true, workflow: true, lag: self.search_lag }
     }
 }
 
@@ -95,8 +88,10 @@ impl Crm {
 
     /// Changes or adds a record as a person in Zoho would, without any check. `None` if there is no such module or
     /// record.
-    pub(crate) fn put_by_hand(&mut self, module: &str, id: Option<&str>, given: Values, hand: &mut Hand<'_>) -> Option<Value> {
+    pub(crate) fn put_by_hand(&mut self, module: &str, id: Option<&str>, mut given: Values, hand: &mut Hand<'_>) -> Option<Value> {
         let found = self.modules.get(module)?;
+        // The form that a person saves has all rows.
+        found.merge_rows(None, &mut given, hand.ids);
         let id = match id {
             Some(id) => found.records.contains_key(id).then(|| id.to_owned())?,
             None => hand.ids.record(),

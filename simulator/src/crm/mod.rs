@@ -10,6 +10,7 @@ mod coql;
 mod matching;
 mod meta;
 mod read;
+mod rows;
 mod search;
 mod settings;
 mod watch;

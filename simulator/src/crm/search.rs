@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     Context, Crm, Module, Refusal,
-    compare::{Row, column, compare},
+    compare::{Cell, Literal, Row, cell},
     meta::Field,
     read::pick,
 };
@@ -24,10 +24,10 @@ enum Criteria {
     Is {
         field: String,
         operator: String,
-        value: String,
+        values: Vec<Literal>,
     },
     /// Any field of these types, or of any type, equals or contains.
-    Any(&'static [&'static str], String),
+    Any(&'static [&'static str], Literal),
 }
 
 impl Crm {
@@ -46,13 +46,13 @@ impl Crm {
         let module = self.modules.get(context.module()).ok_or_else(|| Refusal::new("INVALID_MODULE", "invalid module", json!({})))?;
         let criteria = criteria(module, context)?;
         let page = self.page(context)?;
-        let (zone, lag) = (context.zone(), context.lag());
+        let (zone, lag) = (context.zone(), context.scenario.search_lag());
         let rows = module.records.iter().filter_map(|(id, record)| {
             let fresh = record.written + lag > context.now;
             let values = if fresh { record.indexed.as_ref()? } else { &record.values };
             Some(Row { module, id, record, values })
         });
-        let rows: Vec<Row<'_>> = rows.filter(|row| criteria.fits(&|name| column(self, row, name, zone), module)).collect();
+        let rows: Vec<Row<'_>> = rows.filter(|row| criteria.fits(&|name| cell(self, row, name), module)).collect();
         let named: Option<Vec<&str>> = context.request.query("fields").map(|fields| fields.split(',').map(str::trim).collect());
         let details: Vec<&str> = module.fields.iter().filter(|field| field.is_detail()).map(Field::name).collect();
         let shown = rows.iter().skip(page.first).take(page.per_page).map(|row| {
@@ -80,13 +80,13 @@ fn criteria(module: &Module, context: &Context<'_>) -> Result<Criteria, Refusal>
         return criteria.check(module).map(|()| criteria);
     }
     if let Some(email) = get("email") {
-        return Ok(Criteria::Any(&["email"], email.to_owned()));
+        return Ok(Criteria::Any(&["email"], Literal::new(email)));
     }
     if let Some(phone) = get("phone") {
-        return Ok(Criteria::Any(&["phone"], phone.to_owned()));
+        return Ok(Criteria::Any(&["phone"], Literal::new(phone)));
     }
     match get("word") {
-        Some(word) if word.chars().count() >= 2 => Ok(Criteria::Any(&[], word.to_owned())),
+        Some(word) if word.chars().count() >= 2 => Ok(Criteria::Any(&[], Literal::new(word))),
         Some(_) => Err(Refusal::new("INVALID_DATA", "invalid value", json!({ "param_name": "word" }))),
         None => {
             let details = json!({ "param_names": ["criteria", "email", "phone", "word"] });
@@ -109,13 +109,13 @@ impl Criteria {
         }
     }
 
-    fn fits(&self, value_of: &impl Fn(&str) -> Value, module: &Module) -> bool {
+    fn fits(&self, value_of: &impl Fn(&str) -> Cell, module: &Module) -> bool {
         match self {
             Self::And(left, right) => left.fits(value_of, module) && right.fits(value_of, module),
             Self::Or(left, right) => left.fits(value_of, module) || right.fits(value_of, module),
-            Self::Is { field, operator, value } => {
+            Self::Is { field, operator, values } => {
                 let is_text = module.field(field).is_some_and(|field| matches!(field.spec.data_type.as_str(), "text" | "textarea"));
-                matches(&value_of(field), operator, value, is_text)
+                matches(&value_of(field), operator, values, is_text)
             }
             Self::Any(types, wanted) => module.fields.iter().any(|field| {
                 let of_type = types.is_empty() || types.contains(&field.spec.data_type.as_str());
@@ -128,25 +128,28 @@ impl Criteria {
 const OPERATORS: &[&str] =
     &["equals", "not_equal", "starts_with", "in", "greater_than", "greater_equal", "less_than", "less_equal", "between"];
 
-fn matches(value: &Value, operator: &str, wanted: &str, is_text: bool) -> bool {
-    let is = |wanted: &str, accepted: fn(Ordering) -> bool| compare(value, wanted).is_some_and(accepted);
+fn matches(value: &Cell, operator: &str, wanted: &[Literal], is_text: bool) -> bool {
+    let is = |at: usize, accepted: fn(Ordering) -> bool| wanted.get(at).and_then(|wanted| value.compare(wanted)).is_some_and(accepted);
     match operator {
         // `equals` behaves like contains on text (CRM fact 2.10).
-        "equals" if is_text => contains(value, wanted),
-        "equals" => is(wanted, Ordering::is_eq),
-        "not_equal" => is(wanted, Ordering::is_ne),
-        "starts_with" => value.as_str().is_some_and(|text| text.to_lowercase().starts_with(&wanted.to_lowercase())),
-        "in" => wanted.split(',').take(MOST_VALUES).any(|one| is(one, Ordering::is_eq)),
-        "greater_than" => is(wanted, Ordering::is_gt),
-        "greater_equal" => is(wanted, Ordering::is_ge),
-        "less_than" => is(wanted, Ordering::is_lt),
-        "less_equal" => is(wanted, Ordering::is_le),
-        _ => wanted.split_once(',').is_some_and(|(low, high)| is(low, Ordering::is_ge) && is(high, Ordering::is_le)),
+        "equals" if is_text => wanted.first().is_some_and(|wanted| contains(value, wanted)),
+        "equals" => is(0, Ordering::is_eq),
+        "not_equal" => is(0, Ordering::is_ne),
+        "starts_with" => match (value, wanted.first()) {
+            (Cell::Text(text), Some(wanted)) => text.starts_with(wanted.lower()),
+            _ => false,
+        },
+        "in" => (0..wanted.len()).any(|at| is(at, Ordering::is_eq)),
+        "greater_than" => is(0, Ordering::is_gt),
+        "greater_equal" => is(0, Ordering::is_ge),
+        "less_than" => is(0, Ordering::is_lt),
+        "less_equal" => is(0, Ordering::is_le),
+        _ => is(0, Ordering::is_ge) && is(1, Ordering::is_le),
     }
 }
 
-fn contains(value: &Value, wanted: &str) -> bool {
-    value.as_str().is_some_and(|text| text.to_lowercase().contains(&wanted.to_lowercase()))
+fn contains(value: &Cell, wanted: &Literal) -> bool {
+    matches!(value, Cell::Text(text) if text.contains(wanted.lower()))
 }
 
 fn invalid(details: Value) -> Refusal {
@@ -213,7 +216,12 @@ impl Parser<'_> {
         let mut parts = text.splitn(3, ':');
         match (parts.next(), parts.next(), parts.next()) {
             (Some(field), Some(operator), Some(value)) => {
-                Ok(Criteria::Is { field: field.trim().to_owned(), operator: operator.trim().to_owned(), value: value.to_owned() })
+                let (field, operator) = (field.trim().to_owned(), operator.trim().to_owned());
+                let values: Vec<Literal> = match operator.as_str() {
+                    "in" | "between" => value.split(',').take(MOST_VALUES).map(Literal::new).collect(),
+                    _ => vec![Literal::new(value)],
+                };
+                Ok(Criteria::Is { field, operator, values })
             }
             _ => Err(invalid(json!({ "reason": "invalid criteria" }))),
         }

@@ -145,8 +145,11 @@ impl Crm {
     }
 
     fn insert(&mut self, record: &Values, at: usize, context: &mut Context<'_>) -> Result<String, Refusal> {
-        let values = self.checked(record, None, at, context)?;
+        let mut values = self.checked(record, None, at, context)?;
         let id = context.ids.record();
+        if let Some(module) = self.modules.get(context.module()) {
+            module.merge_rows(None, &mut values, context.ids);
+        }
         self.store(context.module(), &id, values, &context.stamp(), context.changes);
         Ok(id)
     }
@@ -165,7 +168,10 @@ impl Crm {
             let details = self.details(id, found, context);
             return Err(Refusal::new("ALREADY_MODIFIED", "record has been modified since", details));
         }
-        let values = self.checked(record, Some(id), at, context)?;
+        let mut values = self.checked(record, Some(id), at, context)?;
+        if let Some(module) = self.modules.get(context.module()) {
+            module.merge_rows(Some(id), &mut values, context.ids);
+        }
         self.store(context.module(), id, values, &context.stamp(), context.changes);
         Ok(())
     }

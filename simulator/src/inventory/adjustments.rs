@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl Inventory {
-    pub(super) fn check_adjustment(&self, values: &mut Record, _: &Context<'_>) -> Result<(), Refusal> {
+    pub(super) fn check_adjustment(&self, values: &mut Record) -> Result<(), Refusal> {
         let kind = text(values, "adjustment_type").to_owned();
         let field = match kind.as_str() {
             "quantity" => "quantity_adjusted",

@@ -36,7 +36,8 @@ impl Inventory {
                 && (module != Module::Items || exact(&stored.values, context))
         };
         let mut rows: Vec<(&String, &Stored)> = self.records(module).filter(|(_, stored)| fits(stored)).collect();
-        rows.sort_by_cached_key(|(id, stored)| (key(column, stored), (*id).clone()));
+        // Stable, so that rows of one value stay in the order of their ids.
+        rows.sort_by_cached_key(|(_, stored)| key(column, stored));
         if order == "D" {
             rows.reverse();
         }

@@ -13,7 +13,7 @@ mod spec;
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     clock::{Zone, to_second},
@@ -88,10 +88,10 @@ impl Inventory {
         let custom = given.remove("custom_fields").unwrap_or_default();
         fields::merge_custom_fields(&mut values, custom, context.custom_fields(spec.keys))?;
         values.extend(given);
-        self.check(module, None, &mut values, context)?;
+        self.check(module, None, &mut values)?;
         let id = context.ids.record();
         self.complete(module, &mut values, &body);
-        self.apply(module, &values, None, context)?;
+        self.apply(module, &values, None, context);
         self.insert(module, id.clone(), values, context.now);
         self.changed(module, &id, Operation::Create, context.zone(), context.changes);
         let full = self.full(module, &id, self.known(module, &id)?, context.zone());
@@ -103,12 +103,16 @@ impl Inventory {
         let before = self.known(module, &id)?.values.clone();
         let body = context.body()?;
         let mut given = fields::read(spec.keys, spec.fields, &body, false, context)?;
+        // Stock is given at creation only (finance fact 5.3).
+        for once in ["initial_stock", "initial_stock_rate"].into_iter().filter(|once| given.remove(*once).is_some()) {
+            context.log.ignored_field(spec.keys, once);
+        }
         let mut values = before.clone();
         let custom = given.remove("custom_fields").unwrap_or_default();
         fields::merge_custom_fields(&mut values, custom, context.custom_fields(spec.keys))?;
         values.extend(given);
-        self.check(module, Some(&id), &mut values, context)?;
-        self.apply(module, &values, Some(&before), context)?;
+        self.check(module, Some(&id), &mut values)?;
+        self.apply(module, &values, Some(&before), context);
         // A PUT that changes nothing was seen not to bump the time (finance fact 2.7; one sample).
         if values != before || context.scenario.inventory.noop_bumps {
             self.replace(module, &id, values, context.now);
@@ -122,7 +126,7 @@ impl Inventory {
         let id = context.id().to_owned();
         let values = self.known(module, &id)?.values.clone();
         self.check_unused(module, &id)?;
-        self.apply(module, &Record::new(), Some(&values), context)?;
+        self.apply(module, &Record::new(), Some(&values), context);
         self.changed(module, &id, Operation::Delete, context.zone(), context.changes);
         self.remove(module, &id);
         Ok(done(module.spec().deleted, &id))
@@ -140,7 +144,7 @@ impl Inventory {
     }
 
     /// What a module wants of a record beyond the types of its fields.
-    fn check(&self, module: Module, own: Option<&str>, values: &mut Record, context: &Context<'_>) -> Result<(), Refusal> {
+    fn check(&self, module: Module, own: Option<&str>, values: &mut Record) -> Result<(), Refusal> {
         match module {
             Module::Items => self.check_item(own, values),
             Module::Contacts => self.check_contact(own, values),
@@ -152,7 +156,7 @@ impl Inventory {
                     false => Ok(()),
                 }
             }
-            Module::Adjustments => self.check_adjustment(values, context),
+            Module::Adjustments => self.check_adjustment(values),
             Module::Locations | Module::Pricebooks => Ok(()),
         }
     }
@@ -165,11 +169,10 @@ impl Inventory {
     }
 
     /// What writing a record does to others: an adjustment moves stock.
-    fn apply(&mut self, module: Module, values: &Record, before: Option<&Record>, context: &mut Context<'_>) -> Result<(), Refusal> {
+    fn apply(&mut self, module: Module, values: &Record, before: Option<&Record>, context: &mut Context<'_>) {
         if module == Module::Adjustments {
             self.move_stock(values, before, context);
         }
-        Ok(())
     }
 
     /// Code 2049: a record that transactions refer to cannot be deleted (finance facts 6).
@@ -284,9 +287,14 @@ impl Inventory {
     }
 }
 
-/// Puts given values over a record's; custom fields by their own rule. What Zoho works out itself is left out.
+/// Puts given values over a record's; custom fields by their own rule, also those given by their names alone. What Zoho works out itself is left out.
 fn overlay(values: &mut Record, mut given: Record) {
-    let custom = given.remove("custom_fields").unwrap_or_default();
+    let mut custom = given.remove("custom_fields").unwrap_or_else(|| Value::Array(Vec::new()));
+    let (named, rest): (Record, Record) = given.into_iter().partition(|(name, _)| name.starts_with("cf_"));
+    if let Value::Array(custom) = &mut custom {
+        custom.extend(named.into_iter().map(|(name, value)| json!({ "api_name": name, "value": value })));
+    }
+    let mut given = rest;
     // An entry of no use is left out, as nothing here is checked.
     let _ = fields::merge_custom_fields(values, custom, None);
     for derived in ["created_time", "last_modified_time", "locations", "item_id", "initial_stock"] {

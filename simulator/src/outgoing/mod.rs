@@ -13,7 +13,7 @@ mod signature;
 pub(crate) use queue::Outgoing;
 pub(crate) use send::run;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 
 use crate::{clock::Zone, ids::Ids};
@@ -64,6 +64,8 @@ pub(crate) struct Hand<'a> {
     /// The finance organisation that is edited; empty in the CRM.
     pub(crate) organization: String,
     pub(crate) now: DateTime<Utc>,
+    /// How far the CRM's search index is behind.
+    pub(crate) search_lag: TimeDelta,
     pub(crate) ids: &'a mut Ids,
     pub(crate) changes: &'a mut Vec<Change>,
 }

@@ -1,7 +1,7 @@
 //! Which deliveries there are: what was decided of each, when it is due, and what was answered.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -62,7 +62,9 @@ pub(crate) struct Outgoing {
     last: u64,
     deliveries: VecDeque<Delivery>,
     /// Numbers of what is still to be sent, by their time.
-    waiting: BTreeMap<(Instant, u64), ()>,
+    waiting: BTreeSet<(Instant, u64)>,
+    /// Those that are held back to be overtaken.
+    held: Vec<u64>,
     pub(super) counts: BTreeMap<String, u64>,
     pub(super) chances: Ids,
     wake: Arc<Notify>,
@@ -75,7 +77,8 @@ impl Outgoing {
             last_webhook: 0,
             last: 0,
             deliveries: VecDeque::new(),
-            waiting: BTreeMap::new(),
+            waiting: BTreeSet::new(),
+            held: Vec::new(),
             counts: BTreeMap::new(),
             // Its own, so that what is delivered does not shift ids and the faults' chances.
             chances: Ids::new(scenario.seed ^ 0x5eed),
@@ -175,22 +178,26 @@ impl Outgoing {
             if let Some(delivery) = self.deliveries.back_mut() {
                 (delivery.doubled, delivery.delayed, delivery.reordered) = (copy > 0, delayed, reordered);
             }
-            if !reordered {
-                self.release_held(number, &message.url);
+            match reordered {
+                true => self.held.push(number),
+                false => self.release_held(&message.url),
             }
         }
     }
 
     /// Those that were held back follow this one, which has overtaken them.
-    fn release_held(&mut self, overtaker: u64, url: &str) {
+    fn release_held(&mut self, url: &str) {
         const AFTER: Duration = Duration::from_millis(25);
         let Some(due) = self.deliveries.back().map(|delivery| delivery.due + AFTER) else { return };
-        for delivery in self.deliveries.iter_mut().rev().take_while(|delivery| delivery.state == State::Pending) {
-            if delivery.reordered && delivery.number < overtaker && delivery.due > due && delivery.message.url == url {
-                self.waiting.remove(&(delivery.due, delivery.number));
-                delivery.due = due;
-                self.waiting.insert((due, delivery.number), ());
+        for number in std::mem::take(&mut self.held) {
+            let Some(delivery) = self.delivery(number).filter(|delivery| delivery.state == State::Pending) else { continue };
+            if delivery.message.url != url {
+                self.held.push(number);
+                continue;
             }
+            let held_until = std::mem::replace(&mut delivery.due, due);
+            self.waiting.remove(&(held_until, number));
+            self.waiting.insert((due, number));
         }
     }
 
@@ -213,7 +220,7 @@ impl Outgoing {
             tries: Vec::new(),
             due,
         });
-        self.waiting.insert((due, self.last), ());
+        self.waiting.insert((due, self.last));
         self.wake.notify_one();
         self.last
     }
@@ -244,14 +251,14 @@ impl Outgoing {
         let now = Instant::now();
         let mut taken = Vec::new();
         while taken.len() < most {
-            let Some((due, number)) = self.waiting.keys().next().copied().filter(|(due, _)| *due <= now) else { break };
+            let Some((due, number)) = self.waiting.first().copied().filter(|(due, _)| *due <= now) else { break };
             self.waiting.remove(&(due, number));
             if let Some(delivery) = self.delivery(number) {
                 delivery.state = State::Sending;
                 taken.push((number, Arc::clone(&delivery.message)));
             }
         }
-        (taken, self.waiting.keys().next().map(|(due, _)| *due))
+        (taken, self.waiting.first().map(|(due, _)| *due))
     }
 
     /// Notes what a receiver answered, and tries again later if it did not take the delivery and the rules say so.
@@ -279,7 +286,7 @@ impl Outgoing {
             delivery.due = Instant::now() + Duration::from_millis(rules.backoff_ms) * 2_u32.pow(doublings);
             delivery.state = State::Pending;
             let due = delivery.due;
-            self.waiting.insert((due, number), ());
+            self.waiting.insert((due, number));
             *self.counts.entry("retried".to_owned()).or_default() += 1;
             self.wake.notify_one();
         }

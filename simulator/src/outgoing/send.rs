@@ -56,8 +56,16 @@ async fn deliver(shared: Arc<Shared>, client: reqwest::Client, number: u64, mess
     }
     let sent = Instant::now();
     // The cause alone: an address may hold a secret.
-    let outcome = request.send().await.map(|answer| answer.status().as_u16()).map_err(|error| error.without_url().to_string());
+    let outcome = answer(request).await.map_err(|error| error.without_url().to_string());
     let mut state = shared.state();
     let rules = state.scenario.delivery.clone();
     state.outgoing.answered(number, &outcome, sent.elapsed(), &rules);
+}
+
+/// The status of the answer, which is read whole so that the connection can be used again.
+async fn answer(request: reqwest::RequestBuilder) -> reqwest::Result<u16> {
+    let answer = request.send().await?;
+    let status = answer.status().as_u16();
+    answer.bytes().await?;
+    Ok(status)
 }

@@ -381,6 +381,12 @@ impl Scenario {
         Self::from_toml(&text)
     }
 
+    /// How far the CRM's search index is behind, by Zoho's clock.
+    pub(crate) fn search_lag(&self) -> chrono::TimeDelta {
+        let lag = std::time::Duration::try_from_secs_f64(self.crm.search_lag_seconds).unwrap_or_default();
+        chrono::TimeDelta::from_std(lag).unwrap_or_default()
+    }
+
     /// Checks what the types cannot say.
     pub(crate) fn validate(&self) -> Result<(), ScenarioError> {
         let refuse = |message: &str| Err(ScenarioError::Value(message.to_owned()));

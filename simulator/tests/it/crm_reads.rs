@@ -33,6 +33,21 @@ async fn list_rows_have_no_subforms_and_single_reads_do() {
     assert_eq!(list["data"], json!([{ "id": ids[0], "Subject": "A" }]));
     let (_, one) = world.get(&format!("/crm/v8/Quotes/{}", ids[0])).await;
     assert_eq!(one["data"][0]["Quoted_Items"][0]["Quantity"], 1);
+    world.fault(json!({ "kind": "empty_list", "product": "crm", "times": 1 })).await;
+    assert_eq!(world.get(&format!("/crm/v8/Quotes?fields=Subject&ids={}", ids[0])).await.0, 204, "by mistake");
+}
+
+#[tokio::test]
+async fn rows_of_a_subform_are_added_to_those_that_are_there() {
+    let world = World::new("").await;
+    let id = make(&world, "Quotes", json!([{ "Subject": "A", "Quoted_Items": [{ "Quantity": 1 }] }])).await.remove(0);
+    let rows = async || world.get(&format!("/crm/v8/Quotes/{id}")).await.1["data"][0]["Quoted_Items"].clone();
+    let put = async |items: Value| world.put("/crm/v8/Quotes", json!({ "data": [{ "id": id, "Quoted_Items": items }] })).await.0;
+    assert_eq!(put(json!([{ "Quantity": 2 }])).await, 200);
+    let two = rows().await;
+    assert_eq!((&two[0]["Quantity"], &two[1]["Quantity"]), (&json!(1), &json!(2)));
+    assert_eq!(put(json!([{ "id": two[0]["id"], "_delete": null }, { "id": two[1]["id"], "Quantity": 3 }])).await, 200);
+    assert_eq!(rows().await, json!([{ "id": two[1]["id"], "Quantity": 3 }]));
 }
 
 #[tokio::test]

@@ -113,7 +113,8 @@ async fn an_update_is_partial_and_bumps_the_time_only_if_it_changes_something() 
     world.post("/admin/clock", json!({ "advance_seconds": 2 })).await;
     world.put(&path(&format!("items/{id}")), json!({ "rate": 5 })).await;
     assert_eq!(read(&world, &id).await, before);
-    let (status, _) = world.put(&path(&format!("items/{id}")), json!({ "rate": 6, "sku": "" })).await;
+    let (status, _) = world.put(&path(&format!("items/{id}")), json!({ "rate": 6, "sku": "", "initial_stock": 9 })).await;
+    assert_eq!(world.stats().await["ignored_fields"], json!({ "items.initial_stock": 1 }));
     let after = read(&world, &id).await;
     assert_eq!((status, &after["name"], &after["sku"], &after["rate"]), (200, &json!("Lamp"), &json!(""), &json!(6)));
     assert_ne!(after["last_modified_time"], before["last_modified_time"]);
@@ -228,8 +229,9 @@ async fn ten_thousand_items_are_seeded_with_their_own_times_and_a_list_may_be_em
     assert_eq!(names(&world.get(&newest).await.1), ["Item 10000"]);
     let (_, state) = world.get("/admin/state").await;
     assert_eq!(state["counts"]["inventory"]["items"], 10_000);
-    let edit = json!({ "product": "inventory", "module": "items", "ids": [seeded["ids"][6]], "record": { "rate": 6 } });
-    assert_eq!(world.put("/admin/records", edit).await.1["records"][0]["name"], "Item 7");
+    let edit = json!({ "product": "inventory", "module": "items", "ids": [seeded["ids"][6]], "record": { "rate": 6, "cf_colour": "red" } });
+    let edited = world.put("/admin/records", edit).await.1["records"][0].clone();
+    assert_eq!((&edited["name"], &edited["custom_field_hash"]["cf_colour"]), (&json!("Item 7"), &json!("red")));
     assert_eq!(names(&world.get(&newest).await.1), ["Item 7"]);
     world.fault(json!({ "kind": "empty_list", "path": "/inventory/v1/items", "times": 1 })).await;
     let (status, empty) = world.get(&path("items")).await;

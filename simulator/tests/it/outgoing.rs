@@ -180,6 +180,10 @@ async fn a_reordered_delivery_is_overtaken_by_the_next() {
     let (world, receiver) = world_and_receiver("[delivery]\nreorder = 1.0\nhold_ms = 60000", json!({})).await;
     item(&world, json!({ "name": "first" })).await;
     world.post("/admin/settings", json!({ "delivery": { "reorder": 0 } })).await;
+    let elsewhere = Receiver::new().await;
+    world.post("/admin/webhooks", json!({ "product": "inventory", "modules": ["contacts"], "url": elsewhere.url })).await;
+    world.post(&path("contacts"), json!({ "contact_name": "not on the same way" })).await;
+    elsewhere.wait_for(1).await;
     item(&world, json!({ "name": "second" })).await;
     let names: Vec<_> = receiver.wait_for(2).await.iter().map(|one| one.json()["item"]["name"].clone()).collect();
     assert_eq!(names, ["second", "first"]);
@@ -268,4 +272,15 @@ async fn what_is_lost_to_the_client_is_told_all_the_same() {
     let body = json!({ "name": "Lamp" });
     assert!(world.request(Method::POST, &path("items")).json(&body).send().await.is_err());
     assert_eq!(receiver.wait_for(1).await[0].json()["item"]["name"], "Lamp");
+}
+
+#[tokio::test]
+async fn a_raw_body_has_the_fields_it_names() {
+    let raw = r#"{"event":"item","id":"${item_id}","full":${JSONString}}"#;
+    let (world, receiver) = world_and_receiver("", json!({ "raw": raw, "secret": SECRET })).await;
+    let id = item(&world, json!({ "name": "Lamp" })).await;
+    let received = receiver.wait_for(1).await.remove(0);
+    let body = received.json();
+    assert_eq!((&body["event"], &body["id"], &body["full"]["item"]["name"]), (&json!("item"), &json!(id), &json!("Lamp")));
+    assert_eq!(received.header("X-Zoho-Webhook-Signature"), Some(&*signature(&received.body)));
 }

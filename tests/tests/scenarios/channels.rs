@@ -38,7 +38,11 @@ async fn renew(world: &World) {
     // any number of producers may say so
     webhook::want_channels(&world.config, world.db()).await;
     world.settled().await;
-    world.until("select state = 'open' and expires_at > now() + interval '6 days' and renew_at > now() + interval '3 days' from sluice.channel").await;
+    world
+        .until(
+            "select state = 'open' and expires_at > now() + interval '6 days' and renew_at > now() + interval '3 days' from sluice.channel",
+        )
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

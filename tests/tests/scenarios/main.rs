@@ -6,6 +6,7 @@
 mod agreeing;
 mod arriving;
 mod both_ways;
+mod braking;
 mod calling;
 mod calls;
 mod channels;

@@ -226,10 +226,10 @@ pub(super) async fn pass(tx: &mut Tx, sync: &str, class: Class, per: Duration, k
     Ok(())
 }
 
-/// The records of a sync, of which a share is one: its rows when they were last counted, else those that are linked.
+/// The records of a sync, of which a share is one: its rows when they were last counted, or those that are linked, whichever are more.
 pub(super) async fn total(tx: &mut Tx, sync: &str) -> Result<u64, sqlx::Error> {
     let total = sqlx::query_scalar!(
-        r#"select coalesce(y.total, (select c.linked from sluice.sync_counter c where c.sync = y.name), 0) as "total!" from sluice.sync y where y.name = $1"#,
+        r#"select greatest(y.total, (select c.linked from sluice.sync_counter c where c.sync = y.name), 0) as "total!" from sluice.sync y where y.name = $1"#,
         sync
     )
     .fetch_optional(tx)

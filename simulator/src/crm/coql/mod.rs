@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use self::parse::{Fault, Filter, Query, Test, parse};
 use super::{
     Context, Crm, Module, Refusal, Values,
-    compare::{Row, column, compare, is_column, order},
+    compare::{Cell, Literal, Row, cell, column, is_column},
 };
-use crate::{clock::Zone, exchange::Answer};
+use crate::exchange::Answer;
 
 /// Rows that `limit` with an offset reaches.
 const REACH: usize = 100_000;
@@ -49,14 +49,11 @@ impl Crm {
         }
         let zone = context.zone();
         let all = module.records.iter().map(|(id, record)| Row::new(module, id, record));
-        let mut rows: Vec<Row<'_>> = all.filter(|row| self.fits(row, &query.filter, zone)).collect();
-        let columns: Vec<&str> = query.order.iter().map(|(column, _)| column.as_str()).collect();
-        if !columns.is_empty() {
-            rows.sort_by_cached_key(|row| SortKey {
-                values: query.order.iter().map(|(name, descending)| (column(self, row, name, zone), *descending)).collect(),
-                id: row.id.to_owned(),
-            });
-        }
+        let mut rows: Vec<Row<'_>> = all.filter(|row| self.fits(row, &query.filter)).collect();
+        rows.sort_by_cached_key(|row| SortKey {
+            cells: query.order.iter().map(|(name, descending)| (cell(self, row, name), *descending)).collect(),
+            id: row.id.to_owned(),
+        });
         let shown = rows.iter().skip(query.offset).take(limit).map(|row| {
             let names = query.columns.iter().map(String::as_str).chain(["id"]);
             let values: Values = names.map(|name| (name.to_owned(), column(self, row, name, zone))).collect();
@@ -78,31 +75,38 @@ impl Crm {
         }
     }
 
-    fn fits(&self, row: &Row<'_>, filter: &Filter, zone: Zone) -> bool {
+    fn fits(&self, row: &Row<'_>, filter: &Filter) -> bool {
         match filter {
-            Filter::And(left, right) => self.fits(row, left, zone) && self.fits(row, right, zone),
-            Filter::Or(left, right) => self.fits(row, left, zone) || self.fits(row, right, zone),
-            Filter::Is(name, test) => passes(&column(self, row, name, zone), test),
+            Filter::And(left, right) => self.fits(row, left) && self.fits(row, right),
+            Filter::Or(left, right) => self.fits(row, left) || self.fits(row, right),
+            Filter::Is(name, test) => passes(&cell(self, row, name), test),
         }
     }
 }
 
-/// What rows are sorted by: their columns, then the id.
-#[derive(PartialEq, Eq)]
+/// What rows are sorted by: the columns of the order, then the id.
 struct SortKey {
-    values: Vec<(Value, bool)>,
+    cells: Vec<(Cell, bool)>,
     id: String,
 }
 
 impl Ord for SortKey {
     fn cmp(&self, other: &Self) -> Ordering {
-        let columns = self.values.iter().zip(&other.values).map(|((left, descending), (right, _))| match descending {
-            true => order(right, left),
-            false => order(left, right),
+        let columns = self.cells.iter().zip(&other.cells).map(|((left, descending), (right, _))| match descending {
+            true => right.order(left),
+            false => left.order(right),
         });
         columns.fold(Ordering::Equal, Ordering::then).then_with(|| self.id.cmp(&other.id))
     }
 }
+
+impl PartialEq for SortKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for SortKey {}
 
 impl PartialOrd for SortKey {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
@@ -120,8 +124,9 @@ fn columns_of<'a>(filter: &'a Filter, columns: &mut Vec<&'a str>) {
     }
 }
 
-fn passes(value: &Value, test: &Test) -> bool {
-    let is = |literal: &String, wanted: fn(Ordering) -> bool| compare(value, literal).is_some_and(wanted);
+fn passes(value: &Cell, test: &Test) -> bool {
+    let is = |literal: &Literal, wanted: fn(Ordering) -> bool| value.compare(literal).is_some_and(wanted);
+    let blank = *value == Cell::Blank;
     match test {
         Test::Equal(literal) => is(literal, Ordering::is_eq),
         Test::NotEqual(literal) => is(literal, Ordering::is_ne),
@@ -130,21 +135,21 @@ fn passes(value: &Value, test: &Test) -> bool {
         Test::Less(literal) => is(literal, Ordering::is_lt),
         Test::LessEqual(literal) => is(literal, Ordering::is_le),
         Test::In(literals) => literals.iter().any(|literal| is(literal, Ordering::is_eq)),
-        Test::NotIn(literals) => !value.is_null() && !literals.iter().any(|literal| is(literal, Ordering::is_eq)),
+        Test::NotIn(literals) => !blank && !literals.iter().any(|literal| is(literal, Ordering::is_eq)),
         Test::Like(pattern) => like(value, pattern),
-        Test::NotLike(pattern) => !value.is_null() && !like(value, pattern),
+        Test::NotLike(pattern) => !blank && !like(value, pattern),
         Test::Between(low, high) => is(low, Ordering::is_ge) && is(high, Ordering::is_le),
-        Test::Null => value.is_null(),
-        Test::NotNull => !value.is_null(),
+        Test::Null => blank,
+        Test::NotNull => !blank,
     }
 }
 
 /// `%` stands for any text.
-fn like(value: &Value, pattern: &str) -> bool {
-    let Some(text) = value.as_str().map(str::to_lowercase) else { return false };
+fn like(value: &Cell, pattern: &str) -> bool {
+    let Cell::Text(text) = value else { return false };
     let pattern = pattern.to_lowercase();
     let parts: Vec<&str> = pattern.split('%').collect();
-    let [first, middle @ .., last] = parts.as_slice() else { return text == pattern };
+    let [first, middle @ .., last] = parts.as_slice() else { return *text == pattern };
     let Some(mut rest) = text.strip_prefix(first).and_then(|rest| rest.strip_suffix(last)) else { return false };
     middle.iter().all(|part| match rest.find(part) {
         Some(at) => {
@@ -164,15 +169,13 @@ fn refused(fault: Fault) -> Refusal {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
-    use super::like;
+    use super::{Cell, like};
 
     #[test]
     fn a_percent_sign_stands_for_any_text() {
         for (pattern, fits) in [("%bc%", true), ("ab%", true), ("%cd", true), ("a%d", true), ("a%c", false), ("abcd", true), ("b%", false)]
         {
-            assert_eq!(like(&json!("ABCD"), pattern), fits, "{pattern}");
+            assert_eq!(like(&Cell::Text("abcd".into()), pattern), fits, "{pattern}");
         }
     }
 }

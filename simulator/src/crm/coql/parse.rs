@@ -3,6 +3,8 @@
 //! `select A, B.C from Module where … order by A asc, id desc limit 0, 200`. `where` is mandatory; more than two
 //! conditions must be in parentheses pairwise (CRM fact 2.11).
 
+use super::super::compare::Literal;
+
 /// Most columns of a select, an `in` list, conditions, and columns of an order.
 const MOST_COLUMNS: usize = 50;
 const MOST_VALUES: usize = 100;
@@ -32,17 +34,17 @@ pub(super) enum Filter {
 /// What one column must be.
 #[derive(Debug, PartialEq)]
 pub(super) enum Test {
-    Equal(String),
-    NotEqual(String),
-    Greater(String),
-    GreaterEqual(String),
-    Less(String),
-    LessEqual(String),
-    In(Vec<String>),
-    NotIn(Vec<String>),
+    Equal(Literal),
+    NotEqual(Literal),
+    Greater(Literal),
+    GreaterEqual(Literal),
+    Less(Literal),
+    LessEqual(Literal),
+    In(Vec<Literal>),
+    NotIn(Vec<Literal>),
     Like(String),
     NotLike(String),
-    Between(String, String),
+    Between(Literal, Literal),
     Null,
     NotNull,
 }
@@ -66,7 +68,7 @@ enum Token {
 pub(super) fn parse(text: &str) -> Result<Query, Fault> {
     let mut parser = Parser { tokens: tokens(text)?, at: 0, conditions: 0 };
     parser.keyword("select", "select")?;
-    let columns = parser.list("select", |parser| parser.word("select"))?;
+    let columns = parser.list(|parser| parser.word("select"))?;
     if columns.len() > MOST_COLUMNS {
         return Err(Fault::Limit("select", MOST_COLUMNS));
     }
@@ -78,7 +80,7 @@ pub(super) fn parse(text: &str) -> Result<Query, Fault> {
         false => Vec::new(),
         true => {
             parser.keyword("by", "order by")?;
-            parser.list("order by", |parser| {
+            parser.list(|parser| {
                 let column = parser.word("order by")?;
                 let descending = parser.takes("desc");
                 if !descending {
@@ -133,14 +135,18 @@ impl Parser {
         }
     }
 
-    fn literal(&mut self) -> Result<String, Fault> {
+    fn literal(&mut self) -> Result<Literal, Fault> {
+        self.text().map(Literal::new)
+    }
+
+    fn text(&mut self) -> Result<String, Fault> {
         match self.next() {
             Some(Token::Word(text) | Token::Text(text)) => Ok(text),
             _ => Err(Fault::Syntax("where")),
         }
     }
 
-    fn list<T>(&mut self, _clause: &'static str, mut one: impl FnMut(&mut Self) -> Result<T, Fault>) -> Result<Vec<T>, Fault> {
+    fn list<T>(&mut self, mut one: impl FnMut(&mut Self) -> Result<T, Fault>) -> Result<Vec<T>, Fault> {
         let mut list = vec![one(self)?];
         while self.takes(",") {
             list.push(one(self)?);
@@ -192,7 +198,7 @@ impl Parser {
         let not = self.takes("not");
         if self.takes("in") {
             self.keyword("(", "where")?;
-            let values = self.list("where", Self::literal)?;
+            let values = self.list(Self::literal)?;
             self.keyword(")", "where")?;
             if values.len() > MOST_VALUES {
                 return Err(Fault::Limit("in", MOST_VALUES));
@@ -200,7 +206,7 @@ impl Parser {
             return Ok(if not { Test::NotIn(values) } else { Test::In(values) });
         }
         if self.takes("like") {
-            let pattern = self.literal()?;
+            let pattern = self.text()?;
             return Ok(if not { Test::NotLike(pattern) } else { Test::Like(pattern) });
         }
         match self.next() {
@@ -274,7 +280,7 @@ fn quoted(rest: &str) -> Option<(String, usize)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Fault, Filter, Test, parse};
+    use super::{Fault, Filter, Literal, Test, parse};
 
     #[test]
     fn the_idiom_of_an_incremental_read_is_understood() {
@@ -285,7 +291,7 @@ mod tests {
         .expect("a query");
         assert_eq!((query.columns.len(), query.module.as_str(), query.limit, query.offset), (3, "Deals", Some(200), 0));
         assert_eq!(query.order, [("Modified_Time".to_owned(), false), ("id".to_owned(), false)]);
-        assert_eq!(query.filter, Filter::Is("Modified_Time".into(), Test::GreaterEqual("2026-01-01T00:00:00+02:00".into())));
+        assert_eq!(query.filter, Filter::Is("Modified_Time".into(), Test::GreaterEqual(Literal::new("2026-01-01T00:00:00+02:00"))));
         let paged = parse("select id from Deals where id is not null limit 400, 100").expect("a query");
         assert_eq!((paged.offset, paged.limit), (400, Some(100)));
     }

@@ -193,7 +193,8 @@ fn named_in(expression: &str) -> Vec<String> {
         let Some(rest) = expression[at + arrow.len()..].trim_start_matches('>').trim_start().strip_prefix('\'') else { continue };
         let Some(literal) = rest.split('\'').next() else { continue };
         let first = literal.trim_start_matches('{').split([',', '}']).next().unwrap_or_default().trim();
-        if !first.is_empty() && first.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+        let is_name = !first.is_empty() && first.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if is_name && !names.iter().any(|known| known == first) {
             names.push(first.to_owned());
         }
     }
