@@ -65,11 +65,11 @@ create table sluice.event_refusal (
   constraint event_refusal_pkey primary key (source, verdict)
 ) with (fillfactor = 20);
 
--- Which of the records that an event names are to be read, and whether that can be said yet. An event is our own echo where it tells nothing
+-- Which of the records that an event names are to be read, in which slots (as aim_pull finds them), and whether that can be said yet. An event is our own echo where it tells nothing
 -- that the link does not know: by the record's modified time where it carries the record, and otherwise by the time and the fields of our last
 -- write. Zoho's own notes on a write (who, when) count as among the fields written. While a run of the record is under way nothing can be said:
 -- what it writes stands in the link only when it has settled; nor while a create is, whose Zoho id nobody knows yet. A delete is no echo.
-create function sluice.weigh_event(e sluice.event, out reads text[], out echoes integer, out unsettled boolean)
+create function sluice.weigh_event(e sluice.event, out reads text[], out keys text[], out echoes integer, out unsettled boolean)
 language plpgsql stable set search_path = pg_catalog, sluice
 set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 declare
@@ -78,12 +78,14 @@ declare
   fields text[];
 begin
   reads := '{}';
+  keys := '{}';
   echoes := 0;
   unsettled := false;
   foreach id in array e.zoho_ids loop
     select * into l from sluice.link k where k.sync = e.sync and k.zoho_id = id;
     if not found then
       reads := reads || id;
+      keys := keys || ('zoho:' || id);
       unsettled := unsettled or exists (select from sluice.slot s where s.batch is not null and s.sync = e.sync and s.create_intent);
       continue;
     end if;
@@ -99,6 +101,7 @@ begin
       echoes := echoes + 1;
     else
       reads := reads || id;
+      keys := keys || l.key;
       unsettled := unsettled or exists (select from sluice.slot s where s.sync = e.sync and s.key = l.key and s.state = 'running');
     end if;
   end loop;
@@ -138,7 +141,7 @@ begin
     -- whole, as producers insert: the check of others' rows costs ten times as much
     with asked as (
       insert into sluice.job (kind, args, lane, run_at, shape_id, sync, key)
-      select 'pull', jsonb_build_object('sync', e.sync, 'zoho_id', r), 'realtime', clock_timestamp(), shape, e.sync, sluice.aim_pull(y, r) from unnest(w.reads) r
+      select 'pull', jsonb_build_object('sync', e.sync, 'zoho_id', r), 'realtime', clock_timestamp(), shape, e.sync, k from unnest(w.reads, w.keys) t (r, k)
       returning id
     )
     select array_agg(id) into e.jobs from asked;
