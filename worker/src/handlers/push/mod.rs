@@ -44,6 +44,8 @@ pub(super) struct Record<'a> {
     pub(super) repair: BTreeSet<String>,
     /// Both sides were compared a moment ago: what a lost write left in Zoho is known.
     pub(super) compared: bool,
+    /// When Zoho gave the answer that it was compared with, by its own clock.
+    pub(super) dated: Option<chrono::DateTime<chrono::Utc>>,
 }
 
 /// What became of one record, before it is told to the queue, the link and the application's row.
@@ -55,6 +57,8 @@ pub(super) struct Verdict {
     unlinked: bool,
     looked_again: bool,
     pushed: bool,
+    /// Zoho's record has changed since it was read.
+    pub(super) outdated: bool,
     parents: Vec<(String, String)>,
     request: Option<Value>,
     response: Option<Value>,
@@ -69,6 +73,7 @@ impl Verdict {
             unlinked: false,
             looked_again: false,
             pushed: false,
+            outdated: false,
             parents: Vec::new(),
             request: None,
             response: None,
@@ -153,6 +158,7 @@ pub(super) async fn load<'a>(
         keep_back: BTreeSet::new(),
         repair: BTreeSet::new(),
         compared: false,
+        dated: None,
     });
     Ok((records.collect(), parents, moving))
 }

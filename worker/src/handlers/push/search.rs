@@ -127,6 +127,7 @@ mod tests {
             keep_back: BTreeSet::new(),
             repair: BTreeSet::new(),
             compared: false,
+            dated: None,
         }
     }
 
