@@ -69,11 +69,11 @@ async fn poll(world: &World) {
 /// What both sides say: name, price and note by Zoho id.
 async fn both_say(world: &World) -> (Vec<Value>, Vec<Value>) {
     let rows =
-        world.rows("select zoho_item_id as id, name, price::bigint, coalesce(note, '') as note from products order by zoho_item_id").await;
+        world.rows("select zoho_item_id as id, name, price::float8::text as price, coalesce(note, '') as note from products order by zoho_item_id").await;
     let items = world.zoho.records("inventory", "items").await;
     let mut items: Vec<Value> = items
         .iter()
-        .map(|item| json!({"id": item["item_id"], "name": item["name"], "price": item["rate"].as_f64().map(|rate| rate as i64), "note": item["description"]}))
+        .map(|item| json!({"id": item["item_id"], "name": item["name"], "price": item["rate"].as_f64().map(|rate| rate.to_string()), "note": item["description"]}))
         .collect();
     items.sort_by_key(|item| item["id"].as_str().map(str::to_owned));
     (rows, items)

@@ -93,15 +93,20 @@ fn in_utc(value: Value) -> Value {
     }
 }
 
-/// A new row for a Zoho record that has none: column → value, the fields behind them with Zoho's half, and what it refers to that has no row
-/// yet. Fields that the local side owns are left to the table's defaults.
-pub fn insert(
-    definition: &Definition,
-    record: &Value,
-    own: &BTreeMap<String, Value>,
-    keys: &Keys,
-) -> (BTreeMap<String, Value>, BTreeMap<String, Value>, Vec<(String, String)>) {
-    let (mut columns, mut pulled, mut missing) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+/// A new row for a Zoho record that has none.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct NewRow {
+    /// Column → value.
+    pub columns: BTreeMap<String, Value>,
+    /// The fields behind them: Zoho's half.
+    pub pulled: BTreeMap<String, Value>,
+    /// What the record refers to that has no row yet: (sync, Zoho id).
+    pub missing: Vec<(String, String)>,
+}
+
+/// The row that a Zoho record becomes; `own` are the pull's own columns. Fields that the local side owns are left to the table's defaults.
+pub fn insert(definition: &Definition, record: &Value, own: &BTreeMap<String, Value>, keys: &Keys) -> NewRow {
+    let NewRow { mut columns, mut pulled, mut missing } = NewRow::default();
     for (path, field) in definition.fields() {
         let owner = match field {
             Field::Column(field) => field.owner,
@@ -126,7 +131,7 @@ pub fn insert(
         columns.insert(column.clone(), value.clone());
         pulled.insert(format!("{COLUMN}{column}"), value.clone());
     }
-    (columns, pulled, missing)
+    NewRow { columns, pulled, missing }
 }
 
 /// The columns behind the fields of `mark`: what is written to a row whose Zoho record is gone.

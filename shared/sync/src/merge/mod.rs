@@ -17,7 +17,7 @@ use crate::read::{FieldValue, Parents, Row};
 use crate::value;
 
 mod local;
-pub use local::{Incoming, insert, mark};
+pub use local::{Incoming, NewRow, insert, mark};
 
 /// The name under which a link remembers what a pull's own column (`[syncs.NAME.columns]`) was given. No Zoho field is called so.
 pub(crate) const COLUMN: &str = "columns:";

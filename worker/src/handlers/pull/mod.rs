@@ -69,6 +69,15 @@ struct Merged {
     compared: bool,
 }
 
+/// What is known of Zoho's side of a record, and around it.
+struct Theirs<'a> {
+    record: &'a Value,
+    run_id: Option<i64>,
+    keys: &'a Keys,
+    decided: Option<&'a BTreeMap<String, Side>>,
+    own: Option<&'a BTreeMap<String, Value>>,
+}
+
 pub(super) async fn run(engine: &Engine, work: &Work, session: &Session<'_>) -> Handled {
     let Some(definition) = engine.definition(&work.batch.sync) else {
         return all(work, |_| snooze(Duration::from_secs(60), "this worker's file does not have the sync"));
@@ -132,7 +141,8 @@ impl Run<'_> {
             let verdict = match (sight.map(|sight| (sight, &sight.record)), &record.row) {
                 (Some((sight, None)), _) => Some(self.gone(&record, &id, sight, &mut gathered.merged)),
                 (Some((sight, Some(theirs))), Some(row)) => {
-                    let facts = (theirs, sight.run_id, &keys, decided.get(&record.slot.key), own.get(&id));
+                    let facts =
+                        Theirs { record: theirs, run_id: sight.run_id, keys: &keys, decided: decided.get(&record.slot.key), own: own.get(&id) };
                     let dated = sight.dated;
                     let level = self.definition.module.level().filter(|_| sight.age <= FRESH);
                     let level = level.and_then(|level| field_in(&self.definition.module, theirs, level).cloned());
@@ -183,13 +193,7 @@ impl Run<'_> {
         record: &Record<'_>,
         row: &Row,
         id: &str,
-        (theirs, run_id, keys, decided, own): (
-            &Value,
-            Option<i64>,
-            &Keys,
-            Option<&BTreeMap<String, Side>>,
-            Option<&BTreeMap<String, Value>>,
-        ),
+        Theirs { record: theirs, run_id, keys, decided, own }: Theirs<'_>,
     ) -> Result<Merged, sqlx::Error> {
         let Some(link) = &record.link else { return Ok(Merged::default()) };
         let (no_columns, nothing_decided) = (BTreeMap::new(), BTreeMap::new());
