@@ -104,7 +104,7 @@ async fn rows_made_by_hand_stay_here_whatever_is_done_to_them() {
     let world = World::new(recipe()).await;
     world.run(ROWS).await;
     world.run("update products set price = price + 1, stock_quantity = 5").await;
-    assert_eq!(world.trigger("items").await, 0);
+    assert_eq!(world.trigger("items").await, 1, "a poll, and no row");
     world
         .run("insert into sluice.job (kind, args) select 'push', jsonb_build_object('sync', 'items', 'key', id::text) from products")
         .await;
@@ -115,6 +115,23 @@ async fn rows_made_by_hand_stay_here_whatever_is_done_to_them() {
     assert_eq!(world.zoho.records("inventory", "items").await.len(), 1);
     let rows = world.rows("select price::text, zoho_item_id is null as by_hand from products where sku = 'CAB-1' order by price").await;
     assert_eq!(rows, [json!({"price": "5.20", "by_hand": true}), json!({"price": "9.00", "by_hand": false})]);
+    world.check_rules().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_names_its_item_is_linked_to_it_and_its_own_price_waits_for_a_person() {
+    let world = World::new(recipe()).await;
+    let id = item(&world, json!({"name": "Cable", "sku": "C", "rate": 9, "stock_on_hand": 4})).await;
+    world.run(&format!("insert into products (name, price, zoho_item_id) values ('Our cable', 8, '{id}')")).await;
+    world.trigger("items").await;
+    world.settled().await;
+    let row = json!({"name": "Cable", "sku": "C", "price": "8.00", "stock_quantity": 4});
+    assert_eq!(world.rows("select name, sku, price::text, stock_quantity::int from products").await, [row]);
+    let open = world.rows("select id, field, local, zoho from sluice.conflict where resolution is null").await;
+    assert_eq!((open.len(), &open[0]["field"], &open[0]["local"], &open[0]["zoho"]), (1, &json!("rate"), &json!(8.00), &json!(9)));
+    world.run(&format!("select sluice.resolve({}, 'local')", open[0]["id"])).await;
+    world.all_arrived().await;
+    assert_eq!(zoho_item(&world, &id).await["rate"].to_string(), "8");
     world.check_rules().await;
 }
 
@@ -143,6 +160,7 @@ async fn one_bad_item_is_a_letter_with_its_field_and_the_rest_goes_on() {
     poll(&world, "items", false).await;
     assert_eq!(product(&world, "price::text", &negative).await, json!({"price": "5.00"}));
     assert_eq!(last_run(&world).await["created"], 1);
+    assert_eq!(world.letters().await.len(), 1, "its letter is closed");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -66,6 +66,8 @@ struct Merged {
     merge: Merge,
     changed_at: Option<DateTime<Utc>>,
     modified_at: Option<DateTime<Utc>>,
+    /// What was read is newer than what the link knows of.
+    newer: bool,
     compared: bool,
 }
 
@@ -219,7 +221,8 @@ impl Run<'_> {
             modified_at,
             run_id,
         });
-        Ok(Merged { zoho_id: id.to_owned(), pull, gone: false, merge, changed_at, modified_at, compared: true })
+        let newer = modified_at > link.zoho_modified_at;
+        Ok(Merged { zoho_id: id.to_owned(), pull, gone: false, merge, changed_at, modified_at, newer, compared: true })
     }
 
     fn pulls(&self, next: &Next) -> bool {
@@ -275,7 +278,9 @@ impl Run<'_> {
             if !ended {
                 continue;
             }
-            if merged.compared && verdict.agreed.is_none() && merged.merge.agreed_more {
+            // also where nothing but its time is new, so that no poll reads it again
+            let more = merged.merge.agreed_more || (merged.newer && merged.pull.is_none());
+            if merged.compared && verdict.agreed.is_none() && more {
                 verdict.agreed = Some(Agreed {
                     key: slot.key.clone(),
                     zoho_id: id.clone(),
