@@ -29,7 +29,7 @@ use crate::session;
 pub(crate) const SPEED: u32 = 10;
 const ORGANIZATION: &str = "60000000001";
 const USUAL_PORT: u16 = 8080;
-/// Letters and digits of what webhooks are signed with.
+/// Letters and digits of what webhooks and notifications prove themselves by.
 const SECRET_LENGTH: usize = 32;
 
 /// Everything that the demo runs on but the PostgreSQL server.
@@ -89,6 +89,9 @@ fn configuration(recipe: &Recipe, url: &str, simulator: &Simulator) -> anyhow::R
         ("ZOHO_REFRESH_TOKEN", &zoho.refresh_token),
         ("ZOHO_ORG_ID", ORGANIZATION),
         ("ZOHO_WEBHOOK_SECRET", &secret),
+        // the one simulated Zoho stands for all organisations of a recipe
+        ("ZOHO_WHOLESALE_REFRESH_TOKEN", &zoho.refresh_token),
+        ("ZOHO_NOTIFY_TOKEN", &secret),
     ]
     .into_iter()
     .collect();

@@ -211,7 +211,7 @@ impl Poll<'_> {
     }
 
     fn sighting(&self, record: Option<Value>, complete: bool, seen_at: DateTime<Utc>, walk: &Walk) -> Sighting {
-        Sighting { record, complete, seen_at, age: Duration::ZERO, run_id: Some(walk.run_id) }
+        Sighting { record, complete, seen_at, dated: self.session.dated(), age: Duration::ZERO, run_id: Some(walk.run_id) }
     }
 
     /// Where the walk goes on.

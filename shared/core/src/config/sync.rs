@@ -56,6 +56,9 @@ pub struct Sync {
     /// Zoho fields by which an existing Zoho record is adopted instead of creating a second.
     #[serde(default)]
     pub match_on: Vec<String>,
+    /// CRM: the Zoho field of a name, by which similar records are looked for before one is made. What is not clear waits for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub match_similar: Option<String>,
     /// The lane of this sync's row changes.
     #[serde(default)]
     pub lane: Lane,

@@ -230,13 +230,19 @@ fn update(definition: &Definition, row: &Row, link: &Link, zoho_id: &str, facts:
     let sent = body::with_neighbours(definition, row, &wanted).into_iter().filter(allowed).collect();
     match body::write(definition, row, Some(link), sent, facts.parents) {
         Err(missing) => Step::WaitFor(missing),
-        Ok(write) => {
-            let subform =
-                |path: &&String| definition.module.appends_rows() && matches!(definition.fields().get(*path), Some(Field::List(_)));
-            let subforms = write.sent.iter().filter(subform).cloned().collect();
-            Step::Update { zoho_id: zoho_id.to_owned(), write, changed, subforms }
-        }
+        Ok(write) => Step::Update { zoho_id: zoho_id.to_owned(), subforms: subforms(definition, &write), write, changed },
     }
+}
+
+/// What would have been created is written to a record that Zoho has already.
+pub fn adopted(definition: &Definition, zoho_id: &str, write: Write) -> Step {
+    let (changed, subforms) = (write.sent.clone(), subforms(definition, &write));
+    Step::Update { zoho_id: zoho_id.to_owned(), write, changed, subforms }
+}
+
+fn subforms(definition: &Definition, write: &Write) -> Vec<String> {
+    let subform = |path: &&String| definition.module.appends_rows() && matches!(definition.fields().get(*path), Some(Field::List(_)));
+    write.sent.iter().filter(subform).cloned().collect()
 }
 
 fn withdraw(definition: &Definition, link: Option<&Link>) -> Step {

@@ -7,6 +7,7 @@ mod finance;
 mod lookup;
 mod parents;
 mod search;
+mod similar;
 
 pub(crate) use finance::finance_module;
 
@@ -47,6 +48,8 @@ pub(super) struct Record<'a> {
     pub(super) level: Option<Value>,
     /// Both sides were compared a moment ago: what a lost write left in Zoho is known.
     pub(super) compared: bool,
+    /// When Zoho gave the answer that it was compared with, by its own clock.
+    pub(super) dated: Option<chrono::DateTime<chrono::Utc>>,
 }
 
 /// What became of one record, before it is told to the queue, the link and the application's row.
@@ -58,6 +61,8 @@ pub(super) struct Verdict {
     unlinked: bool,
     looked_again: bool,
     pushed: bool,
+    /// Zoho's record has changed since it was read.
+    pub(super) outdated: bool,
     parents: Vec<(String, String)>,
     request: Option<Value>,
     response: Option<Value>,
@@ -72,6 +77,7 @@ impl Verdict {
             unlinked: false,
             looked_again: false,
             pushed: false,
+            outdated: false,
             parents: Vec::new(),
             request: None,
             response: None,
@@ -157,6 +163,7 @@ pub(super) async fn load<'a>(
         repair: BTreeSet::new(),
         level: None,
         compared: false,
+        dated: None,
     });
     Ok((records.collect(), parents, moving))
 }
@@ -336,7 +343,7 @@ fn what_to_mend(sync: &str, name: &str, field: &Field, response: Option<&Value>)
     let source = match field {
         Field::Column(column) => format!("the column `{}`", column.column),
         Field::Ref(reference) => format!("the column `{}`, as the Zoho id of {}", reference.column, reference.sync),
-        Field::Sql(sql) => format!("the expression `{sql}`"),
+        Field::Sql(field) => format!("the expression `{}`", field.sql),
         Field::Value(_) => "a constant".to_owned(),
         Field::List(_) => "a list".to_owned(),
     };

@@ -128,6 +128,7 @@ mod tests {
             repair: BTreeSet::new(),
             level: None,
             compared: false,
+            dated: None,
         }
     }
 

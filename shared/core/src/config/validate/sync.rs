@@ -48,6 +48,7 @@ impl Check<'_> {
         self.wrong_if(sync.skip_workflows && !crm, &at("skip_workflows"), "only CRM writes can skip workflows; remove it");
         self.deletes(sync);
         self.creates(sync);
+        self.similar(sync);
         self.directions(sync);
         self.mapping(config, sync);
     }
@@ -68,6 +69,23 @@ impl Check<'_> {
             nothing_to_do,
             &at("when_false"),
             "\"delete\" does what `on_delete` says, which is \"ignore\"; choose mark, void or delete there",
+        );
+    }
+
+    /// Similar names are looked for in CRM, and a person's answer stands in the column of the Zoho id.
+    fn similar(&mut self, sync: &Sync) {
+        let Some(field) = &sync.match_similar else { return };
+        let at = ["syncs", sync.name.as_str(), "match_similar"];
+        let created_here = sync.module.product == Product::Crm && sync.direction.pushes();
+        self.wrong_if(!created_here, &at, "is for CRM syncs that push; remove it");
+        let mapped = matches!(sync.fields.get(field), Some(Field::Column(_) | Field::Sql(_)));
+        if !mapped {
+            self.wrong(&at, format!("names `{field}`, which is not among the sync's fields, or is no column or sql; map it"));
+        }
+        self.wrong_if(
+            sync.writeback.id.is_none(),
+            &at,
+            "needs `writeback.id`: the column into which a person writes the Zoho id that is meant, or the word new",
         );
     }
 
@@ -103,9 +121,6 @@ impl Check<'_> {
                 "a CRM sync needs `reference` (a field that carries our key) or `match_on` with a field that CRM keeps unique, such as [\"{system}\"]; else a create could happen twice"
             );
             self.wrong(&at("reference"), advice);
-        } else if !sync.match_on.iter().any(|field| field == system) {
-            let fields = sync.match_on.join(", ");
-            self.note(&at("match_on"), format!("works only if {fields} is marked unique in {}; `sluice check` asks Zoho", sync.module));
         }
     }
 
@@ -155,7 +170,7 @@ impl Check<'_> {
             }
             match field {
                 Field::Column(field) => self.filled(&path, &field.column),
-                Field::Sql(sql) => self.filled(&path, sql),
+                Field::Sql(field) => self.filled(&path, &field.sql),
                 Field::List(list) => self.filled(&path, &list.each),
                 Field::Value(_) => {}
                 Field::Ref(field) => {

@@ -69,6 +69,9 @@ impl Check<'_> {
         }
         self.webhook_syncs(config, name, webhook);
         self.webhook_secret(&at("secret"), webhook);
+        if webhook.verify == Verify::CrmToken && config.http.public_url.is_none() {
+            self.note(&at("verify"), "opens no notification channel, since [http] public_url does not say where Zoho reaches us");
+        }
         let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
         let named = !webhook.header.is_empty() && webhook.header.chars().all(token);
         let used = matches!(webhook.verify, Verify::SecretHeader | Verify::SecretQuery);
