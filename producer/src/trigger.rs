@@ -46,7 +46,8 @@ impl From<sqlx::Error> for Error {
 
 /// Enqueues a push: of one record, in the lane `interactive`; without a key of everything that is due, in the sync's own lane, and of
 /// every sync if none is named. Due is a row that was never synced, and one whose last run became a dead letter; with `force` every row.
-/// `force` also forgets what was agreed on, so that every field is sent. Returns the number of jobs.
+/// `force` also forgets what was agreed on, so that every field is sent. A sync that pulls is polled too, with `force` the whole module. Returns
+/// the number of jobs.
 ///
 /// # Errors
 /// See [`Error`]. Pages enqueued before an error stay enqueued.
@@ -71,8 +72,22 @@ pub async fn trigger(
         if definition.sync.direction.pushes() {
             jobs += all(db, reader, definition, force).await?;
         }
+        if definition.sync.direction.pulls() {
+            jobs += poll(db, definition.name(), force).await?;
+        }
     }
     Ok(jobs)
+}
+
+async fn poll(db: &Db, sync: &str, full: bool) -> Result<u64, Error> {
+    sqlx::query!(
+        "insert into sluice.job (kind, args) values ('poll', jsonb_build_object('sync', $1::text, 'full', $2::boolean))",
+        sync,
+        full
+    )
+    .execute(db)
+    .await?;
+    Ok(1)
 }
 
 /// Enqueues a pull of one Zoho record, in the lane `interactive`: it is read, and what changed there is applied. Returns the job.

@@ -1,4 +1,4 @@
-//! `sluice trigger`: syncs one record, or everything of a sync that is due.
+//! `sluice trigger`: syncs one record, or everything of a sync that is due: rows that were never sent, and what changed in Zoho.
 
 use serde_json::json;
 use sluice_producer::{Definitions, publish};
@@ -19,7 +19,7 @@ pub(crate) struct Args {
     /// This Zoho record only: it is read, and what changed there comes into the database.
     #[arg(long, value_name = "Z", conflicts_with_all = ["key", "force"])]
     zoho_id: Option<String>,
-    /// Also what is known to be equal on both sides, and every field of it.
+    /// Also what is known to be equal on both sides, and every field of it; where the sync pulls, the whole module is looked at.
     #[arg(long)]
     force: bool,
 }

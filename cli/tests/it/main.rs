@@ -6,6 +6,7 @@ mod asking;
 mod auth;
 mod bench;
 mod database;
+mod recipes;
 mod records;
 mod sluice;
 mod usage;

@@ -238,3 +238,35 @@ async fn ten_thousand_items_are_seeded_with_their_own_times_and_a_list_may_be_em
     assert_eq!((status, &empty["items"], &empty["page_context"]["has_more_page"]), (200, &json!([]), &json!(false)));
     assert_eq!(world.get(&path("items")).await.1["items"].as_array().map(Vec::len), Some(200));
 }
+
+#[tokio::test]
+async fn a_scenario_says_what_is_there_from_the_start_and_nobody_is_told_of_it() {
+    let scenario = r#"
+        [finance]
+        organizations = ["60000000001"]
+        [[records]]
+        product = "inventory"
+        module = "categories"
+        record = { category_id = "77", name = "Cables" }
+        [[records]]
+        product = "inventory"
+        module = "items"
+        count = 3
+        first = 5
+        age_seconds = 3600
+        record = { name = "Item {n}", rate = 1.5, category_id = "77" }
+    "#;
+    let world = World::new(scenario).await;
+    let names = async |module: &str| {
+        let rows = world.records("inventory", module).await;
+        rows.iter().map(|row| row["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names("items").await, ["Item 5", "Item 6", "Item 7"]);
+    assert_eq!(world.get("/admin/deliveries").await.1["deliveries"], json!([]));
+    // forgotten with everything else, they are there again
+    world.post("/admin/reset", json!({})).await;
+    assert_eq!((names("items").await.len(), names("categories").await), (3, vec!["Cables".to_owned()]));
+    let wrong =
+        sluice_simulator::Scenario::from_toml("[[records]]\nproduct = \"inventory\"\nmodule = \"items\"\nage_seconds = -1\nrecord = {}");
+    assert!(wrong.is_err_and(|error| error.to_string().contains("age_seconds")));
+}

@@ -115,3 +115,21 @@ async fn two_hundred_changed_items_of_many_are_pulled_in_at_most_five_calls() {
     assert!(calls <= 5, "{calls} calls: {:#?}", world.zoho.calls().await);
     world.check_rules().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edit_of_a_field_that_is_not_mapped_is_read_once_and_writes_nothing() {
+    let world = World::new(Setup::new(PRODUCTS, items(""))).await;
+    let item = world.zoho.put("inventory", "items", None, json!({"name": "Cable", "rate": 1})).await;
+    poll(&world).await;
+    world.run("create table touched (id bigint); create function touch() returns trigger language plpgsql as $$ begin insert into touched values (new.id); return null; end $$; create trigger touch after update on products for each row execute function touch()").await;
+    world.zoho.put_later("inventory", "items", item["item_id"].as_str().expect("an id"), json!({"brand": "Acme"})).await;
+    world.zoho.forget_calls().await;
+    poll(&world).await;
+    assert_eq!(world.zoho.count_calls().await, 2, "the list, and the item, whose rows in a list are partial");
+    world.zoho.forget_calls().await;
+    world.run("insert into sluice.job (kind, args) values ('poll', '{\"sync\": \"items\", \"full\": true}')").await;
+    world.settled().await;
+    assert_eq!(world.zoho.count_calls().await, 1, "{:#?}", world.zoho.calls().await);
+    assert_eq!(world.count("select count(*) from touched").await, 0);
+    world.all_arrived().await;
+}

@@ -63,10 +63,9 @@ async fn the_recipe_fits_its_tables_and_its_whole_catalogue_arrives_in_pages_of_
     let definitions = sluice_producer::Definitions::compile(world.db(), &world.config).await.expect("definitions");
     assert!(definitions.findings.is_empty(), "{:#?}", definitions.findings);
     world.run(ROWS).await;
-    for sync in ["items", "categories", "price_lists"] {
-        world.run(&format!("insert into sluice.job (kind, args) values ('poll', '{{\"sync\": \"{sync}\"}}')")).await;
+    for sync in ["categories", "items", "price_lists"] {
+        poll(&world, sync, false).await;
     }
-    world.settled().await;
     let sums = world.rows("select sync, state, total, created, updated, unchanged, failed from sluice.run order by sync").await;
     let sum = |sync: &str, total: i64, created: i64, failed: i64| json!({"sync": sync, "state": "done", "total": total, "created": created, "updated": 0, "unchanged": 0, "failed": failed});
     assert_eq!(sums, [sum("categories", 3, 3, 0), sum("items", 424, 423, 1), sum("price_lists", 2, 2, 0)]);
@@ -104,7 +103,7 @@ async fn rows_made_by_hand_stay_here_whatever_is_done_to_them() {
     let world = World::new(recipe()).await;
     world.run(ROWS).await;
     world.run("update products set price = price + 1, stock_quantity = 5").await;
-    assert_eq!(world.trigger("items").await, 0);
+    assert_eq!(world.trigger("items").await, 1, "a poll, and no row");
     world
         .run("insert into sluice.job (kind, args) select 'push', jsonb_build_object('sync', 'items', 'key', id::text) from products")
         .await;
@@ -115,6 +114,39 @@ async fn rows_made_by_hand_stay_here_whatever_is_done_to_them() {
     assert_eq!(world.zoho.records("inventory", "items").await.len(), 1);
     let rows = world.rows("select price::text, zoho_item_id is null as by_hand from products where sku = 'CAB-1' order by price").await;
     assert_eq!(rows, [json!({"price": "5.20", "by_hand": true}), json!({"price": "9.00", "by_hand": false})]);
+    world.check_rules().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_names_its_item_is_linked_to_it_and_its_own_price_waits_for_a_person() {
+    let world = World::new(recipe()).await;
+    let id = item(&world, json!({"name": "Cable", "sku": "C", "rate": 9, "stock_on_hand": 4})).await;
+    world.run(&format!("insert into products (name, price, zoho_item_id) values ('Our cable', 8, '{id}')")).await;
+    world.trigger("items").await;
+    world.settled().await;
+    let row = json!({"name": "Cable", "sku": "C", "price": "8.00", "stock_quantity": 4});
+    assert_eq!(world.rows("select name, sku, price::text, stock_quantity::int from products").await, [row]);
+    let open = world.rows("select id, field, local, zoho from sluice.conflict where resolution is null").await;
+    let said = open.iter().map(|one| format!("{} {} {}", one["field"], one["local"], one["zoho"]));
+    assert_eq!(said.collect::<Vec<_>>(), ["\"rate\" 8.00 9"]);
+    world.run(&format!("select sluice.resolve({}, 'local')", open[0]["id"])).await;
+    world.all_arrived().await;
+    assert_eq!(zoho_item(&world, &id).await["rate"].to_string(), "8");
+    world.check_rules().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_category_that_nobody_has_looked_at_comes_with_its_first_item() {
+    let world = World::new(recipe()).await;
+    let category = world.zoho.put("inventory", "categories", None, json!({"name": "Cables"})).await["category_id"].clone();
+    for n in 0..3 {
+        item(&world, json!({"name": format!("Cable {n}"), "rate": n, "category_id": category})).await;
+    }
+    poll(&world, "items", false).await;
+    let rows = world.rows("select c.name, count(*) from products p join categories c on c.id = p.category_id group by 1").await;
+    assert_eq!(rows, [json!({"name": "Cables", "count": 3})]);
+    assert_eq!(calls(&world).await, ["GET items", "GET categories/ID"]);
+    world.all_arrived().await;
     world.check_rules().await;
 }
 
@@ -143,6 +175,7 @@ async fn one_bad_item_is_a_letter_with_its_field_and_the_rest_goes_on() {
     poll(&world, "items", false).await;
     assert_eq!(product(&world, "price::text", &negative).await, json!({"price": "5.00"}));
     assert_eq!(last_run(&world).await["created"], 1);
+    assert_eq!(world.letters().await.len(), 1, "its letter is closed");
 }
 
 #[tokio::test(flavor = "multi_thread")]

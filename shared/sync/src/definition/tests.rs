@@ -175,3 +175,17 @@ fn the_hash_follows_the_meaning_of_the_configuration() {
     assert_eq!(hash(FILE), hash(&FILE.replace("email = { column", "email = {   column")));
     assert_ne!(hash(FILE), hash(&FILE.replace("'draft'", "'new'")));
 }
+
+#[test]
+fn a_level_that_zoho_takes_no_update_of_needs_the_reading_of_both_sides() {
+    let items = |direction: &str| {
+        let file = format!(
+            "[items]\nconnection = \"main\"\ntable = \"items\"\nkey = \"id\"\nmodule = \"inventory/items\"\ndirection = \"{direction}\"\n[items.fields]\nname = \"name\"\nstock_on_hand = \"stock\""
+        );
+        compile(&file, "items", &[table("items", &[("id", "int8"), ("name", "text"), ("stock", "numeric")])])
+    };
+    let refused = items("push").unwrap_err();
+    assert!(refused[0].at == "syncs.items.fields.stock_on_hand" && refused[0].message.contains("\"both\""), "{refused:?}");
+    assert_eq!(items("both").unwrap().1, []);
+    assert_eq!(items("pull").unwrap().1, []);
+}

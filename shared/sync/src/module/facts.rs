@@ -159,6 +159,7 @@ pub const KNOWN: &[Facts] = &[
     document(BOOKS, "vendorpayments", "vendorpayment", "payment_id", false),
     document(BOOKS, "creditnotes", "creditnote", "creditnote_id", true),
     document(BOOKS, "expenses", "expense", "expense_id", false),
+    Facts { name: "pricebooks", record_key: "pricebook", id_key: "pricebook_id", ..BOOKS },
     Facts { name: "contacts", written: true, record_key: "contact", id_key: "contact_id", unique: Some("contact_name"), ..INVENTORY },
     Facts { name: "items", written: true, record_key: "item", id_key: "item_id", unique: Some("name"), ..INVENTORY },
     Facts { name: "categories", record_key: "category", id_key: "category_id", ..INVENTORY },

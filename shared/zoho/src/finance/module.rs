@@ -75,7 +75,8 @@ static INVENTORY: [Row; 9] = [
         ..row(Product::Inventory, "inventoryadjustments", "inventory_adjustment", "inventory_adjustment_id")
     },
     row(Product::Inventory, "locations", "location", "location_id"),
-    row(Product::Inventory, "pricebooks", "pricebook", "pricebook_id"),
+    // the documentation has no reading of a single one (finance sheet §5.9)
+    Row { verbs: Verbs { get: false, ..FULL }, ..row(Product::Inventory, "pricebooks", "pricebook", "pricebook_id") },
     row(Product::Inventory, "salesorders", "salesorder", "salesorder_id"),
     row(Product::Inventory, "invoices", "invoice", "invoice_id"),
     row(Product::Inventory, "customerpayments", "payment", "payment_id"),
@@ -92,7 +93,7 @@ static BOOKS: [Row; 9] = [
     row(Product::Books, "salesorders", "salesorder", "salesorder_id"),
     row(Product::Books, "customerpayments", "payment", "payment_id"),
     row(Product::Books, "creditnotes", "creditnote", "creditnote_id"),
-    row(Product::Books, "pricebooks", "pricebook", "pricebook_id"),
+    Row { verbs: Verbs { get: false, ..FULL }, ..row(Product::Books, "pricebooks", "pricebook", "pricebook_id") },
 ];
 
 impl Module {
@@ -161,6 +162,11 @@ impl Module {
     /// Whether its records can be listed.
     pub fn listed(self) -> bool {
         self.0.verbs.list
+    }
+
+    /// Whether a single record can be read.
+    pub fn readable(self) -> bool {
+        self.0.verbs.get
     }
 
     /// How it tells what changed.

@@ -25,7 +25,7 @@ use sluice_sync::plan::Step;
 use sluice_sync::read::Row;
 use sluice_sync::sighting::Sighting;
 
-use super::push::{self, Record, Run, Verdict};
+use super::push::{self, Record, Run, Verdict, finance_module};
 use super::{all, snooze};
 use crate::engine::Engine;
 use crate::session::Session;
@@ -66,6 +66,8 @@ struct Merged {
     merge: Merge,
     changed_at: Option<DateTime<Utc>>,
     modified_at: Option<DateTime<Utc>>,
+    /// What was read is newer than what the link knows of.
+    newer: bool,
     compared: bool,
 }
 
@@ -112,7 +114,7 @@ impl Run<'_> {
         let wanted: Vec<String> = records
             .iter()
             .filter_map(|record| zoho_id(record).filter(|id| self.needs_reading(record, gathered.sights.get(id))))
-            .chain(strangers.iter().map(|slot| stranger_id(slot)).filter(|id| !usable(gathered.sights.get(id))))
+            .chain(strangers.iter().map(|slot| stranger_id(slot)).filter(|id| !self.usable(gathered.sights.get(id))))
             .collect();
         let (read, failed) = self.read(&wanted).await?;
         for (id, sight) in read {
@@ -182,9 +184,15 @@ impl Run<'_> {
         });
         match sight {
             Some(sight) if !outdated && sight.complete && sight.age <= FRESH => false,
-            Some(sight) if !outdated && sight.complete && sight.age <= USABLE => sends,
+            Some(_) if !outdated && self.usable(sight) => sends,
             _ => record.slot.look || sends,
         }
+    }
+
+    /// Whether what was read will do to write it here. Of a module without single reading the list's row is all that there is, however old.
+    fn usable(&self, sight: Option<&Sighting>) -> bool {
+        let only_listed = finance_module(self.definition).is_some_and(|module| !module.readable());
+        sight.is_some_and(|sight| sight.complete && (sight.age <= USABLE || only_listed))
     }
 
     /// Merges what is known of a linked record.
@@ -225,7 +233,8 @@ impl Run<'_> {
             modified_at,
             run_id,
         });
-        Ok(Merged { zoho_id: id.to_owned(), pull, gone: false, merge, changed_at, modified_at, compared: true })
+        let newer = modified_at > link.zoho_modified_at;
+        Ok(Merged { zoho_id: id.to_owned(), pull, gone: false, merge, changed_at, modified_at, newer, compared: true })
     }
 
     fn pulls(&self, next: &Next) -> bool {
@@ -281,7 +290,9 @@ impl Run<'_> {
             if !ended {
                 continue;
             }
-            if merged.compared && verdict.agreed.is_none() && merged.merge.agreed_more {
+            // also where nothing but its time is new, so that no poll reads it again
+            let more = merged.merge.agreed_more || (merged.newer && merged.pull.is_none());
+            if merged.compared && verdict.agreed.is_none() && more {
                 verdict.agreed = Some(Agreed {
                     key: slot.key.clone(),
                     zoho_id: id.clone(),
@@ -361,8 +372,4 @@ fn zoho_id(record: &Record<'_>) -> Option<String> {
 
 fn stranger_id(slot: &Claimed) -> String {
     slot.key.strip_prefix(WITHOUT_ROW).unwrap_or_default().to_owned()
-}
-
-fn usable(sight: Option<&Sighting>) -> bool {
-    sight.is_some_and(|sight| sight.complete && sight.age <= USABLE)
 }

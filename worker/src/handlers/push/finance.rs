@@ -231,3 +231,18 @@ fn parked(what: &str) -> Letter {
         "look in Zoho: if the record is there, name its id's field in match_on and requeue; if it is not, requeue. A `reference` avoids this",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_module_that_can_be_listed_has_the_id_under_which_its_records_are_known() {
+        for module in Module::all().filter(|module| module.listed() && *module != Module::TRANSACTIONS && *module != Module::EVENTS) {
+            let name = format!("{}/{}", module.product().as_str(), module.as_str());
+            let known = sluice_sync::module::Module::of(&name.parse().expect("a module's name"));
+            assert!(known.is_known(), "{name} would be polled and nothing of it kept");
+            assert_eq!((known.facts.record_key, known.facts.id_key), (module.response_key(), module.id_key()), "{name}");
+        }
+    }
+}

@@ -190,3 +190,12 @@ fn a_row_with_problems_or_without_any_value_is_unsendable() {
     let empty = row(&[("display_name", json!(null))]);
     assert!(matches!(decide_with(&definition, Some(&empty), None, &known()), Step::Unsendable { .. }));
 }
+
+#[test]
+fn a_row_without_record_is_left_alone_where_the_sync_creates_nothing_and_one_with_a_record_is_sent() {
+    let definition = definition("customers", "creates = false");
+    let row = row(&[("display_name", json!("Acme"))]);
+    assert_eq!(decide_with(&definition, Some(&row), None, &known()), Step::Nothing(Reason::CreatesNothing));
+    let link = linked("42", Some("z42"), Pairs::new());
+    assert!(matches!(decide_with(&definition, Some(&row), Some(&link), &known()), Step::Update { .. }));
+}
