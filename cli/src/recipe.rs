@@ -35,6 +35,7 @@ macro_rules! recipe {
 /// All of them; the first is what `sluice demo` shows unless told otherwise.
 pub(crate) const RECIPES: &[Recipe] = &[
     recipe!("billing", zoho: "", edit: "update customers set phone = '+27 21 555 9999' where id = 1001"),
+    recipe!("inventory", zoho: include_str!("../../recipes/inventory/zoho.toml"), edit: "update products set price = 2.95, stock_quantity = 38 where sku = 'PC-7'"),
     recipe!("crm", zoho: include_str!("../../recipes/crm/zoho.toml"), edit: "update kyc_sessions set status = 'completed' where contract_id = 701"),
 ];
 

@@ -21,6 +21,7 @@ mod outages;
 mod parents;
 mod pulling;
 mod recipe_crm;
+mod recipe_inventory;
 mod reverted;
 mod similar_names;
 mod tokens;

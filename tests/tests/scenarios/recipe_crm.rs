@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use sluice_producer::{Definitions, webhook};
 
-use crate::world::{NOTIFY_TOKEN, Setup, World, text};
+use crate::world::{Setup, WEBHOOK_SECRET, World, text};
 
 const TABLES: &str = include_str!("../../../recipes/crm/tables.sql");
 const ROWS: &str = include_str!("../../../recipes/crm/rows.sql");
@@ -275,7 +275,7 @@ async fn a_notification_with_the_token_leads_to_a_read_one_without_changes_nothi
     let events = world.rows("select source, sync, verdict, outcome, convert_from(body, 'UTF8') as body from sluice.event where outcome = 'applied'").await;
     assert_eq!(events.len(), 1, "{events:#?}");
     assert_eq!((&events[0]["verdict"], &events[0]["sync"]), (&json!("verified"), &json!("contracts")));
-    assert!(!text(&events[0]["body"]).contains(NOTIFY_TOKEN), "{}", events[0]);
+    assert!(!text(&events[0]["body"]).contains(WEBHOOK_SECRET), "{}", events[0]);
 
     // a forged one, with another token
     let at = world.config.http.public_url.clone().expect("an address");

@@ -50,6 +50,9 @@ pub struct Sync {
     /// Pulls only: whether a Zoho record that no row is linked to becomes a new row. Default true.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub inserts: bool,
+    /// Pushes only: whether a row that has no Zoho record becomes a new one. Default true.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub creates: bool,
     /// Zoho fields by which an existing Zoho record is adopted instead of creating a second.
     #[serde(default)]
     pub match_on: Vec<String>,

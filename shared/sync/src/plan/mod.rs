@@ -95,6 +95,8 @@ pub enum Reason {
     WhenFalse,
     /// The row is gone and never came to Zoho.
     NeverCreated,
+    /// The row has no Zoho record, and the sync makes none.
+    CreatesNothing,
     /// The row is gone and `on_delete` is `ignore`.
     DeleteIgnored,
     /// The record was marked or voided already.
@@ -136,6 +138,7 @@ impl Reason {
             Self::NoChange => "no_change",
             Self::WhenFalse => "when_false",
             Self::NeverCreated => "never_created",
+            Self::CreatesNothing => "creates_nothing",
             Self::DeleteIgnored => "delete_ignored",
             Self::AlreadyWithdrawn => "already_withdrawn",
         }
@@ -159,6 +162,9 @@ pub fn decide(definition: &Definition, facts: Facts<'_>) -> Step {
     }
     if facts.link.is_some_and(|link| link.gone_at.is_some()) {
         return Step::Held { reason: "Zoho has deleted its record".to_owned() };
+    }
+    if zoho_id.is_none() && !definition.sync.creates {
+        return Step::Nothing(Reason::CreatesNothing);
     }
     if !row.problems.is_empty() {
         return Step::Unsendable { problems: row.problems.clone() };

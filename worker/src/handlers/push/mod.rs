@@ -1,6 +1,7 @@
 //! `push`: makes Zoho match the local row as it is now. Reads the rows and their links, lets [`plan::decide`] say what each needs, and makes
 //! the one call that the batch was granted; what needs more goes on in a later claim.
 
+mod adjust;
 mod crm;
 mod finance;
 mod lookup;
@@ -44,8 +45,12 @@ pub(super) struct Record<'a> {
     pub(super) keep_back: BTreeSet<String>,
     /// Fields whose Zoho value is to be overwritten though the row did not change.
     pub(super) repair: BTreeSet<String>,
+    /// Zoho's level, where the module has one, as it was read moments ago.
+    pub(super) level: Option<Value>,
     /// Both sides were compared a moment ago: what a lost write left in Zoho is known.
     pub(super) compared: bool,
+    /// When Zoho gave the answer that it was compared with, by its own clock.
+    pub(super) dated: Option<chrono::DateTime<chrono::Utc>>,
 }
 
 /// What became of one record, before it is told to the queue, the link and the application's row.
@@ -57,6 +62,8 @@ pub(super) struct Verdict {
     unlinked: bool,
     looked_again: bool,
     pushed: bool,
+    /// Zoho's record has changed since it was read.
+    pub(super) outdated: bool,
     parents: Vec<(String, String)>,
     request: Option<Value>,
     response: Option<Value>,
@@ -71,6 +78,7 @@ impl Verdict {
             unlinked: false,
             looked_again: false,
             pushed: false,
+            outdated: false,
             parents: Vec::new(),
             request: None,
             response: None,
@@ -170,7 +178,9 @@ pub(super) async fn load<'a>(
         leave_out: BTreeSet::new(),
         keep_back: BTreeSet::new(),
         repair: BTreeSet::new(),
+        level: None,
         compared: false,
+        dated: None,
     });
     Ok((records.collect(), parents, moving))
 }

@@ -106,7 +106,13 @@ impl Check<'_> {
                 "names a field that is mapped; it must be one that nothing else writes",
             );
         }
-        if sync.module.product != Product::Crm || !sync.direction.pushes() || sync.reference.is_some() {
+        self.wrong_if(
+            !sync.creates && !sync.direction.pushes(),
+            &at("creates"),
+            "is for syncs that push; this one makes nothing in Zoho anyway",
+        );
+        self.wrong_if(!sync.inserts && !sync.direction.pulls(), &at("inserts"), "is for syncs that pull; remove it");
+        if sync.module.product != Product::Crm || !sync.direction.pushes() || !sync.creates || sync.reference.is_some() {
             return;
         }
         let system = system_field(&sync.module);

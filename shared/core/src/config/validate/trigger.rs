@@ -14,7 +14,7 @@ use super::Check;
 const KINDS: [(&str, &[&str], &[&str]); 6] = [
     ("push", &["sync", "key"], &[]),
     ("pull", &["sync", "zoho_id"], &[]),
-    ("poll", &["sync"], &[]),
+    ("poll", &["sync"], &["full"]),
     ("backfill", &["sync"], &["where"]),
     ("reconcile", &["sync"], &[]),
     ("call", &["connection", "product", "method", "path"], &["query", "body"]),
@@ -131,6 +131,8 @@ impl Check<'_> {
             let suggestion = did_you_mean(name, known.iter().copied());
             self.wrong(at, format!("a job of kind `{}` has no `{name}`{suggestion}; known are {}", job.kind, known.join(", ")));
         }
+        let full = job.args.get("full").is_some_and(|full| !full.is_boolean());
+        self.wrong_if(full, at, "`full` must be true or false");
         self.named_in(at, &job.args, "sync", "syncs", config.syncs.keys().map(String::as_str).collect());
         self.named_in(at, &job.args, "connection", "connections", config.connections.keys().map(String::as_str).collect());
     }
