@@ -111,7 +111,9 @@ async fn a_kyc_session_or_rica_submission_updates_its_contracts_deal_and_nothing
     world.run("insert into rica_submissions (contract_id, status) values (1, 'approved')").await;
     world.all_arrived().await;
     let deal = deal(&world).await;
-    for (field, value) in [("KYC_Status", "Completed"), ("Risk_Tier", "Low"), ("KYC_Verified_Date", "2026-03-01"), ("RICA_Status", "Approved")] {
+    for (field, value) in
+        [("KYC_Status", "Completed"), ("Risk_Tier", "Low"), ("KYC_Verified_Date", "2026-03-01"), ("RICA_Status", "Approved")]
+    {
         assert_eq!(deal[field], value, "{deal}");
     }
     let id = &deal["id"];
@@ -272,14 +274,17 @@ async fn a_notification_with_the_token_leads_to_a_read_one_without_changes_nothi
     edit(&world, "Deals", &deal(&world).await, json!({"Stage": "Closed Won"})).await;
     world.until("select status = 'active' from contracts").await;
     world.all_arrived().await;
-    let events = world.rows("select source, sync, verdict, outcome, convert_from(body, 'UTF8') as body from sluice.event where outcome = 'applied'").await;
+    let events = world
+        .rows("select source, sync, verdict, outcome, convert_from(body, 'UTF8') as body from sluice.event where outcome = 'applied'")
+        .await;
     assert_eq!(events.len(), 1, "{events:#?}");
     assert_eq!((&events[0]["verdict"], &events[0]["sync"]), (&json!("verified"), &json!("contracts")));
     assert!(!text(&events[0]["body"]).contains(WEBHOOK_SECRET), "{}", events[0]);
 
     // a forged one, with another token
     let at = world.config.http.public_url.clone().expect("an address");
-    let forged = json!({"module": "Deals", "operation": "update", "ids": [deal(&world).await["id"]], "token": "guessed", "channel_id": "1"});
+    let forged =
+        json!({"module": "Deals", "operation": "update", "ids": [deal(&world).await["id"]], "token": "guessed", "channel_id": "1"});
     let answer = reqwest::Client::new().post(format!("{at}/webhook/crm")).json(&forged).send().await.expect("an answer");
     assert_eq!(answer.status(), 401);
     world.until("select exists (select from sluice.event where verdict = 'bad_signature' and outcome = 'refused')").await;
@@ -326,7 +331,8 @@ async fn no_id_number_leaves_and_what_is_logged_of_a_request_is_masked() {
     let logged = serde_json::to_string(&logged).expect("JSON");
     assert!(logged.contains("Adams") && !logged.contains("anna.adams0@example.com") && !logged.contains("+27 82 555 3000"), "{logged}");
     // the rows that are wrong on purpose
-    let letters: Vec<String> = world.letters().await.iter().map(|l| format!("{} {} {}", text(&l["sync"]), text(&l["key"]), text(&l["error_class"]))).collect();
+    let letters: Vec<String> =
+        world.letters().await.iter().map(|l| format!("{} {} {}", text(&l["sync"]), text(&l["key"]), text(&l["error_class"]))).collect();
     let mut sorted = letters.clone();
     sorted.sort();
     assert_eq!(sorted, ["customers 131 duplicate", "people 1040 validation", "people 1041 dependency", "quotes 516 validation"]);

@@ -81,9 +81,14 @@ mod tests {
         let beginnings = ["abc%".to_owned(), "cap%".to_owned()];
         assert_eq!(
             query("Accounts", "Account_Name", &["ABC Corp", "O'Brien' or id > '1", "Cape"], &beginnings).as_deref(),
-            Ok("select id, Account_Name from Accounts where ((Account_Name in ('ABC Corp', 'Cape') or Account_Name like 'abc%') or Account_Name like 'cap%') limit 200")
+            Ok(
+                "select id, Account_Name from Accounts where ((Account_Name in ('ABC Corp', 'Cape') or Account_Name like 'abc%') or Account_Name like 'cap%') limit 200"
+            )
         );
-        assert_eq!(query("Accounts", "Name", &["It's"], &["it%".to_owned()]).as_deref(), Ok("select id, Name from Accounts where Name like 'it%' limit 200"));
+        assert_eq!(
+            query("Accounts", "Name", &["It's"], &["it%".to_owned()]).as_deref(),
+            Ok("select id, Name from Accounts where Name like 'it%' limit 200")
+        );
         assert!(query("Accounts", "Name' or", &["A"], &[]).is_err());
         assert!(query("Accounts", "Name", &["A"], &["a' or".to_owned()]).is_err());
         assert!(query("Accounts", "Name", &[], &[]).is_err());

@@ -311,7 +311,9 @@ impl Run<'_> {
             }
             match &mut verdict.outcome {
                 Outcome::Done { reason } if *reason == Some("no_change") && merged.pull.is_some() => *reason = None,
-                Outcome::Done { reason } if *reason == Some("no_change") && !merged.merge.ignored.is_empty() => *reason = Some("not_applied"),
+                Outcome::Done { reason } if *reason == Some("no_change") && !merged.merge.ignored.is_empty() => {
+                    *reason = Some("not_applied")
+                }
                 _ => {}
             }
             verdict.note_not_applied(&merged.merge.ignored);

@@ -330,7 +330,9 @@ impl Run<'_> {
             Outcome::Done { reason: None } => ("synced", None),
             Outcome::Done { reason: Some("held") } => ("failed", Some("held: the row no longer matches `when`".to_owned())),
             // Nothing changed over there; the row may still say that an earlier run failed.
-            Outcome::Done { reason: Some("no_change" | "not_applied" | "looked_again") } if slot.tries > 0 || self.work.batch.lane == "interactive" => {
+            Outcome::Done { reason: Some("no_change" | "not_applied" | "looked_again") }
+                if slot.tries > 0 || self.work.batch.lane == "interactive" =>
+            {
                 ("synced", None)
             }
             Outcome::Retry(retry) => ("retrying", Some(retry.message.clone())),

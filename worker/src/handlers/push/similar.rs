@@ -135,19 +135,14 @@ impl Run<'_> {
     }
 
     /// Looks for the names that are not known yet, one query after the other. True: the ledger refused a call, so the rest comes later.
-    async fn look(
-        &self,
-        field: &str,
-        creates: &[(Record<'_>, Step)],
-        known: &mut Known,
-        verdicts: &mut BTreeMap<i64, Verdict>,
-    ) -> bool {
+    async fn look(&self, field: &str, creates: &[(Record<'_>, Step)], known: &mut Known, verdicts: &mut BTreeMap<i64, Verdict>) -> bool {
         loop {
             let open = |(record, _): &&(Record<'_>, Step)| {
                 !verdicts.contains_key(&record.slot.id) && known.0.get(&record.slot.id).is_some_and(|looked| !looked.done)
             };
             let open: Vec<&Record<'_>> = creates.iter().filter(open).map(|(record, _)| record).collect();
-            let Some(narrowness) = open.iter().filter_map(|record| known.0.get(&record.slot.id)).map(|looked| looked.narrowness).min() else {
+            let Some(narrowness) = open.iter().filter_map(|record| known.0.get(&record.slot.id)).map(|looked| looked.narrowness).min()
+            else {
                 return false;
             };
             let alike = |record: &&&Record<'_>| known.0.get(&record.slot.id).is_some_and(|looked| looked.narrowness == narrowness);
@@ -233,11 +228,13 @@ impl Run<'_> {
         let others = if more { "; more begin alike than one answer shows" } else { "" };
         let column = sync.writeback.id.as_deref().unwrap_or_default();
         let field = sync.match_similar.clone().unwrap_or_default();
-        Letter::new(Class::Duplicate, format!("\"{name}\" may be in {module} already: {}{others}", listed.join(", "))).field(field).hint(format!(
-            "write into the row's column `{column}` the id of the one that is meant, or the word {NEW} if it is none of them: \
+        Letter::new(Class::Duplicate, format!("\"{name}\" may be in {module} already: {}{others}", listed.join(", "))).field(field).hint(
+            format!(
+                "write into the row's column `{column}` the id of the one that is meant, or the word {NEW} if it is none of them: \
              update {} set {column} = '…' where … ; the record then goes on by itself",
-            sync.table
-        ))
+                sync.table
+            ),
+        )
     }
 }
 
