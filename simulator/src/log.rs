@@ -34,6 +34,7 @@ pub(crate) struct Entry {
     fault: Option<&'static str>,
     committed: bool,
     ids: Vec<String>,
+    body: Option<String>,
 }
 
 impl Entry {
@@ -54,6 +55,7 @@ impl Entry {
             "fault": self.fault,
             "committed": self.committed,
             "ids": self.ids,
+            "body": self.body,
         })
     }
 }
@@ -113,8 +115,16 @@ impl Log {
             fault: None,
             committed: false,
             ids: Vec::new(),
+            body: None,
         });
         self.total
+    }
+
+    /// Keeps a request's body.
+    pub(crate) fn body(&mut self, number: u64, body: &[u8]) {
+        if let Some(entry) = self.entry(number) {
+            entry.body = Some(String::from_utf8_lossy(body).into_owned());
+        }
     }
 
     fn entry(&mut self, number: u64) -> Option<&mut Entry> {

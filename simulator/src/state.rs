@@ -168,6 +168,9 @@ impl State {
 
     /// Judges a request by what it carries, when its body has been read. The guard counts it in its pool.
     pub(crate) fn weigh(&mut self, request: &Request, plan: &mut Plan, flights: &Flights) -> Option<InFlight> {
+        if self.scenario.log_bodies && !matches!(request.product(), Product::Oauth | Product::Admin) {
+            self.log.body(plan.number, &request.body);
+        }
         if request.product() != Product::Crm {
             return None;
         }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use sluice_core::config::Config;
 use sluice_core::db::Db;
 use sluice_core::secrets::KeyRing;
@@ -16,7 +17,7 @@ use tokio::sync::Notify;
 
 use crate::handlers::organization::{choose, needs_one};
 use crate::session::report;
-use crate::tokens::Tokens;
+use crate::tokens::{Live, Tokens};
 
 /// The longest wait for a token or for a free call.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -38,16 +39,7 @@ pub enum Asked {
 /// # Errors
 /// When the configuration cannot be used (keys, addresses) or the database does not answer.
 pub async fn ask(db: &Db, config: &Config, connection: &str) -> anyhow::Result<Vec<Asked>> {
-    let keys = Arc::new(KeyRing::load(&config.security, config.folder())?);
-    let client = crate::clients(config, config.connections.get_key_value(connection))?;
-    let worker = crate::worker_id("check");
-    let asker = Asker {
-        db,
-        connection,
-        lease: config.worker.lease,
-        tokens: Tokens::new(db.clone(), worker.clone(), keys, client, Arc::new(Notify::new())),
-        worker,
-    };
+    let asker = Asker::new(db, config, connection)?;
     let mut asked = Vec::new();
     for (product, module) in targets(config, connection) {
         asked.push(asker.ask(product, module).await?);
@@ -68,7 +60,8 @@ fn targets(config: &Config, connection: &str) -> Vec<(Product, String)> {
     targets
 }
 
-struct Asker<'a> {
+/// Makes single calls for a person.
+pub(crate) struct Asker<'a> {
     db: &'a Db,
     connection: &'a str,
     lease: Duration,
@@ -76,13 +69,38 @@ struct Asker<'a> {
     worker: Arc<str>,
 }
 
-impl Asker<'_> {
+impl<'a> Asker<'a> {
+    pub(crate) fn new(db: &'a Db, config: &Config, connection: &'a str) -> anyhow::Result<Self> {
+        let keys = Arc::new(KeyRing::load(&config.security, config.folder())?);
+        let client = crate::clients(config, config.connections.get_key_value(connection))?;
+        let worker = crate::worker_id("check");
+        let tokens = Tokens::new(db.clone(), worker.clone(), keys, client, Arc::new(Notify::new()));
+        Ok(Self { db, connection, lease: config.worker.lease, tokens, worker })
+    }
+
+    /// A request to CRM, with a token and a grant of its own.
+    pub(crate) async fn crm(&self, request: &call::Request) -> anyhow::Result<Result<Value, Asked>> {
+        let (client, live) = match self.token().await? {
+            Ok(had) => had,
+            Err(asked) => return Ok(Err(asked)),
+        };
+        let token: &AccessToken = &live.token;
+        self.call(Product::Crm, &client, async |grant, client| call::send(grant, client, token, request).await).await
+    }
+
+    async fn token(&self) -> anyhow::Result<Result<(Client, Live), Asked>> {
+        Ok(match self.tokens.obtain(self.connection, PATIENCE).await? {
+            Some(Ok(had)) => Ok(had),
+            Some(Err(why)) => Err(Asked::Refused(format!("no access token: {why}"))),
+            None => Err(Asked::Unasked("no access token came; if the connection is not published yet: sluice attach".to_owned())),
+        })
+    }
+
     async fn ask(&self, product: Product, module: String) -> anyhow::Result<Asked> {
         let connection = self.connection;
-        let (client, live) = match self.tokens.obtain(connection, PATIENCE).await? {
-            Some(Ok(had)) => had,
-            Some(Err(why)) => return Ok(Asked::Refused(format!("no access token: {why}"))),
-            None => return Ok(Asked::Unasked("no access token came; if the connection is not published yet: sluice attach".to_owned())),
+        let (client, live) = match self.token().await? {
+            Ok(had) => had,
+            Err(asked) => return Ok(asked),
         };
         let mut client = client;
         let mut found = String::new();

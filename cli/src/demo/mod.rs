@@ -88,10 +88,9 @@ fn configuration(recipe: &Recipe, url: &str, simulator: &Simulator) -> anyhow::R
         ("ZOHO_CLIENT_SECRET", &zoho.client_secret),
         ("ZOHO_REFRESH_TOKEN", &zoho.refresh_token),
         ("ZOHO_ORG_ID", ORGANIZATION),
-        ("ZOHO_WEBHOOK_SECRET", &secret),
         // the one simulated Zoho stands for all organisations of a recipe
         ("ZOHO_WHOLESALE_REFRESH_TOKEN", &zoho.refresh_token),
-        ("ZOHO_NOTIFY_TOKEN", &secret),
+        ("ZOHO_WEBHOOK_SECRET", &secret),
     ]
     .into_iter()
     .collect();
@@ -108,6 +107,8 @@ fn configuration(recipe: &Recipe, url: &str, simulator: &Simulator) -> anyhow::R
     }
     config.security.key = Some(random_key());
     config.http.listen = web_address();
+    // CRM is asked to notify us there
+    config.http.public_url = Some(format!("http://{}", config.http.listen));
     Ok(config)
 }
 

@@ -12,6 +12,7 @@ pub mod link;
 pub mod merge;
 pub mod module;
 pub mod plan;
+pub mod provision;
 pub mod read;
 pub mod sighting;
 pub mod similar;

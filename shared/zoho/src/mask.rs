@@ -14,8 +14,20 @@ const DEPTH: usize = 32;
 
 const HIDDEN: &str = "***";
 /// Parts of key names (lower case, without separators) whose values are hidden as a whole.
-const SECRET_KEYS: [&str; 10] =
-    ["token", "secret", "password", "authorization", "apikey", "signature", "cardnumber", "cvv", "accountnumber", "iban"];
+const SECRET_KEYS: [&str; 12] = [
+    "token",
+    "secret",
+    "password",
+    "authorization",
+    "apikey",
+    "signature",
+    "cardnumber",
+    "cvv",
+    "accountnumber",
+    "iban",
+    "idnumber",
+    "passport",
+];
 /// Parts of key names whose values keep their first character and their shape.
 const PERSONAL_KEYS: [&str; 4] = ["email", "phone", "mobile", "fax"];
 

@@ -3,6 +3,7 @@
 //! ```toml
 //! seed = 42                       # every chance and every made-up token is drawn from it
 //! time_scale = 1.0                # 10: each window, block and token life passes ten times as fast
+//! log_bodies = false              # true: `GET /admin/log` shows the bodies of requests, but for tokens
 //! latency_ms = [20, 60]           # uniform; half before the commit, half after. [0, 0] is allowed
 //! utc_offset_minutes = 0          # the organisation's zone, in timestamps and for the daily counter
 //! time_zone = "UTC"               # its name, as GET /organizations shows it
@@ -153,6 +154,8 @@ pub struct Scenario {
     pub seed: u64,
     /// How many times as fast as Zoho's the clock of windows, blocks and token lives runs; above 0.
     pub time_scale: f64,
+    /// Whether the log of requests keeps their bodies.
+    pub log_bodies: bool,
     /// Lowest and highest latency of an answer, in milliseconds of real time.
     pub latency_ms: [u64; 2],
     /// The organisation's zone, minutes east of UTC.
@@ -310,6 +313,7 @@ impl Default for Scenario {
         Self {
             seed: 1,
             time_scale: 1.0,
+            log_bodies: false,
             latency_ms: [20, 60],
             utc_offset_minutes: 0,
             speed: 1.0,

@@ -40,11 +40,13 @@ pub(crate) struct Setup {
     pub(crate) request_timeout: Duration,
     /// How much faster than ours Zoho's clock runs: 1 where times of both sides are compared.
     pub(crate) speed: f64,
+    /// The connection whose organisation is another Zoho, if one is.
+    pub(crate) elsewhere: Option<&'static str>,
 }
 
 impl Setup {
     pub(crate) fn new(tables: &'static str, config: impl Into<String>) -> Self {
-        Self { tables, config: config.into(), scenario: "", request_timeout: Duration::from_secs(5), speed: SPEED }
+        Self { tables, config: config.into(), scenario: "", request_timeout: Duration::from_secs(5), speed: SPEED, elsewhere: None }
     }
 }
 
@@ -52,6 +54,8 @@ impl Setup {
 pub(crate) struct World {
     pub(crate) config: Arc<Config>,
     pub(crate) zoho: Zoho,
+    /// The other Zoho, of [`Setup::elsewhere`].
+    pub(crate) elsewhere: Option<Zoho>,
     pub(crate) key: sluice_core::secrets::SecretString,
     _stop: DropGuard,
     stop: CancellationToken,
@@ -79,13 +83,24 @@ impl World {
         sluice_zoho::install_tls();
         let database = TestDb::new().await;
         let stop = CancellationToken::new();
-        let (zoho, credentials) = Zoho::start(setup.scenario, setup.speed, stop.clone()).await;
+        let (zoho, credentials) = Zoho::start(Scenario::from_toml(setup.scenario).expect("a scenario"), setup.speed, stop.clone()).await;
+        let (elsewhere, other_token) = match setup.elsewhere {
+            None => (None, credentials.refresh_token.clone()),
+            Some(_) => {
+                let mut scenario = Scenario { seed: 2, ..Scenario::default() };
+                scenario.oauth.client_id = Some(credentials.client_id.clone());
+                scenario.oauth.client_secret = Some(credentials.client_secret.clone());
+                let (zoho, credentials) = Zoho::start(scenario, setup.speed, stop.clone()).await;
+                (Some(zoho), credentials.refresh_token)
+            }
+        };
         let environment: Environment = [
             ("DATABASE_URL", database.url()),
             ("ZOHO_CLIENT_ID", &credentials.client_id),
             ("ZOHO_CLIENT_SECRET", &credentials.client_secret),
             ("ZOHO_REFRESH_TOKEN", &credentials.refresh_token),
             ("ZOHO_ORG_ID", ORGANIZATION),
+            ("ZOHO_WHOLESALE_REFRESH_TOKEN", &other_token),
             ("ZOHO_WEBHOOK_SECRET", WEBHOOK_SECRET),
         ]
         .into_iter()
@@ -94,11 +109,17 @@ impl World {
         let mut world = Self {
             config: Arc::new(configuration(&setup, &environment, &zoho.url, &key)),
             zoho,
+            elsewhere,
             key,
             _stop: stop.clone().drop_guard(),
             stop,
             database,
         };
+        if let (Some(name), Some(elsewhere)) = (setup.elsewhere, &world.elsewhere) {
+            let config = Arc::make_mut(&mut world.config);
+            let connection = config.connections.get_mut(name).expect("the connection elsewhere");
+            (connection.accounts_url, connection.api_url) = (Some(elsewhere.url.clone()), Some(elsewhere.url.clone()));
+        }
         world.run(setup.tables).await;
         world.attach().await;
         world
@@ -285,8 +306,7 @@ pub(crate) struct Zoho {
 }
 
 impl Zoho {
-    async fn start(scenario: &str, speed: f64, stop: CancellationToken) -> (Self, sluice_simulator::Credentials) {
-        let mut scenario = Scenario::from_toml(scenario).expect("a scenario");
+    async fn start(mut scenario: Scenario, speed: f64, stop: CancellationToken) -> (Self, sluice_simulator::Credentials) {
         scenario.time_scale = speed;
         if scenario.latency_ms == Scenario::default().latency_ms {
             scenario.latency_ms = [1, 5];

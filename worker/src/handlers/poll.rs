@@ -244,7 +244,8 @@ impl Poll<'_> {
     /// Whether a row of the list says anything that the link does not know.
     fn compare(&self, row: &Value, link: Option<&Link>) -> Compared {
         let module = &self.definition.module;
-        let pulled = self.definition.fields().iter().filter(|(_, field)| matches!(field, Field::Column(_) | Field::Ref(_)));
+        let fields = self.definition.fields();
+        let pulled = fields.iter().filter(|(_, field)| matches!(field, Field::Column(_) | Field::Ref(_)));
         let shown: Vec<(&String, Option<&Value>)> = pulled.map(|(path, _)| (path, field_in(module, row, path))).collect();
         let complete = self.definition.sync.columns.is_empty() && shown.iter().all(|(_, value)| value.is_some());
         let Some(link) = link else { return Compared::Differs { complete } };
@@ -259,7 +260,10 @@ impl Poll<'_> {
                 .get(*path)
                 .is_some_and(|pair| if pair.confirmed { value::same(&pair.zoho, &value) } else { value::alike(&pair.zoho, &value) })
         };
-        let same = shown.iter().all(same) && link.gone_at.is_none();
+        // what an expression made is ours: an edit of it is not applied, but it is recorded
+        let made = fields.iter().filter(|(path, field)| matches!(field, Field::Sql(_)) && link.fields.contains_key(*path));
+        let mut made = made.map(|(path, _)| (path, field_in(module, row, path)));
+        let same = shown.iter().all(same) && made.all(|shown| same(&shown)) && link.gone_at.is_none();
         let ours = theirs.is_some() && theirs == link.zoho_modified_at;
         if same && (complete || ours) { Compared::Equal } else { Compared::Differs { complete } }
     }

@@ -1,5 +1,5 @@
 //! `sluice check`: looks for whatever could keep the syncs from working, and says what to do about each thing it finds. Changes nothing in
-//! tables of the user's or in Zoho; what it learns of Zoho (an access token, the organisation) is kept for the workers.
+//! tables of the user's, nor in Zoho unless `--provision` asks for the fields that CRM lacks; what it learns of Zoho (an access token, the organisation) is kept for the workers.
 
 mod database;
 mod syncs;
@@ -19,9 +19,40 @@ use crate::session::{self, Session};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Ask nothing of Zoho. Without it each connection is asked with one call of its budget, two where its organisation is not known yet.
+    /// Ask nothing of Zoho. Without it each connection is asked with one call of its budget, two where its organisation is not known
+    /// yet, and one for each CRM sync.
     #[arg(long)]
     offline: bool,
+    /// Make the CRM fields and picklist values that the syncs need and Zoho lacks. Without it they are listed.
+    #[arg(long, conflicts_with = "offline")]
+    provision: bool,
+    /// With --provision: only say what would be made.
+    #[arg(long, requires = "provision")]
+    plan: bool,
+}
+
+/// What is to be done about fields that CRM lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fields {
+    /// Zoho is not asked.
+    Unasked,
+    /// They are errors.
+    Needed,
+    /// They are said to be made.
+    Planned,
+    /// They are made.
+    Made,
+}
+
+impl Args {
+    fn fields(&self) -> Fields {
+        match (self.offline, self.provision, self.plan) {
+            (true, ..) => Fields::Unasked,
+            (false, true, true) => Fields::Planned,
+            (false, true, false) => Fields::Made,
+            (false, false, _) => Fields::Needed,
+        }
+    }
 }
 
 /// One thing that was looked at.
@@ -61,7 +92,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> anyhow::Result<Answer>
     let url = session::running(&config)?;
     let mut findings = configuration(&config);
     match session::connect(&config, &url, "sluice check").await {
-        Ok(db) => in_database(&config, &db, !args.offline, &mut findings).await?,
+        Ok(db) => in_database(&config, &db, args.fields(), &mut findings).await?,
         Err(error) => findings.push(Finding::error("database", format!("{error:#}"))),
     }
     print(session, &findings)?;
@@ -77,7 +108,7 @@ fn configuration(config: &Config) -> Vec<Finding> {
     std::iter::once(Finding::ok("configuration", read)).chain(notes).chain(key).collect()
 }
 
-async fn in_database(config: &Config, db: &Db, online: bool, findings: &mut Vec<Finding>) -> anyhow::Result<()> {
+async fn in_database(config: &Config, db: &Db, fields: Fields, findings: &mut Vec<Finding>) -> anyhow::Result<()> {
     findings.extend(database::rights(config, db).await?);
     let schema = db::migrate::check(db).await;
     let has_schema = schema.is_ok();
@@ -89,11 +120,17 @@ async fn in_database(config: &Config, db: &Db, online: bool, findings: &mut Vec<
     findings.extend(syncs::definitions(&definitions, db).await?);
     if has_schema {
         findings.extend(database::roles(db).await?);
-        let asked = if online { zoho::ask(config, db).await } else { Vec::new() };
+        let asked = if fields == Fields::Unasked { Vec::new() } else { zoho::ask(config, db).await };
         let refused = |at: &str| asked.iter().any(|finding| finding.level == Level::Error && finding.at == at);
         // a refusal says it all
         findings.extend(syncs::credentials(config, db).await?.into_iter().filter(|finding| !refused(&finding.at)));
-        findings.extend(asked);
+        let let_in = |name: &str| !refused(&format!("connections.{name}"));
+        let provisioned = match fields {
+            Fields::Unasked => Vec::new(),
+            fields => zoho::provision(config, db, &definitions, fields, let_in).await,
+        };
+        findings.extend(asked.iter().cloned());
+        findings.extend(provisioned);
         let uncaptured = capture::uncaptured(db, &definitions).await?;
         findings.extend(uncaptured.iter().map(|one| Finding::warning(format!("table {}", one.table), &one.why)));
         let notices = status::differing(config, db).await?.into_iter().chain(status::unwritten(db).await?);

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
+use sluice_core::config::field::Field;
+use sluice_core::db::dynamic::Expression;
 use sluice_core::db::{Tx, dynamic};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
@@ -64,6 +66,27 @@ impl Reader {
         tx.rollback().await?;
         let said = |row: &PgRow| Some((row.get::<String, _>(0), row.get::<Option<String>, _>(1).filter(|text| !text.is_empty())?));
         Ok(rows.iter().filter_map(said).collect())
+    }
+
+    /// The type that each of the mapping's expressions yields, by field, as PostgreSQL calls it. One that cannot be said is absent.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn yields(&self, definition: &Definition) -> Result<BTreeMap<String, String>, sqlx::Error> {
+        let mut types = BTreeMap::new();
+        for (path, field) in definition.fields() {
+            let Field::Sql(field) = field else { continue };
+            let mut tx = self.begin().await?;
+            let asked = statement::yields(definition, &Expression::from_configuration(&field.sql));
+            let answer = dynamic::query_scalar::<String>(asked).fetch_one(&mut tx).await;
+            tx.rollback().await?;
+            match answer {
+                Ok(name) => drop(types.insert(path.clone(), name)),
+                Err(sqlx::Error::Database(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(types)
     }
 
     async fn evaluate(&self, definition: &Definition, records: &[&Value]) -> Result<Vec<BTreeMap<String, Value>>, sqlx::Error> {

@@ -111,6 +111,15 @@ pub(super) fn column(definition: &Definition, column: &str) -> Sql {
     sql.text(") as sluice_row")
 }
 
+/// The name of the type that an expression over a row yields; no row is read.
+pub(super) fn yields(definition: &Definition, expression: &Expression) -> Sql {
+    Sql::new("select pg_catalog.pg_typeof(sluice_value.sluice_value)::pg_catalog.text from (values (1)) as sluice_one left join ")
+        .ident(&table(definition))
+        .text(" as this on false cross join lateral (select ")
+        .expression(expression)
+        .text(" as sluice_value) as sluice_value")
+}
+
 /// The canonical form of the key in `$1`.
 pub(super) fn canonical_key(key: &[KeyColumn]) -> Sql {
     let piece = |sql: Sql, index: usize, column: &KeyColumn| {

@@ -324,9 +324,14 @@ impl Run<'_> {
                     _ => {}
                 }
             }
-            if matches!(&verdict.outcome, Outcome::Done { reason: Some("no_change") }) && merged.pull.is_some() {
-                verdict.outcome = Outcome::Done { reason: None };
+            match &mut verdict.outcome {
+                Outcome::Done { reason } if *reason == Some("no_change") && merged.pull.is_some() => *reason = None,
+                Outcome::Done { reason } if *reason == Some("no_change") && !merged.merge.ignored.is_empty() => {
+                    *reason = Some("not_applied")
+                }
+                _ => {}
             }
+            verdict.note_not_applied(&merged.merge.ignored);
             if merged.gone {
                 gone.push(slot.key.clone());
             }

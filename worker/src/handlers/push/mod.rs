@@ -14,7 +14,7 @@ pub(crate) use finance::finance_module;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 use sluice_core::config::Field;
 use sluice_core::config::sync::Product;
 use sluice_queue::outcome::{Class, Letter};
@@ -23,6 +23,7 @@ use sluice_queue::{Claimed, Outcome, Settlement};
 use sluice_sync::definition::Definition;
 use sluice_sync::link::store::Agreed;
 use sluice_sync::link::{self, Link};
+use sluice_sync::merge::{Ignored, Side};
 use sluice_sync::plan::{self, Facts, Step};
 use sluice_sync::read::{self, Found, Parents, Row};
 use sluice_zoho::mask;
@@ -86,6 +87,22 @@ impl Verdict {
 
     pub(super) fn dead(letter: Letter) -> Self {
         Self::of(Outcome::Dead(Box::new(letter)))
+    }
+
+    /// Edits of a side that does not own the field stand in the attempt, where `explain` shows them.
+    pub(super) fn note_not_applied(&mut self, ignored: &[Ignored]) {
+        if ignored.is_empty() || self.response.is_some() {
+            return;
+        }
+        let values: Map<String, Value> = ignored.iter().map(|one| (one.field.clone(), one.to.clone())).collect();
+        let mut masked = mask::excerpt(&Value::Object(values));
+        for one in ignored {
+            if let Some(value) = masked.get_mut(&one.field) {
+                let of = if one.of == Side::Zoho { "zoho" } else { "local" };
+                *value = json!({ "of": of, "to": value.take(), "reason": one.reason });
+            }
+        }
+        self.response = Some(json!({ "not_applied": masked }));
     }
 
     /// Both sides agree now, and this run wrote it.
@@ -313,7 +330,9 @@ impl Run<'_> {
             Outcome::Done { reason: None } => ("synced", None),
             Outcome::Done { reason: Some("held") } => ("failed", Some("held: the row no longer matches `when`".to_owned())),
             // Nothing changed over there; the row may still say that an earlier run failed.
-            Outcome::Done { reason: Some("no_change" | "looked_again") } if slot.tries > 0 || self.work.batch.lane == "interactive" => {
+            Outcome::Done { reason: Some("no_change" | "not_applied" | "looked_again") }
+                if slot.tries > 0 || self.work.batch.lane == "interactive" =>
+            {
                 ("synced", None)
             }
             Outcome::Retry(retry) => ("retrying", Some(retry.message.clone())),
