@@ -13,6 +13,7 @@ pub mod module;
 pub mod plan;
 pub mod read;
 pub mod sighting;
+pub mod sweep;
 pub mod value;
 
 #[cfg(test)]
