@@ -51,9 +51,13 @@ end $$;
 
 -- The producer asks when the last complete sweep, and the time that it took, is longer ago than `p_within`; again after a day (or `p_within`, if
 -- that is shorter) where none came to its end. Whoever moves `asked_at` is the one that asks.
-create function sluice.reconcile_if_due(p_sync text, p_within interval) returns bigint
+create function sluice.reconcile_if_due(p_sync text, p_hash text, p_within interval) returns bigint
 language plpgsql set search_path = pg_catalog, sluice as $$
 begin
+  -- a producer whose file differs from what is published asks for nothing
+  if not exists (select from sluice.sync y where y.name = p_sync and y.hash = p_hash and y.retired_at is null) then
+    return null;
+  end if;
   insert into sluice.reconcile_cursor (sync) values (p_sync) on conflict do nothing;
   update sluice.reconcile_cursor s set asked_at = clock_timestamp()
   where s.sync = p_sync and s.place is null
@@ -201,7 +205,7 @@ begin
 end $$;
 
 revoke all on sluice.reconcile_cursor, sluice.drift, sluice.coverage from public;
-revoke all on function sluice.reconcile(text, text), sluice.reconcile_if_due(text, interval), sluice.brake_pulls(text, text, bigint, text, interval, jsonb) from public;
+revoke all on function sluice.reconcile(text, text), sluice.reconcile_if_due(text, text, interval), sluice.brake_pulls(text, text, bigint, text, interval, jsonb) from public;
 do $$
 declare role_name text;
 begin

@@ -20,6 +20,7 @@ mod matching;
 mod outages;
 mod parents;
 mod pulling;
+mod reconciling;
 mod reverted;
 mod tokens;
 mod watching;

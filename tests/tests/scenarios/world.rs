@@ -340,6 +340,12 @@ impl Zoho {
         self.ask(self.http.put(format!("{}/admin/records", self.url)).json(&body)).await["record"].clone()
     }
 
+    /// As a person in Zoho would: the record is gone.
+    pub(crate) async fn delete(&self, product: &str, module: &str, id: &str) {
+        let query = [("product", product), ("module", module), ("id", id), ("organization", ORGANIZATION)];
+        self.ask(self.http.delete(format!("{}/admin/records", self.url)).query(&query)).await;
+    }
+
     /// The same some seconds later, by Zoho's calendar: its times have seconds, so edits within one cannot be told apart.
     pub(crate) async fn put_later(&self, product: &str, module: &str, id: &str, record: Value) -> Value {
         self.post("clock", json!({"advance_seconds": 3})).await;
