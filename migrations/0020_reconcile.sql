@@ -58,6 +58,7 @@ begin
   if not exists (select from sluice.sync y where y.name = p_sync and y.hash = p_hash and y.retired_at is null) then
     return null;
   end if;
+  perform pg_advisory_xact_lock(hashtextextended('sluice.reconcile ' || p_sync, 0));
   insert into sluice.reconcile_cursor (sync) values (p_sync) on conflict do nothing;
   update sluice.reconcile_cursor s set asked_at = clock_timestamp()
   where s.sync = p_sync and s.place is null
@@ -120,9 +121,12 @@ begin
            and (g.resolution = 'rejected' and g.was -> 'act' = g.pull -> 'act' and g.was -> 'columns' = g.pull -> 'columns') is not true)
   into held, approved, fresh from given g;
 
+  -- what is held is shown as it is now; nobody is waited for who decides in an open transaction
   update sluice.held_record r set pull = g.pull, operation = g.operation
   from jsonb_to_recordset(p_pulls) as g (key text, operation text, pull jsonb)
-  where r.sync = p_sync and r.key = g.key and r.resolution is null and r.operation like 'pull\_%' and r.key = any (held);
+  where r.sync = p_sync and r.key = g.key and r.id = any (array(
+    select h.id from sluice.held_record h
+    where h.sync = p_sync and h.key = any (held) and h.resolution is null and h.operation like 'pull\_%' order by h.id for update skip locked));
   return query update sluice.held_record r set passed_at = now_ where r.id = any (approved) returning r.key;
   if fresh is null then
     return;
@@ -143,7 +147,6 @@ begin
     return;
   end if;
 
-  -- nobody is waited for who decides in an open transaction
   select c.id into id_ from sluice.held_change c
   where c.sync = p_sync and c.operation = p_class and c.resolution is null order by c.id limit 1 for no key update skip locked;
   if id_ is null then

@@ -31,7 +31,9 @@ pub(crate) async fn run(session: &Session, args: Args) -> anyhow::Result<Answer>
     let asked = sqlx::query_scalar!(r#"select sluice.reconcile($1, $2) as "id!""#, args.sync, args.lane).fetch_one(&db).await;
     let id = match asked {
         Ok(id) => id,
-        Err(sqlx::Error::Database(refusal)) if refusal.code().as_deref() == Some("22023") => return Err(Usage(refusal.message().to_owned()).into()),
+        Err(sqlx::Error::Database(refusal)) if refusal.code().as_deref() == Some("22023") => {
+            return Err(Usage(refusal.message().to_owned()).into());
+        }
         Err(error) => return Err(error.into()),
     };
     let mut state = look(&db, id).await?;
@@ -39,7 +41,11 @@ pub(crate) async fn run(session: &Session, args: Args) -> anyhow::Result<Answer>
         tokio::time::sleep(LOOK_EVERY).await;
         state = look(&db, id).await?;
     }
-    if session.options.json { output::json(&state.run)? } else { output::line(&output::record(&state.run))? }
+    if session.options.json {
+        output::json(&state.run)?
+    } else {
+        output::line(&output::record(&state.run))?
+    }
     let bad = matches!(state.run["state"].as_str(), Some("failed" | "held"));
     Ok(if args.wait && bad { Answer::No } else { Answer::Yes })
 }

@@ -100,7 +100,9 @@ pub async fn end(tx: &mut Tx, sync: &str, place: &Place, complete: bool) -> Resu
 /// # Errors
 /// When the database does not answer.
 pub async fn give_up(tx: &mut Tx, sync: &str) -> Result<(), sqlx::Error> {
-    sqlx::query!("update sluice.reconcile_cursor set place = null, ended_at = clock_timestamp() where sync = $1", sync).execute(&mut *tx).await?;
+    sqlx::query!("update sluice.reconcile_cursor set place = null, ended_at = clock_timestamp() where sync = $1", sync)
+        .execute(&mut *tx)
+        .await?;
     sqlx::query!("delete from sluice.drift where sync = $1", sync).execute(tx).await?;
     Ok(())
 }

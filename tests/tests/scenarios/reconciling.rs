@@ -79,7 +79,9 @@ async fn a_list_that_comes_back_empty_by_mistake_deletes_nothing() {
     let run = sweep(&world, "items").await;
     assert_eq!(run["state"], "held", "{run}");
     assert_eq!(world.count("select count(*) from products").await, 60);
-    let held = world.rows("select operation, records, jsonb_array_length(sample) as sample from sluice.held_change where resolution is null").await;
+    let held = world
+        .rows("select operation, records, jsonb_array_length(sample) as sample from sluice.held_change where resolution is null")
+        .await;
     assert_eq!(held, [json!({"operation": "missing", "records": 60, "sample": 10})]);
     assert_eq!(world.count("select count(*) from sluice.alert where occasion = 'brake'").await, 1);
 
@@ -88,7 +90,8 @@ async fn a_list_that_comes_back_empty_by_mistake_deletes_nothing() {
     world.settled().await;
     assert_eq!(world.count("select count(*) from products").await, 60);
 
-    // Few enough to be asked for at once: likewise.
+    // Few enough to be asked for at once: likewise, even if every list is empty.
+    world.zoho.fault(json!({"kind": "empty_list", "product": "inventory"})).await;
     world.run("delete from products where id > 10; delete from sluice.link where key::int > 10").await;
     let run = sweep(&world, "items").await;
     assert_eq!(run["state"], "done", "{run}");
@@ -182,7 +185,9 @@ async fn many_rows_that_nobody_captured_wait_for_a_person() {
         world.all_arrived().await;
         world.run("delete from sluice.brake_record").await;
     }
-    world.run("alter table customers disable trigger all; update customers set note = null; alter table customers enable trigger all").await;
+    world
+        .run("alter table customers disable trigger all; update customers set note = null; alter table customers enable trigger all")
+        .await;
     world.zoho.forget_calls().await;
     let run = sweep(&world, "contacts").await;
     assert_eq!(run["state"], "held", "{run}");
@@ -198,14 +203,19 @@ async fn many_rows_that_nobody_captured_wait_for_a_person() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sweep_goes_on_where_it_stopped_and_no_faster_than_its_calls_a_day() {
-    let world = World::new(Setup::new(PRODUCTS, items("reconcile = { within = \"30d\", max_calls_per_day = 2 }"))).await;
+    let world = World::without_roles(Setup::new(PRODUCTS, items("reconcile = { within = \"30d\", max_calls_per_day = 2 }"))).await;
+    // the producer is not to ask by itself before there is anything
+    world.run("insert into sluice.reconcile_cursor (sync, asked_at) values ('items', clock_timestamp())").await;
+    world.start_producer().await;
+    world.start_worker();
     seed(&world, 450).await;
     poll(&world).await;
     world.run("update sluice.link set verified_at = null, synced_at = null").await;
-    // The producer has asked by itself for the first sweep, or does now; two pages a day.
+    // Two pages a day.
     world.run("select sluice.reconcile('items')").await;
     world.until("select exists (select from sluice.slot where key = 'reconcile:items' and state = 'available' and due_at > clock_timestamp() + interval '1 s')").await;
-    assert!(world.count("select count(*) from sluice.link where verified_at is not null").await <= 400);
+    let verified = world.count("select count(*) from sluice.link where verified_at is not null").await;
+    assert!((300..=400).contains(&verified), "{verified}");
     assert_eq!(world.count("select calls::bigint from sluice.reconcile_cursor").await, 2);
     // Tomorrow
     world.run("update sluice.reconcile_cursor set calls_on = calls_on - 1; update sluice.slot set due_at = clock_timestamp(), not_before = '-infinity'; select sluice.reconcile('items')").await;
@@ -236,7 +246,7 @@ async fn a_mass_change_in_zoho_is_held_and_applied_when_somebody_approves() {
     let held = world
         .rows("select operation, records, jsonb_array_length(sample) as sample, sample #> '{0,changed,rate}' as first from sluice.held_change where resolution is null")
         .await;
-    assert_eq!(held, [json!({"operation": "pull", "records": 200, "sample": 10, "first": {"old": 5, "new": 0}})]);
+    assert_eq!(held, [json!({"operation": "pull", "records": 200, "sample": 10, "first": {"old": 5.00, "new": 0}})]);
     assert_eq!(world.count("select count(*) from sluice.alert where occasion = 'brake'").await, 1);
 
     // A part of it, the rest is dropped and is not asked about again.

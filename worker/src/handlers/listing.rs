@@ -157,7 +157,11 @@ pub(super) fn compare(definition: &Definition, row: &Value, link: Option<&Link>)
     };
     let fields: BTreeMap<String, Value> = shown.into_iter().filter_map(differs).collect();
     let ours = theirs.is_some() && theirs == link.zoho_modified_at;
-    if fields.is_empty() && link.gone_at.is_none() && (complete || ours || !pulls) { Compared::Equal } else { Compared::Differs { complete, fields } }
+    if fields.is_empty() && link.gone_at.is_none() && (complete || ours || !pulls) {
+        Compared::Equal
+    } else {
+        Compared::Differs { complete, fields }
+    }
 }
 
 /// A run for each of these Zoho records.

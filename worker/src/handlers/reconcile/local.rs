@@ -102,8 +102,15 @@ impl Sweep<'_> {
             match plan::decide(self.definition, facts) {
                 Step::Create(_) => Some((row.key.clone(), sample("create", row, None, Vec::new()))),
                 Step::Update { changed, .. } => Some((row.key.clone(), sample("update", row, link, changed))),
-                Step::WaitFor(_) => Some((row.key.clone(), sample(if link.is_some() { "update" } else { "create" }, row, link, Vec::new()))),
-                Step::Nothing(_) | Step::Delete { .. } | Step::Void { .. } | Step::Mark { .. } | Step::Held { .. } | Step::Unsendable { .. } => None,
+                Step::WaitFor(_) => {
+                    Some((row.key.clone(), sample(if link.is_some() { "update" } else { "create" }, row, link, Vec::new())))
+                }
+                Step::Nothing(_)
+                | Step::Delete { .. }
+                | Step::Void { .. }
+                | Step::Mark { .. }
+                | Step::Held { .. }
+                | Step::Unsendable { .. } => None,
             }
         };
         Ok(rows.iter().filter_map(needs).collect())

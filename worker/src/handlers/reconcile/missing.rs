@@ -57,7 +57,10 @@ impl Sweep<'_> {
             )
             .execute(tx)
             .await?;
-            return Ok(Some(format!("{count} linked records are in no page of Zoho's list and are read by their ids: {}", some(&found.missing))));
+            return Ok(Some(format!(
+                "{count} linked records are in no page of Zoho's list and are read by their ids: {}",
+                some(&found.missing)
+            )));
         }
         let reason = format!(
             "{count} of {} linked records are in no page of Zoho's list; the brake allows {} deletes. Nothing was deleted, and nothing is asked for before somebody decides",

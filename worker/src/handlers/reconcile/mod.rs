@@ -118,7 +118,8 @@ impl Sweep<'_> {
                     seen: Vec::new(),
                     began: cursor.now,
                 });
-                let place = Place { run_id, began: cursor.now, walk, promised: false, incomplete: None, held: false, drift: 0, after: None };
+                let place =
+                    Place { run_id, began: cursor.now, walk, promised: false, incomplete: None, held: false, drift: 0, after: None };
                 sweep::keep(&mut tx, sync, &place, 0).await?;
                 place
             }
@@ -137,7 +138,10 @@ impl Sweep<'_> {
         let cursor = sweep::load(&mut tx, self.definition.name()).await?;
         tx.commit().await?;
         let after = Duration::try_from_secs_f64(cursor.day_ends_in.max(0.0)).unwrap_or_default() + Duration::from_secs(1);
-        Ok(Some(snooze(after, &format!("the {max_calls_per_day} calls of [syncs.{}.reconcile] are spent until midnight UTC", self.definition.name()))))
+        Ok(Some(snooze(
+            after,
+            &format!("the {max_calls_per_day} calls of [syncs.{}.reconcile] are spent until midnight UTC", self.definition.name()),
+        )))
     }
 
     /// Stores what a page shows and asks for runs of what differs.
@@ -243,7 +247,10 @@ fn incomplete(place: &Place, walk: &Walk, listing: &Listing) -> Option<String> {
     if listing.short {
         Some(format!("a page of Zoho's list had only {rows} rows and said that more follow: what is missing in the list was not asked for"))
     } else if place.promised && rows == 0 {
-        Some(format!("page {} of Zoho's list was empty, though it had been announced: what is missing in the list was not asked for", walk.page))
+        Some(format!(
+            "page {} of Zoho's list was empty, though it had been announced: what is missing in the list was not asked for",
+            walk.page
+        ))
     } else {
         None
     }

@@ -23,7 +23,13 @@ pub(super) async fn run(tx: &mut Tx, sync: &str, worker: &str) -> Result<i64, sq
 }
 
 /// The list has shown these links' records; of some it said what the link says.
-pub(super) async fn looked_at(tx: &mut Tx, sync: &str, began: DateTime<Utc>, seen: &[String], verified: &[String]) -> Result<(), sqlx::Error> {
+pub(super) async fn looked_at(
+    tx: &mut Tx,
+    sync: &str,
+    began: DateTime<Utc>,
+    seen: &[String],
+    verified: &[String],
+) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "update sluice.link l set seen_at = $2, verified_at = case when l.key = any ($4) then clock_timestamp() else l.verified_at end
          from (select key from sluice.link where sync = $1 and key = any ($3) order by key for update) k
