@@ -13,8 +13,8 @@ use sluice_core::db::Tx;
 use sluice_queue::outcome::{Class, Letter};
 use sluice_sync::cursor::Walk;
 use sluice_sync::definition::Definition;
-use sluice_sync::link::Link;
 use sluice_sync::link::agreed::field_in;
+use sluice_sync::link::{Link, Pair, Pairs};
 use sluice_sync::value;
 use sluice_zoho::finance::{self, Changes, Page};
 use sluice_zoho::{Error, NotSent, crm};
@@ -145,10 +145,13 @@ pub(super) fn compare(definition: &Definition, row: &Value, link: Option<&Link>)
     if theirs.is_some() && theirs < link.zoho_modified_at {
         return Compared::Outdated;
     }
+    let ours = theirs.is_some() && theirs == link.zoho_modified_at;
     let differs = |(path, value): (&String, Option<&Value>)| {
         let value = value::null_if_empty(value?);
         let same = match link.fields.get(path) {
             Some(pair) if pair.confirmed => value::same(&pair.zoho, &value),
+            // nobody wrote since our own write did: it is what Zoho made of what was sent
+            Some(_) if ours && !pulls => true,
             Some(pair) => value::alike(&pair.zoho, &value),
             // it was never agreed on: a push leaves it alone, a pull takes it over
             None => !pulls,
@@ -156,12 +159,31 @@ pub(super) fn compare(definition: &Definition, row: &Value, link: Option<&Link>)
         (!same).then(|| (path.clone(), value))
     };
     let fields: BTreeMap<String, Value> = shown.into_iter().filter_map(differs).collect();
-    let ours = theirs.is_some() && theirs == link.zoho_modified_at;
     if fields.is_empty() && link.gone_at.is_none() && (complete || ours || !pulls) {
         Compared::Equal
     } else {
         Compared::Differs { complete, fields }
     }
+}
+
+/// The pairs whose Zoho half this row confirms: what our last write sent, as Zoho holds it, while nobody has written since. Each as it was, and as it is now.
+pub(super) fn confirmed(definition: &Definition, row: &Value, link: &Link) -> Option<(Pairs, Pairs)> {
+    let module = &definition.module;
+    if module.modified_at(row).is_none_or(|at| Some(at) != link.zoho_modified_at) {
+        return None;
+    }
+    let unconfirmed = link
+        .fields
+        .iter()
+        .filter(|(path, pair)| !pair.confirmed && definition.fields().get(*path).is_some_and(|field| !matches!(field, Field::List(_))));
+    let (was, is): (Pairs, Pairs) = unconfirmed
+        .filter_map(|(path, pair)| {
+            let theirs = value::null_if_empty(field_in(module, row, path)?);
+            let now = Pair { zoho: theirs, confirmed: true, ..pair.clone() };
+            Some(((path.clone(), pair.clone()), (path.clone(), now)))
+        })
+        .unzip();
+    (!is.is_empty()).then_some((was, is))
 }
 
 /// A run for each of these Zoho records.

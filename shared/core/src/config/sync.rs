@@ -346,12 +346,6 @@ pub struct Reconcile {
     pub max_calls_per_day: u32,
 }
 
-impl Default for Reconcile {
-    fn default() -> Self {
-        Self { within: a_week(), max_calls_per_day: two_hundred() }
-    }
-}
-
 /// Another table whose changes concern this sync's records.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -93,14 +93,12 @@ fn in_utc(value: Value) -> Value {
     }
 }
 
+/// Column → value, field → Zoho's half, and the records that are referred to and have no row yet: (sync, Zoho id).
+pub type Insertion = (BTreeMap<String, Value>, BTreeMap<String, Value>, Vec<(String, String)>);
+
 /// A new row for a Zoho record that has none: column → value, the fields behind them with Zoho's half, and what it refers to that has no row
 /// yet. Fields that the local side owns are left to the table's defaults.
-pub fn insert(
-    definition: &Definition,
-    record: &Value,
-    own: &BTreeMap<String, Value>,
-    keys: &Keys,
-) -> (BTreeMap<String, Value>, BTreeMap<String, Value>, Vec<(String, String)>) {
+pub fn insert(definition: &Definition, record: &Value, own: &BTreeMap<String, Value>, keys: &Keys) -> Insertion {
     let (mut columns, mut pulled, mut missing) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
     for (path, field) in definition.fields() {
         let owner = match field {

@@ -7,7 +7,7 @@ use sluice_core::config::field::Field;
 use sluice_core::config::sync::Direction;
 use sluice_core::config::units::Limit;
 use sluice_core::db::Tx;
-use sluice_sync::link::Link;
+use sluice_sync::link::{Link, Pair, Pairs};
 use sluice_sync::sweep::Place;
 
 use super::{Sweep, store};
@@ -86,29 +86,23 @@ impl Sweep<'_> {
         Ok(Some(format!("{reason}: sluice held show {id}")))
     }
 
-    /// Zoho's value of a field that is ours alone and repaired: the link takes it for what both sides had, so that our row differs and is pushed.
-    pub(super) async fn repair(&self, tx: &mut Tx, link: &Link, fields: &BTreeMap<String, Value>) -> Result<(), sqlx::Error> {
-        let repaired = |path: &&String| match self.definition.fields().get(*path) {
+    /// Zoho's values of fields that are ours alone and repaired: the link takes them for what both sides had, so that our row differs and is pushed.
+    /// Each pair as it was, and as it is now.
+    pub(super) fn repaired(&self, link: &Link, fields: &BTreeMap<String, Value>) -> Option<(Pairs, Pairs)> {
+        let repairs = |path: &String| match self.definition.fields().get(path) {
             Some(Field::Column(field)) => field.repair,
             Some(Field::Ref(field)) => field.repair,
             _ => false,
         };
-        let pairs: serde_json::Map<String, Value> = fields
+        let (was, is): (Pairs, Pairs) = fields
             .iter()
-            .filter(|(path, _)| repaired(path))
-            .map(|(path, theirs)| (path.clone(), serde_json::json!({"local": theirs, "zoho": theirs, "confirmed": true})))
-            .collect();
-        if !pairs.is_empty() {
-            sqlx::query!(
-                "update sluice.link set fields = fields || $3 where sync = $1 and key = $2",
-                self.definition.name(),
-                link.key,
-                Value::Object(pairs)
-            )
-            .execute(tx)
-            .await?;
-        }
-        Ok(())
+            .filter(|(path, _)| repairs(path))
+            .filter_map(|(path, theirs)| {
+                let now = Pair { local: theirs.clone(), zoho: theirs.clone(), confirmed: true };
+                Some(((path.clone(), link.fields.get(path)?.clone()), (path.clone(), now)))
+            })
+            .unzip();
+        (!is.is_empty()).then_some((was, is))
     }
 }
 

@@ -158,10 +158,14 @@ impl Sweep<'_> {
         let known = links::load_by_id(&mut tx, sync, &ids).await?;
         let pulls = definition.sync.direction.pulls();
         let (mut seen, mut verified, mut sightings, mut wanted) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut pairs = Vec::new();
         let mut sums = Sums { total: i64::try_from(rows.len()).unwrap_or(i64::MAX), ..Sums::default() };
         for (id, row) in rows {
             let link = known.get(&id);
             seen.extend(link.map(|link| link.key.clone()));
+            if let Some(link) = link.filter(|_| !pulls) {
+                pairs.extend(listing::confirmed(definition, &row, link).map(|(was, is)| (link.key.clone(), was, is)));
+            }
             match (listing::compare(definition, &row, link), link) {
                 (Compared::Equal, link) => verified.extend(link.map(|link| link.key.clone())),
                 (Compared::Outdated, _) => {}
@@ -174,7 +178,7 @@ impl Sweep<'_> {
                 (Compared::Differs { fields, .. }, Some(link)) if !pulls => {
                     place.drift += 1;
                     sums.messages.push(differs(link, &fields));
-                    self.repair(&mut tx, link, &fields).await?;
+                    pairs.extend(self.repaired(link, &fields).map(|(was, is)| (link.key.clone(), was, is)));
                 }
                 (Compared::Differs { .. }, _) => {}
             }
@@ -184,6 +188,7 @@ impl Sweep<'_> {
         sightings.dedup_by(|(one, _), (other, _)| one == other);
         sighting::keep(&mut tx, sync, &sightings).await?;
         listing::ask_for_runs(&mut tx, sync, &wanted, &self.work.batch.lane).await?;
+        store::agree(&mut tx, sync, &pairs).await?;
         store::looked_at(&mut tx, sync, place.began, &seen, &verified).await?;
         place.promised = more;
         if more {
@@ -264,4 +269,31 @@ fn differs(link: &sluice_sync::link::Link, fields: &std::collections::BTreeMap<S
     };
     let fields: Vec<String> = fields.iter().take(5).map(one).collect();
     format!("{} ({}): {}", link.key, link.zoho_id.as_deref().unwrap_or("no Zoho record"), fields.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::Utc;
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn a_list_is_complete_only_if_every_page_keeps_what_it_and_the_one_before_promised() {
+        let walk =
+            Walk { run_id: 1, from: None, page: 3, newest: None, deleted_from: None, deleted: false, seen: Vec::new(), began: Utc::now() };
+        let place =
+            |promised| Place { run_id: 1, began: walk.began, walk: None, promised, incomplete: None, held: false, drift: 0, after: None };
+        let listing = |rows: usize, more, short| Listing { rows: vec![Value::Null; rows], more, short };
+        for (promised, page, complete) in [
+            (true, listing(200, true, false), true),
+            (true, listing(7, false, false), true),
+            (false, listing(0, false, false), true), // an empty module, or a lie: then much is missing
+            (true, listing(180, true, true), false),
+            (true, listing(0, false, false), false),
+        ] {
+            let told = incomplete(&place(promised), &walk, &page);
+            assert_eq!(told.is_none(), complete, "{told:?}: {} rows, more {}, promised {promised}", page.rows.len(), page.more);
+        }
+    }
 }

@@ -1,8 +1,9 @@
 //! The tables of a sweep: links that it looked at, its run.
 
 use chrono::{DateTime, Utc};
-use serde_json::json;
+use serde_json::{Value, json};
 use sluice_core::db::{Db, Tx};
+use sluice_sync::link::Pairs;
 
 pub(super) async fn now(db: &Db) -> Result<DateTime<Utc>, sqlx::Error> {
     sqlx::query_scalar!(r#"select clock_timestamp() as "now!""#).fetch_one(db).await
@@ -20,6 +21,25 @@ pub(super) async fn run(tx: &mut Tx, sync: &str, worker: &str) -> Result<i64, sq
     )
     .fetch_one(tx)
     .await
+}
+
+/// Pairs that the list has shown to be otherwise: (key, as they were, as they are now). What was agreed on anew meanwhile stays.
+pub(super) async fn agree(tx: &mut Tx, sync: &str, pairs: &[(String, Pairs, Pairs)]) -> Result<(), sqlx::Error> {
+    if pairs.is_empty() {
+        return Ok(());
+    }
+    let rows: Vec<Value> = pairs.iter().map(|(key, was, is)| json!({"key": key, "was": was, "now": is})).collect();
+    sqlx::query!(
+        r#"with given as (select * from jsonb_to_recordset($2) as g (key text, was jsonb, "now" jsonb)),
+             locked as (select l.key from sluice.link l join given g on g.key = l.key where l.sync = $1 order by l.key for update of l)
+           update sluice.link l set fields = l.fields || g."now" from given g join locked k on k.key = g.key
+           where l.sync = $1 and l.key = g.key and l.fields @> g.was"#,
+        sync,
+        Value::Array(rows)
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
 }
 
 /// The list has shown these links' records; of some it said what the link says.
