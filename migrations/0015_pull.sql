@@ -24,6 +24,7 @@ create table sluice.sighting (
   record      jsonb,
   complete    boolean     not null,                           -- false: a list's row, which lacks fields; those are unknown, not empty
   seen_at     timestamptz not null,                           -- before the request was sent: older than anything that it does not show
+  dated       timestamptz,                                    -- when Zoho answered, by its own clock
   run_id      bigint,
   constraint sighting_pkey primary key (sync, zoho_id)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);

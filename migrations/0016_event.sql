@@ -65,35 +65,46 @@ create table sluice.event_refusal (
   constraint event_refusal_pkey primary key (source, verdict)
 ) with (fillfactor = 20);
 
--- Which of the records that an event names are to be read, and whether that can be said yet. An event is our own echo where it tells nothing
+-- Which of the records that an event names are to be read, in which slots (as aim_pull finds them), and whether that can be said yet. An event is our own echo where it tells nothing
 -- that the link does not know: by the record's modified time where it carries the record, and otherwise by the time and the fields of our last
 -- write. Zoho's own notes on a write (who, when) count as among the fields written. While a run of the record is under way nothing can be said:
 -- what it writes stands in the link only when it has settled; nor while a create is, whose Zoho id nobody knows yet. A delete is no echo.
-create function sluice.weigh_event(e sluice.event, out reads text[], out echoes integer, out unsettled boolean)
+create function sluice.weigh_event(e sluice.event, out reads text[], out keys text[], out echoes integer, out unsettled boolean)
 language plpgsql stable set search_path = pg_catalog, sluice
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+declare
+  l sluice.link;
+  id text;
+  fields text[];
 begin
-  with named as (
-    select distinct n.zoho_id,
-           array(select jsonb_array_elements_text(coalesce(e.affected -> n.zoho_id, '[]') || coalesce(e.affected -> '*', '[]'))) as fields
-    from unnest(e.zoho_ids) n (zoho_id)
-  ), weighed as (
-    select n.zoho_id, l.key,
-           coalesce(coalesce(e.operation, '') !~* 'delete' and (
-             l.zoho_modified_at >= e.modified_at
-             or l.zoho_modified_at > e.occurred_at and e.modified_at is null
-             or e.occurred_at between l.write_sent_at and l.write_answered_at + interval '2 s'
-                and (cardinality(n.fields) > 0 or e.operation in ('insert', 'create'))
-                and n.fields <@ (l.write_fields || '{Modified_Time,Modified_By,Last_Activity_Time,Created_Time,Created_By}')), false) as echo
-    from named n
-    left join lateral (select * from sluice.link k where k.sync = e.sync and k.zoho_id = n.zoho_id limit 1) l on true
-  )
-  select coalesce(array_agg(w.zoho_id order by w.zoho_id) filter (where not w.echo), '{}'), (count(*) filter (where w.echo))::integer,
-         coalesce(bool_or(case when w.key is null
-           then exists (select from sluice.slot s where s.batch is not null and s.sync = e.sync and s.create_intent)
-           else exists (select from sluice.slot s where s.sync = e.sync and s.key = w.key and s.state = 'running') end) filter (where not w.echo), false)
-  into reads, echoes, unsettled
-  from weighed w;
+  reads := '{}';
+  keys := '{}';
+  echoes := 0;
+  unsettled := false;
+  foreach id in array e.zoho_ids loop
+    select * into l from sluice.link k where k.sync = e.sync and k.zoho_id = id;
+    if not found then
+      reads := reads || id;
+      keys := keys || ('zoho:' || id);
+      unsettled := unsettled or exists (select from sluice.slot s where s.batch is not null and s.sync = e.sync and s.create_intent);
+      continue;
+    end if;
+    if e.affected is not null then
+      fields := array(select jsonb_array_elements_text(coalesce(e.affected -> id, '[]') || coalesce(e.affected -> '*', '[]')));
+    end if;
+    if coalesce(coalesce(e.operation, '') !~* 'delete' and (
+         l.zoho_modified_at >= e.modified_at
+         or l.zoho_modified_at > e.occurred_at and e.modified_at is null
+         or e.occurred_at between l.write_sent_at and l.write_answered_at + interval '2 s'
+            and (cardinality(fields) > 0 or e.operation in ('insert', 'create'))
+            and coalesce(fields, '{}') <@ (l.write_fields || '{Modified_Time,Modified_By,Last_Activity_Time,Created_Time,Created_By}')), false) then
+      echoes := echoes + 1;
+    else
+      reads := reads || id;
+      keys := keys || l.key;
+      unsettled := unsettled or exists (select from sluice.slot s where s.sync = e.sync and s.key = l.key and s.state = 'running');
+    end if;
+  end loop;
 end $$;
 
 -- What becomes of an event that may be acted on. It never fails: what the jobs' check refuses stands as the event's outcome.
@@ -102,10 +113,12 @@ language plpgsql set search_path = pg_catalog, sluice as $$
 declare
   y sluice.sync;
   w record;
+  shape bigint;
 begin
   e.decide_at := null;
   select * into y from sluice.sync where name = e.sync;
-  if not found or y.retired_at is not null then
+  select h.id into shape from sluice.shape h where h.sync = e.sync and h.kind = 'pull';
+  if y.name is null or y.retired_at is not null or shape is null and y.direction <> 'push' then
     e.outcome := 'failed';
     e.reason := format('sync "%s" is not published', e.sync);
     return e;
@@ -125,9 +138,10 @@ begin
       e.reason := 'it tells nothing that is not known already';
       return e;
     end if;
+    -- whole, as producers insert: the check of others' rows costs ten times as much
     with asked as (
-      insert into sluice.job (kind, args, lane)
-      select 'pull', jsonb_build_object('sync', e.sync, 'zoho_id', r), 'realtime' from unnest(w.reads) r
+      insert into sluice.job (kind, args, lane, run_at, shape_id, sync, key)
+      select 'pull', jsonb_build_object('sync', e.sync, 'zoho_id', r), 'realtime', clock_timestamp(), shape, e.sync, k from unnest(w.reads, w.keys) t (r, k)
       returning id
     )
     select array_agg(id) into e.jobs from asked;

@@ -13,24 +13,31 @@ pub(crate) struct Recipe {
     pub(crate) tables: &'static str,
     /// Sample rows, some wrong on purpose.
     pub(crate) rows: &'static str,
+    /// What the simulated Zoho has beyond its standard: a scenario in TOML.
+    pub(crate) zoho: &'static str,
     /// An edit to try, for `psql`.
     pub(crate) edit: &'static str,
 }
 
 macro_rules! recipe {
-    ($name:literal, $edit:literal) => {
+    ($name:literal, zoho: $zoho:expr, edit: $edit:literal) => {
         Recipe {
             name: $name,
             config: include_str!(concat!("../../recipes/", $name, "/sluice.toml")),
             tables: include_str!(concat!("../../recipes/", $name, "/tables.sql")),
             rows: include_str!(concat!("../../recipes/", $name, "/rows.sql")),
+            zoho: $zoho,
             edit: $edit,
         }
     };
 }
 
 /// All of them; the first is what `sluice demo` shows unless told otherwise.
-pub(crate) const RECIPES: &[Recipe] = &[recipe!("billing", "update customers set phone = '+27 21 555 9999' where id = 1001")];
+pub(crate) const RECIPES: &[Recipe] = &[
+    recipe!("billing", zoho: "", edit: "update customers set phone = '+27 21 555 9999' where id = 1001"),
+    recipe!("inventory", zoho: include_str!("../../recipes/inventory/zoho.toml"), edit: "update products set price = 2.95, stock_quantity = 38 where sku = 'PC-7'"),
+    recipe!("crm", zoho: include_str!("../../recipes/crm/zoho.toml"), edit: "update kyc_sessions set status = 'completed' where contract_id = 701"),
+];
 
 /// The recipe of that name.
 ///

@@ -137,12 +137,13 @@ async fn all(db: &Db, reader: &Reader, definition: &Definition, force: bool) -> 
         let keys = reader.keys_after(definition, definition.sync.when.as_deref(), after.as_deref(), PAGE).await?;
         let Some(last) = keys.last() else { return Ok(jobs) };
         after = Some(last.clone());
-        jobs += page(db, definition.name(), &keys, force).await?;
+        jobs += page(db, definition, &keys, force).await?;
     }
 }
 
-/// A record with a slot is under way already.
-async fn page(db: &Db, sync: &str, keys: &[String], force: bool) -> Result<u64, Error> {
+/// A record with a slot is under way already; a row without Zoho record has nothing to do where the sync makes none.
+async fn page(db: &Db, definition: &Definition, keys: &[String], force: bool) -> Result<u64, Error> {
+    let sync = definition.name();
     let mut tx = db.begin().await?;
     if force {
         sqlx::query!("update sluice.link set fields = '{}' where (sync, key) in (select $1, k.key from unnest($2::text[]) as k (key) order by 2) and zoho_id is not null", sync, keys)
@@ -152,12 +153,14 @@ async fn page(db: &Db, sync: &str, keys: &[String], force: bool) -> Result<u64, 
     let inserted = sqlx::query!(
         "insert into sluice.job (kind, args)
          select 'push', jsonb_build_object('sync', $1::text, 'key', k.key) from unnest($2::text[]) as k (key)
-         where $3 or (not exists (select from sluice.slot s where s.sync = $1 and s.key = k.key)
+         where ($4 or exists (select from sluice.link l where l.sync = $1 and l.key = k.key and l.zoho_id is not null))
+           and ($3 or (not exists (select from sluice.slot s where s.sync = $1 and s.key = k.key)
                       and (not exists (select from sluice.link l where l.sync = $1 and l.key = k.key and l.synced_at is not null)
-                           or exists (select from sluice.dead_letter d where d.sync = $1 and d.key = k.key and d.resolution is null)))",
+                           or exists (select from sluice.dead_letter d where d.sync = $1 and d.key = k.key and d.resolution is null))))",
         sync,
         keys,
-        force
+        force,
+        definition.sync.creates
     )
     .execute(&mut tx)
     .await?;

@@ -53,7 +53,7 @@ use tokio_util::sync::CancellationToken;
 pub use faults::{FaultKind, FaultSpec};
 pub use oauth::Credentials;
 pub use operations::{OPERATIONS, Operation};
-pub use scenario::{CrmField, Scenario, ScenarioError, Webhook};
+pub use scenario::{CrmField, Scenario, ScenarioError, Seed, Webhook};
 
 use state::Shared;
 
@@ -103,7 +103,7 @@ impl Simulator {
         let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
         let addr = listener.local_addr().map_err(failed)?;
         let stop = CancellationToken::new();
-        let shared = Shared::new(config.scenario, format!("http://{addr}"), stop.clone());
+        let shared = Shared::new(config.scenario, format!("http://{addr}"), stop.clone()).map_err(ScenarioError::Value)?;
         Ok(Self { addr, listener, shared: Arc::new(shared), stop })
     }
 

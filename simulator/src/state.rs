@@ -14,6 +14,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    admin,
     billing::{self, Billing},
     clock::{Clock, Zone, scaled},
     crm::{self, Crm},
@@ -82,9 +83,11 @@ pub(crate) struct Plan {
 }
 
 impl Shared {
-    pub(crate) fn new(scenario: Scenario, api_domain: String, shutdown: CancellationToken) -> Self {
+    /// # Errors
+    /// Records of the scenario that cannot be made.
+    pub(crate) fn new(scenario: Scenario, api_domain: String, shutdown: CancellationToken) -> Result<Self, String> {
         let mut ids = Ids::new(scenario.seed);
-        let state = State {
+        let mut state = State {
             accounts: Accounts::new(&scenario, api_domain, &mut ids),
             clock: Clock::new(scenario.speed),
             billing: BTreeMap::new(),
@@ -99,7 +102,8 @@ impl Shared {
             scenario,
             ids,
         };
-        Self { state: Mutex::new(state), flights: Flights::default(), shutdown }
+        admin::plant(&mut state)?;
+        Ok(Self { state: Mutex::new(state), flights: Flights::default(), shutdown })
     }
 
     /// The state. A panic of another holder does not take the simulator down with it.
@@ -360,6 +364,8 @@ impl State {
             self.inventory.clear();
             self.clock.set_speed(self.scenario.speed);
             self.crm = Crm::new(&self.scenario, &mut self.ids);
+            // they could be made when it started
+            let _ = admin::plant(self);
         }
     }
 }

@@ -4,7 +4,7 @@
 //! A field is written only if the row still says what the merge was decided on; else the record runs again. A row that the table refuses is a
 //! dead letter, not a reason to stop.
 
-use std::collections::BTreeMap;
+mod refused;
 
 use serde_json::{Map, Value, json};
 use sluice_core::db::dynamic::{self, Ident, Sql};
@@ -15,6 +15,7 @@ use sluice_sync::link::{self, Pair, Pairs};
 use sluice_sync::read::{Found, Row};
 use sluice_sync::value;
 
+use self::refused::Refused;
 use crate::engine::Engine;
 use crate::local_write::{LOCKED, LOCKED_CAP, REFUSED, Taken, fence, later, own_settings, take_row};
 use crate::settle::note_run;
@@ -30,14 +31,6 @@ enum Applied {
     Outdated,
     /// Somebody holds the row.
     Locked,
-}
-
-/// Why the table does not take it.
-enum Refused {
-    /// For what is in it.
-    Row(String),
-    /// For what the table or our rights are like: the same for every row.
-    Table(String),
 }
 
 /// Carries out the pulls that were left for one record, the oldest first. `false`: another worker is at it.
@@ -83,10 +76,13 @@ async fn one(engine: &Engine, definition: &Definition, key: &str, id: i64) -> Re
         Ok(applied) => finish(engine, tx, definition, &pull, applied).await?,
         Err(error) => {
             tx.rollback().await?;
-            match refusal(&error) {
+            match refused::why(&error) {
                 None => return Err(error),
                 Some(Refused::Table(reason)) => later(db, &[id], REFUSED, Some(&reason)).await?,
-                Some(Refused::Row(reason)) => bury(db, definition, key, id, &pull, &reason).await?,
+                Some(Refused::Row(reason)) => {
+                    let field = refused::field(db, definition, &pull, &error).await?;
+                    bury(db, definition, key, id, &pull, &reason, field).await?
+                }
             }
         }
     }
@@ -208,22 +204,31 @@ async fn finish(engine: &Engine, mut tx: Tx, definition: &Definition, pull: &Pul
 }
 
 /// A row that the table refuses for what is in it.
-async fn bury(db: &Db, definition: &Definition, key: &str, id: i64, pull: &Pull, reason: &str) -> Result<(), sqlx::Error> {
+async fn bury(
+    db: &Db,
+    definition: &Definition,
+    key: &str,
+    id: i64,
+    pull: &Pull,
+    reason: &str,
+    field: Option<String>,
+) -> Result<(), sqlx::Error> {
     let sync = definition.name();
     tracing::warn!(sync, key, zoho_id = pull.zoho_id, reason, "the table refused what Zoho says; see the dead letters");
     let mut tx = db.begin().await?;
     let dropped = sqlx::query!("delete from sluice.local_write where id = $1", id).execute(&mut tx).await?;
     if dropped.rows_affected() > 0 {
         sqlx::query!(
-            "insert into sluice.dead_letter (kind, args, sync, key, lane, error_class, message, hint, response)
-             values ('pull', $1, $2, $3, $4, 'validation', $5, $6, $7)",
+            "insert into sluice.dead_letter (kind, args, sync, key, lane, error_class, message, hint, response, field)
+             values ('pull', $1, $2, $3, $4, 'validation', $5, $6, $7, $8)",
             json!({"sync": sync, "zoho_id": pull.zoho_id}),
             sync,
             key,
             definition.sync.lane.as_str(),
             format!("the table {} refused what Zoho says: {reason}", definition.sync.table),
             "mend the record in Zoho, the mapping or the table, then requeue",
-            sluice_zoho::mask::excerpt(&json!(pull.columns))
+            sluice_zoho::mask::excerpt(&json!(pull.columns)),
+            field
         )
         .execute(&mut tx)
         .await?;
@@ -290,18 +295,5 @@ fn key_parts(definition: &Definition, key: &str) -> Vec<String> {
     match definition.key.as_slice() {
         [_] => vec![key.to_owned()],
         _ => serde_json::from_str(key).unwrap_or_default(),
-    }
-}
-
-/// Whose fault it is that the table refused; `None`: nobody's, it passes.
-fn refusal(error: &sqlx::Error) -> Option<Refused> {
-    let database = error.as_database_error()?;
-    let words: BTreeMap<&str, Option<&str>> = [("constraint", database.constraint()), ("table", database.table())].into();
-    let at = words.iter().filter_map(|(what, name)| name.map(|name| format!(" ({what} {name})"))).next().unwrap_or_default();
-    let reason = format!("{}{at}", database.message());
-    match database.code()?.get(..2)? {
-        "21" | "22" | "23" | "2F" | "38" | "39" | "P0" => Some(Refused::Row(reason)),
-        "0A" | "3D" | "3F" | "42" | "25" => Some(Refused::Table(reason)),
-        _ => None,
     }
 }

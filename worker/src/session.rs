@@ -2,8 +2,10 @@
 //! the call stops what it concerns before anything is settled, so that nobody sends the next one into the same wall.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use sluice_queue::Cost;
 use sluice_queue::calls::{Calls, NoGrant};
 use sluice_queue::settle::Seen;
@@ -25,6 +27,7 @@ pub(crate) struct Session<'a> {
     client: Client,
     live: Live,
     paused: AtomicBool,
+    dated: Mutex<Option<DateTime<Utc>>>,
 }
 
 /// Why a call gave nothing.
@@ -40,7 +43,7 @@ impl<'a> Session<'a> {
     /// `None`: the connection has no live token any more.
     pub(crate) fn open(engine: &'a Engine, work: &'a Work) -> Option<Self> {
         let (client, live) = engine.tokens.of(&work.batch.connection)?;
-        Some(Self { engine, work, client, live, paused: AtomicBool::new(false) })
+        Some(Self { engine, work, client, live, paused: AtomicBool::new(false), dated: Mutex::new(None) })
     }
 
     /// The finance organisation that calls are made for.
@@ -51,6 +54,11 @@ impl<'a> Session<'a> {
     /// Whether the token took the place of one that was refused moments ago.
     pub(crate) fn token_replaces_refused(&self) -> bool {
         self.live.replaces_refused()
+    }
+
+    /// When Zoho gave its last answer in this session, by its own clock.
+    pub(crate) fn dated(&self) -> Option<DateTime<Utc>> {
+        *self.dated.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a refusal has paused the sync or the connection.
@@ -93,6 +101,7 @@ impl<'a> Session<'a> {
         match send(grant, &self.client, &self.live.token).await {
             Ok(Answer { value, evidence }) => {
                 report(&self.work.calls, &evidence, cost, None);
+                *self.dated.lock().unwrap_or_else(PoisonError::into_inner) = evidence.limits.date;
                 Ok(value)
             }
             Err(Failed { error, evidence }) => {

@@ -98,10 +98,13 @@ impl Demo<'_> {
 
     fn introduce(&self, server: &Server, world: &World) -> std::io::Result<()> {
         let records: u64 = world.enqueued.values().sum();
+        let pushed = (records > 0).then(|| format!("{records} records of {} syncs are on their way", world.enqueued.len()));
+        let polled = (!world.polled.is_empty()).then(|| format!("Zoho is asked for {}", world.polled.join(", ")));
+        let begun: Vec<String> = pushed.into_iter().chain(polled).collect();
         self.say(&format!(
-            "Recipe {}: {records} records of {} syncs are on their way.\n  PostgreSQL      {}\n  dashboard       http://{}\n  simulated Zoho  {}/admin/stats",
+            "Recipe {}: {}.\n  PostgreSQL      {}\n  dashboard       http://{}\n  simulated Zoho  {}/admin/stats",
             self.recipe.name,
-            world.enqueued.len(),
+            begun.join("; "),
             server.url(),
             world.config.http.listen,
             world.zoho

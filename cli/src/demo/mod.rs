@@ -8,7 +8,10 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use anyhow::Context;
-use secrecy::SecretString;
+use rand::RngExt as _;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::json;
+use sluice_core::config::trigger::Verify;
 use sluice_core::config::{Config, Environment};
 use sluice_core::db::{self, Db, dynamic};
 use sluice_core::secrets::random_key;
@@ -26,6 +29,8 @@ use crate::session;
 pub(crate) const SPEED: u32 = 10;
 const ORGANIZATION: &str = "60000000001";
 const USUAL_PORT: u16 = 8080;
+/// Letters and digits of what webhooks and notifications prove themselves by.
+const SECRET_LENGTH: usize = 32;
 
 /// Everything that the demo runs on but the PostgreSQL server.
 pub(crate) struct World {
@@ -33,18 +38,21 @@ pub(crate) struct World {
     pub(crate) db: Db,
     /// The simulated Zoho's address.
     pub(crate) zoho: String,
-    /// Sync → records that were enqueued.
+    /// Sync → rows that were enqueued to be pushed.
     pub(crate) enqueued: BTreeMap<String, u64>,
+    /// Syncs that are polled for the first time.
+    pub(crate) polled: Vec<String>,
 }
 
 impl World {
     /// Makes it in an empty database. The simulator answers until `stop`.
     pub(crate) async fn make(recipe: &Recipe, url: &str, stop: CancellationToken) -> anyhow::Result<Self> {
-        let scenario = Scenario { time_scale: f64::from(SPEED), ..Scenario::default() };
+        let scenario = Scenario { time_scale: f64::from(SPEED), ..Scenario::from_toml(recipe.zoho)? };
         let simulator = Simulator::bind(sluice_simulator::Config { listen: any_port(), scenario }).await?;
         let config = configuration(recipe, url, &simulator)?;
         let zoho = simulator.url();
         tokio::spawn(simulator.serve(stop));
+        tell_of_changes(&config, &zoho).await?;
         let db = session::connect(&config, &SecretString::from(url), "sluice demo").await?;
         db::migrate::run(&db).await?;
         for (what, sql) in [("tables", recipe.tables), ("rows", recipe.rows)] {
@@ -55,23 +63,35 @@ impl World {
         capture::attach(&db, &definitions, &[], LOCK_PATIENCE).await?;
         let reader = Reader::new(db.clone(), config.database.expression_role.clone());
         let mut enqueued = BTreeMap::new();
-        for (name, _) in config.syncs.iter().filter(|(_, sync)| sync.direction.pushes()) {
+        for (name, _) in config.syncs.iter().filter(|(_, sync)| sync.direction.pushes() && sync.creates) {
             let jobs = sluice_producer::trigger(&db, &reader, &definitions, Some(name), None, false).await?;
             enqueued.insert(name.clone(), jobs);
         }
-        Ok(Self { config: Arc::new(config), db, zoho, enqueued })
+        let polled: Vec<String> = config.syncs.values().filter(|sync| sync.direction.pulls()).map(|sync| sync.name.clone()).collect();
+        sqlx::query!(
+            "insert into sluice.job (kind, args) select 'poll', jsonb_build_object('sync', name) from unnest($1::text[]) name",
+            &polled
+        )
+        .execute(&db)
+        .await?;
+        Ok(Self { config: Arc::new(config), db, zoho, enqueued, polled })
     }
 }
 
 /// The recipe's configuration, pointed at the simulator and sped up with it.
 fn configuration(recipe: &Recipe, url: &str, simulator: &Simulator) -> anyhow::Result<Config> {
     let zoho = simulator.credentials();
+    let secret: String = rand::rng().sample_iter(rand::distr::Alphanumeric).take(SECRET_LENGTH).map(char::from).collect();
     let environment: Environment = [
         ("DATABASE_URL", url),
         ("ZOHO_CLIENT_ID", &zoho.client_id),
         ("ZOHO_CLIENT_SECRET", &zoho.client_secret),
         ("ZOHO_REFRESH_TOKEN", &zoho.refresh_token),
         ("ZOHO_ORG_ID", ORGANIZATION),
+        ("ZOHO_WEBHOOK_SECRET", &secret),
+        // the one simulated Zoho stands for all organisations of a recipe
+        ("ZOHO_WHOLESALE_REFRESH_TOKEN", &zoho.refresh_token),
+        ("ZOHO_NOTIFY_TOKEN", &secret),
     ]
     .into_iter()
     .collect();
@@ -89,6 +109,24 @@ fn configuration(recipe: &Recipe, url: &str, simulator: &Simulator) -> anyhow::R
     config.security.key = Some(random_key());
     config.http.listen = web_address();
     Ok(config)
+}
+
+/// Sets Zoho up as a person would: each webhook that it can sign is told of edits in the modules of its syncs.
+async fn tell_of_changes(config: &Config, zoho: &str) -> anyhow::Result<()> {
+    let signed = config.webhooks.iter().filter(|(_, webhook)| webhook.verify == Verify::ZohoSignature);
+    let mut webhooks = Vec::new();
+    for (name, webhook) in signed {
+        for sync in webhook.sync.iter().chain(webhook.syncs.values()).filter_map(|sync| config.syncs.get(sync)) {
+            webhooks.push(json!({
+                "product": sync.module.product.as_str(), "modules": [sync.module.name], "secret": webhook.secret.expose_secret(),
+                "url": format!("http://{}/webhook/{name}", config.http.listen),
+            }));
+        }
+    }
+    sluice_zoho::install_tls();
+    let answer = reqwest::Client::new().post(format!("{zoho}/admin/webhooks")).json(&webhooks).send().await?;
+    answer.error_for_status().context("the simulated Zoho does not take the webhooks")?;
+    Ok(())
 }
 
 async fn load(db: &Db, sql: &str) -> Result<(), sqlx::Error> {

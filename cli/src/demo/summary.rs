@@ -19,6 +19,7 @@ pub(crate) struct Summary {
     settled: bool,
     seconds: u64,
     syncs: Vec<Sync>,
+    polls: Vec<Poll>,
     dead_letters: Vec<Letter>,
     calls: Calls,
 }
@@ -28,6 +29,17 @@ struct Sync {
     sync: String,
     total: u64,
     synced: i64,
+    failed: i64,
+}
+
+/// What came of the first look at a module, and of later ones.
+#[derive(Debug, Serialize)]
+struct Poll {
+    sync: String,
+    seen: i64,
+    created: i64,
+    updated: i64,
+    unchanged: i64,
     failed: i64,
 }
 
@@ -65,6 +77,7 @@ impl Summary {
             settled,
             seconds,
             syncs: syncs(&world.db, &world.enqueued).await?,
+            polls: polls(&world.db).await?,
             dead_letters: letters(&world.db).await?,
             calls: calls(world).await?,
         })
@@ -72,10 +85,23 @@ impl Summary {
 
     /// Prints it for people.
     pub(crate) fn print(&self) -> io::Result<()> {
-        let rows: Vec<Value> = self.syncs.iter().filter_map(|sync| serde_json::to_value(sync).ok()).collect();
-        let columns = [text("SYNC", "sync"), text("RECORDS", "total"), text("SYNCED", "synced"), text("DEAD LETTERS", "failed")];
-        output::line("")?;
-        output::line(&output::table(&columns, &rows, "nothing was synced"))?;
+        if !self.syncs.is_empty() {
+            let columns = [text("SYNC", "sync"), text("RECORDS", "total"), text("SYNCED", "synced"), text("DEAD LETTERS", "failed")];
+            output::line("")?;
+            output::line(&output::table(&columns, &rows(&self.syncs), "nothing was pushed"))?;
+        }
+        if !self.polls.is_empty() {
+            let columns = [
+                text("POLLED", "sync"),
+                text("SEEN", "seen"),
+                text("CREATED", "created"),
+                text("UPDATED", "updated"),
+                text("UNCHANGED", "unchanged"),
+                text("FAILED", "failed"),
+            ];
+            output::line("")?;
+            output::line(&output::table(&columns, &rows(&self.polls), "nothing was polled"))?;
+        }
         self.print_letters()?;
         self.print_calls()
     }
@@ -117,6 +143,21 @@ impl Summary {
             calls.violations
         ))
     }
+}
+
+fn rows<T: Serialize>(of: &[T]) -> Vec<Value> {
+    of.iter().filter_map(|row| serde_json::to_value(row).ok()).collect()
+}
+
+async fn polls(db: &Db) -> Result<Vec<Poll>, sqlx::Error> {
+    sqlx::query_as!(
+        Poll,
+        r#"select sync, sum(total)::bigint as "seen!", sum(created)::bigint as "created!", sum(updated)::bigint as "updated!",
+             sum(unchanged)::bigint as "unchanged!", sum(failed)::bigint as "failed!"
+           from sluice.run where kind = 'poll' group by sync order by sync"#
+    )
+    .fetch_all(db)
+    .await
 }
 
 async fn syncs(db: &Db, enqueued: &BTreeMap<String, u64>) -> Result<Vec<Sync>, sqlx::Error> {

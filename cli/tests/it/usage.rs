@@ -25,7 +25,7 @@ fn mistakes_on_the_command_line_end_with_2() {
     let folder = Folder::empty();
     for (arguments, said) in [
         (&["nonsense"][..], "unrecognized subcommand"),
-        (&["demo", "--recipe", "nonsense"], "there is no recipe `nonsense`; there is billing"),
+        (&["demo", "--recipe", "nonsense"], "there is no recipe `nonsense`; there is billing, inventory"),
         (&["dlq", "list", "--class", "nonsense"], "possible values"),
         (&["jobs", "list", "--since", "yesterday"], "neither a time"),
         (&["pause", "--sync", "a", "--connection", "b"], "cannot be used with"),

@@ -38,7 +38,7 @@ pub(super) fn line(told: &Told) -> String {
 }
 
 /// Replaces `{id} {occasion} {subject} {message} {raised_at}`. In a template that is JSON what comes in is escaped as JSON text is.
-fn filled(template: &str, told: &Told) -> Body {
+pub(super) fn filled(template: &str, told: &Told) -> Body {
     let values = [
         ("{id}", told.id.to_string()),
         ("{occasion}", told.occasion.clone()),

@@ -14,6 +14,7 @@ use sluice_core::db::Db;
 use tokio_util::sync::CancellationToken;
 
 mod form;
+mod mail;
 mod send;
 
 pub use send::{Error, Sender};

@@ -6,7 +6,7 @@ use reqwest::header::CONTENT_TYPE;
 use secrecy::ExposeSecret;
 use sluice_core::config::trigger::Alert;
 
-use super::{Told, form};
+use super::{Told, form, mail};
 
 /// How long an address may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,6 +23,9 @@ pub enum Error {
     /// The answer was no.
     #[error("the address answered {0}")]
     Refused(u16),
+    /// The mail server, or its answer, said no.
+    #[error("the mail server: {0}")]
+    Mail(String),
 }
 
 /// What sends.
@@ -51,6 +54,9 @@ impl Sender {
     /// # Errors
     /// See [`Error`].
     pub async fn send(&self, alert: &Alert, told: &Told) -> Result<(), Error> {
+        if let Some(smtp) = &alert.smtp {
+            return mail::send(smtp, alert.body.as_deref(), told, TIMEOUT).await;
+        }
         let url = alert.url.as_ref().ok_or(Error::NoAddress)?;
         let url = reqwest::Url::parse(url.expose_secret()).map_err(|_| Error::NoAddress)?;
         let body = form::body(url.host_str().unwrap_or_default(), alert.body.as_deref(), told);
@@ -61,7 +67,7 @@ impl Sender {
     }
 }
 
-fn causes(error: &dyn std::error::Error) -> String {
+pub(super) fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(one) = cause {

@@ -5,6 +5,8 @@
 //! key or flat, as JSON or in the form field `JSONString` (fin §7.2), Billing also inside an event (fin §7.4). And a workflow rule's own body
 //! has whatever its author put there (crm §4.2, fin §8.6).
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -232,7 +234,7 @@ fn words(object: &Map<String, Value>, keys: &[&str]) -> Option<String> {
     keys.iter().find_map(|key| object.get(*key)).and_then(Value::as_str).map(masked::text).filter(|text| !text.is_empty())
 }
 
-/// One id or a list of them, each a text or a number.
+/// One id or a list of them, each a text or a number, and each once.
 fn ids(value: Option<&Value>) -> Vec<String> {
     let all = match value {
         Some(Value::Array(all)) => all.as_slice(),
@@ -240,7 +242,8 @@ fn ids(value: Option<&Value>) -> Vec<String> {
         None => &[],
     };
     let fits = |id: &String| (1..=ID_MAX).contains(&id.len()) && id.chars().all(|c| c.is_ascii_graphic());
-    all.iter().filter_map(scalar).filter(fits).collect()
+    let mut seen = BTreeSet::new();
+    all.iter().filter_map(scalar).filter(fits).filter(|id| seen.insert(id.clone())).collect()
 }
 
 fn scalar(value: &Value) -> Option<String> {

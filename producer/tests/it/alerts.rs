@@ -9,6 +9,7 @@ use axum::http::StatusCode;
 use axum::routing::post;
 use sluice_core::config::trigger::Alert;
 use sluice_producer::alerts::{Delivered, Sender, round};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 use crate::setting::{CUSTOMERS, Setting, config};
 
@@ -94,6 +95,52 @@ async fn an_address_that_refuses_is_tried_again_with_pauses_and_given_up_after_a
     setting.run("update sluice.alert_delivery set due_at = now()").await;
     assert_eq!(round(setting.db(), &alerts, &sender).await.unwrap(), delivered(0, 0));
     assert_eq!(setting.count("select count(*) from sluice.alert_delivery where name = 'gone' and given_up_at is not null").await, 1);
+}
+
+/// A mail server that takes one message and keeps it.
+async fn mail_server() -> (u16, tokio::task::JoinHandle<String>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let session = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let (read, mut write) = stream.into_split();
+        let mut lines = BufReader::new(read).lines();
+        write.write_all(b"220 mail.example\r\n").await.unwrap();
+        let mut heard = String::new();
+        while let Some(line) = lines.next_line().await.unwrap() {
+            heard.push_str(&format!("{line}\n"));
+            let answer = match line.get(..4).unwrap_or_default() {
+                "DATA" => "354 go on",
+                "QUIT" => "221 bye",
+                "EHLO" | "MAIL" | "RCPT" => "250 yes",
+                _ if line == "." => "250 taken",
+                _ => continue,
+            };
+            write.write_all(format!("{answer}\r\n").as_bytes()).await.unwrap();
+            if line == "." {
+                break;
+            }
+        }
+        heard
+    });
+    (port, session)
+}
+
+#[tokio::test]
+async fn a_mail_server_is_told_in_its_own_way() {
+    let setting = Setting::of(CUSTOMERS).await;
+    let (port, session) = mail_server().await;
+    let alerts = alerts(&format!(
+        "[alerts.ops]\nsmtp = {{ host = \"127.0.0.1\", port = {port}, from = \"Sluice <sluice@example.com>\", to = [\"a@example.com\", \"b@example.com\"] }}\n"
+    ));
+    setting.run("insert into sluice.alert (occasion, subject, message) values ('brake', 'customers', 'a message')").await;
+    assert_eq!(round(setting.db(), &alerts, &Sender::default()).await.unwrap(), delivered(1, 0));
+    let heard = session.await.unwrap();
+    for expected in
+        ["MAIL FROM:<sluice@example.com>", "RCPT TO:<b@example.com>", "Subject: Sluice: brake, customers", "Sluice, brake: a message"]
+    {
+        assert!(heard.contains(expected), "{heard}");
+    }
 }
 
 #[tokio::test]

@@ -134,6 +134,11 @@ impl Module {
         if self.product == Product::Crm || items { 100 } else { 1 }
     }
 
+    /// The field that is a level which Zoho moves by differences only: an update that carries it is taken without it, silently (fin §5.3, §5.8).
+    pub fn level(&self) -> Option<&'static str> {
+        (self.product == Product::Inventory && self.name == "items").then_some("stock_on_hand")
+    }
+
     /// What clears a field on update: CRM and FSM take null (crm §2.4), finance reads and prints `""` (fin §2.4).
     pub fn cleared(&self) -> Value {
         if self.product.is_finance() { Value::String(String::new()) } else { Value::Null }

@@ -75,6 +75,11 @@ pub fn put(object: &mut Map<String, Value>, path: &str, value: Value) {
     }
 }
 
+/// Whether a value is a decimal number, or the text of one.
+pub fn is_decimal(value: &Value) -> bool {
+    matches!(value, Value::Number(_) | Value::String(_)) && Decimal::parse(scalar_text(value).trim()).is_some()
+}
+
 /// Whether two decimal numerals denote the same number; false if either is not one.
 fn same_number(a: &str, b: &str) -> bool {
     match (Decimal::parse(a), Decimal::parse(b)) {

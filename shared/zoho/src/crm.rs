@@ -5,6 +5,7 @@
 //! answer that does not fit what was sent is `OutcomeUnknown` for the whole call.
 
 pub mod lists;
+pub mod names;
 mod records;
 
 use std::collections::{HashMap, HashSet};

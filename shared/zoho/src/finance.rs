@@ -117,7 +117,7 @@ pub async fn list(
         outgoing.query.push(("per_page".to_owned(), page.per_page.clamp(1, MAX_PER_PAGE).to_string()));
     }
     let Answer { value: mut json, evidence } = whole(grant, client, token, outgoing).await?;
-    let Some(Value::Array(rows)) = json.get_mut(module.as_str()).map(Value::take) else {
+    let Some(Value::Array(rows)) = json.get_mut(module.list_key()).map(Value::take) else {
         return Err(Reply::unreadable(Effect::Read, evidence, "no list"));
     };
     let more = json.pointer("/page_context/has_more_page").and_then(Value::as_bool).unwrap_or(false);
@@ -145,7 +145,7 @@ pub async fn details(grant: Grant, client: &Client, token: &AccessToken, module:
         Ok(Outgoing { query, ..Outgoing::new(module.product(), Method::Get, Effect::Read, format!("/{}details", module.response_key())) })
     };
     let Answer { value: mut json, evidence } = whole(grant, client, token, request).await?;
-    let Some(Value::Array(rows)) = json.get_mut(module.as_str()).map(Value::take) else {
+    let Some(Value::Array(rows)) = json.get_mut(module.list_key()).map(Value::take) else {
         return Err(Reply::unreadable(Effect::Read, evidence, "no list"));
     };
     let records: Option<Vec<Record>> = rows.into_iter().map(|value| Some(Record { id: id_of(module, &value)?, value })).collect();

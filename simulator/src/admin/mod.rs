@@ -11,14 +11,14 @@
 //! | `GET /admin/state` (or with only `product`) | `{"counts": {"billing": {"customers": 2, …}, "crm": {…}}}` |
 //! | `GET /admin/log?since=N&limit=M&product=P&method=M&path=PREFIX` | `{"requests": […], "next": N}`: oldest first, numbers above `since`, at most `limit` (1000); ask again with `since=next` until it is empty |
 //! | `GET /admin/stats[?window_ms=W]` | counts and breaches, see below; `window_ms` defaults to the scaled minute |
-//! | `POST /admin/reset[?what=log]` | forgets all records, faults, settings, webhooks and what was seen; `what=log` only what was seen. Credentials and tokens stay, and the calendar goes on |
+//! | `POST /admin/reset[?what=log]` | forgets all records, faults, settings, webhooks and what was seen, and makes the scenario's records anew; `what=log` only what was seen. Credentials and tokens stay, and the calendar goes on |
 //! | `GET /admin/faults` | `{"faults": [{"id": 1, "kind": …}], "outages": {…}}` |
 //! | `POST /admin/faults` | a fault, or a list of them, with the keys of [`crate::scenario`]; answers `{"ids": […]}` |
 //! | `DELETE /admin/faults`, `DELETE /admin/faults/ID` | all (and all outages), or one |
 //! | `POST /admin/outage` | `{"product": "billing", "on": true, "mode": "unavailable"}`; modes `unavailable` (503), `drop`, `timeout` |
 //! | `GET /admin/clock` | `{"now": "2026-…Z", "speed": 1.0, "time_scale": 1.0}` |
 //! | `POST /admin/clock` | any of `{"frozen": true, "advance_seconds": 3600, "speed": 60, "time_scale": 10}`: Zoho's calendar stands still, is set forward, runs faster; `time_scale` is of windows and blocks |
-//! | `POST /admin/settings` | any part of a scenario but `seed`, `faults`, `webhooks`, `crm.modules`, `crm.fields`: `{"latency_ms": [0, 0], "finance": {"per_minute": 50}}` |
+//! | `POST /admin/settings` | any part of a scenario but `seed`, `faults`, `webhooks`, `records`, `crm.modules`, `crm.fields`: `{"latency_ms": [0, 0], "finance": {"per_minute": 50}}` |
 //! | `GET /admin/settings` | the scenario as it is now |
 //! | `POST /admin/fields` | a CRM field, or a list of them, with the keys of [`crate::CrmField`] |
 //! | `PUT /admin/records` | as a person in Zoho: `{"product": "crm", "module": "Contacts", "id": "…", "record": {…}}`, without `id` a new one, with `ids` several, unchecked; finance products also `organization`. Answers `{"record": {…}}`, or `{"records": […]}` for `ids` |
@@ -56,6 +56,8 @@
 //! by `module.field`: keys that were sent and that Zoho drops silently.
 
 mod records;
+
+pub(crate) use records::plant;
 
 use std::time::Duration;
 
@@ -250,7 +252,7 @@ fn set_clock(state: &mut State, request: &Request) -> Outcome {
 
 fn change_settings(state: &mut State, change: Map<String, Value>) -> Outcome {
     let change = Value::Object(change);
-    let fixed = ["/seed", "/faults", "/webhooks", "/crm/modules", "/crm/fields"];
+    let fixed = ["/seed", "/faults", "/webhooks", "/records", "/crm/modules", "/crm/fields"];
     if let Some(path) = fixed.iter().find(|path| change.pointer(path).is_some()) {
         return Err(mistake(format!("{} cannot be changed here", path.trim_start_matches('/').replace('/', "."))));
     }

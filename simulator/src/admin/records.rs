@@ -1,15 +1,10 @@
 //! Records as the admin API shows and edits them: as a person in Zoho's own pages would, unchecked and uncounted.
 
-use std::time::Duration;
-
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 
 use super::{Mistake, Outcome, body, mistake};
-use crate::{billing, exchange::Request, inventory::Module, state::State};
-
-/// Most records of one seeding.
-const MOST_SEEDED: u64 = 1_000_000;
+use crate::{billing, exchange::Request, inventory::Module, scenario::Seed, state::State};
 
 pub(super) fn show(state: &State, request: &Request) -> Outcome {
     let organization = request.query("organization");
@@ -109,8 +104,9 @@ fn only_organization<'a>(state: &'a State, product: &str) -> &'a str {
         "inventory" => state.inventory.keys().collect::<Vec<_>>(),
         _ => state.billing.keys().collect(),
     };
-    match (known.pop(), known.is_empty()) {
-        (Some(id), true) => id,
+    match (known.pop(), known.is_empty(), state.scenario.finance.organizations.as_slice()) {
+        (Some(id), true, _) => id,
+        (None, _, [only]) => only,
         _ => "",
     }
 }
@@ -150,35 +146,30 @@ pub(super) fn delete(state: &mut State, request: &Request) -> Outcome {
     if deleted { Ok(json!({})) } else { Err(Mistake(404, "no such module or record".to_owned())) }
 }
 
-pub(super) fn seed(state: &mut State, request: &Request) -> Outcome {
-    let mut body = body(request)?;
-    let Some(Value::Object(template)) = body.remove("record") else {
-        return Err(mistake("`record` must be an object"));
-    };
-    let place = Place::of_body(state, &body)?;
-    let whole = |name: &str, otherwise: u64| match body.get(name) {
-        None => Ok(otherwise),
-        Some(value) => value.as_u64().ok_or_else(|| mistake(format!("`{name}` must be a whole number"))),
-    };
-    let count = whole("count", 1)?;
-    if count > MOST_SEEDED {
-        return Err(mistake(format!("at most {MOST_SEEDED} records at once")));
+/// Makes the scenario's records.
+pub(crate) fn plant(state: &mut State) -> Result<(), String> {
+    for seed in state.scenario.records.clone() {
+        sow(state, &seed).map_err(|Mistake(_, message)| message)?;
     }
-    let seconds = |name: &str| {
-        let seconds = body.get(name).and_then(Value::as_f64).unwrap_or(0.0);
-        let length = Duration::try_from_secs_f64(seconds).ok().and_then(|length| TimeDelta::from_std(length).ok());
-        length.ok_or_else(|| mistake(format!("`{name}` must be a number of at least 0")))
-    };
-    let (age, step) = (seconds("age_seconds")?, seconds("step_seconds")?);
-    let first = whole("first", 1)?;
+    Ok(())
+}
+
+pub(super) fn seed(state: &mut State, request: &Request) -> Outcome {
+    let seed: Seed = serde_json::from_value(Value::Object(body(request)?)).map_err(|error| mistake(error.to_string()))?;
+    seed.validate().map_err(mistake)?;
+    sow(state, &seed)
+}
+
+fn sow(state: &mut State, seed: &Seed) -> Outcome {
+    let place = Place::new(state, Some(&seed.product), Some(&seed.module), seed.organization.as_deref())?;
+    let (age, step) = seed.times().map_err(mistake)?;
     let (mut at, told) = (state.clock.now() - age, state.changes.len());
     let mut ids = Vec::new();
-    for number in first..first.saturating_add(count) {
-        let record = template.iter().map(|(name, value)| (name.clone(), numbered(value, number))).collect();
+    for record in seed.made() {
         let stored = place.put(state, None, record, at).ok_or_else(|| Mistake(404, "no such module".to_owned()))?;
         ids.push(id_of(&stored, &place));
         at += step;
-        if body.get("notify") != Some(&Value::Bool(true)) {
+        if !seed.notify {
             state.changes.truncate(told);
         }
     }
@@ -191,15 +182,5 @@ fn id_of(record: &Value, place: &Place) -> Value {
         "crm" => record["id"].clone(),
         "inventory" => Module::named(&place.module).map_or(Value::Null, |module| record[module.id()].clone()),
         _ => record[billing::id_key(&place.module).unwrap_or_default()].clone(),
-    }
-}
-
-/// A value of the template with its number put in for `{n}`.
-fn numbered(value: &Value, number: u64) -> Value {
-    match value {
-        Value::String(text) if text.contains("{n}") => text.replace("{n}", &number.to_string()).into(),
-        Value::Array(values) => values.iter().map(|value| numbered(value, number)).collect(),
-        Value::Object(values) => Value::Object(values.iter().map(|(name, value)| (name.clone(), numbered(value, number))).collect()),
-        other => other.clone(),
     }
 }

@@ -81,6 +81,14 @@
 //! body = "json"                   # json | form (JSONString=…)
 //! raw = "${JSONString}"           # a body of one's own, with ${fields} of the record
 //!
+//! [[records]]                     # what Zoho has from the start, of which nobody is told; also `POST /admin/seed`
+//! product = "inventory"           # inventory | billing | crm
+//! module = "items"
+//! organization = "…"              # finance; absent: the only one that `finance.organizations` names
+//! record = { name = "Item {n}", rate = 5 }
+//! count = 1                       # {n} counts from `first` (1)
+//! age_seconds = 0                 # of the first by Zoho's calendar; each next one is `step_seconds` (0) younger
+//!
 //! [[faults]]                      # tried in this order; the first that applies to a request is used
 //! kind = "error_after"
 //! product = "billing"             # billing | inventory | crm | oauth; absent: all but oauth
@@ -111,8 +119,10 @@ use std::{collections::BTreeMap, path::Path};
 use serde::{Deserialize, Serialize};
 
 mod delivery;
+mod seed;
 
 pub use delivery::{Body, Delivery, Encoding, Webhook};
+pub use seed::Seed;
 
 use crate::faults::FaultSpec;
 
@@ -166,6 +176,8 @@ pub struct Scenario {
     pub delivery: Delivery,
     /// Webhooks that are configured from the start.
     pub webhooks: Vec<Webhook>,
+    /// Records that are there from the start.
+    pub records: Vec<Seed>,
     /// Faults that are set from the start, tried in this order.
     pub faults: Vec<FaultSpec>,
 }
@@ -309,6 +321,7 @@ impl Default for Scenario {
             crm: Crm::default(),
             delivery: Delivery::default(),
             webhooks: Vec::new(),
+            records: Vec::new(),
             faults: Vec::new(),
         }
     }
@@ -405,6 +418,9 @@ impl Scenario {
         self.delivery.validate().map_err(ScenarioError::Value)?;
         for webhook in &self.webhooks {
             webhook.validate().map_err(ScenarioError::Value)?;
+        }
+        for seed in &self.records {
+            seed.validate().map_err(ScenarioError::Value)?;
         }
         for fault in &self.faults {
             fault.validate().map_err(ScenarioError::Value)?;

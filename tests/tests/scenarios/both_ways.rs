@@ -161,3 +161,119 @@ async fn the_newer_of_two_edits_of_a_field_stands() {
         (json!("Later in Zoho"), json!("Later in Zoho"))
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_tables_own_trigger_does_while_a_pull_is_applied_is_pushed() {
+    let tables = "
+        create table people (id bigint primary key, mail text not null, name text, nick text);
+        create table deals (id bigint primary key, number text unique not null, phase text, person bigint references people);
+        create function congratulate() returns trigger language plpgsql as $$
+        begin
+          if new.phase = 'won' then update people set nick = 'winner' where id = new.person; end if;
+          return null;
+        end $$;
+        create trigger congratulate after update on deals for each row execute function congratulate();";
+    let config = r#"
+        [syncs.people]
+        connection = "main"
+        table = "people"
+        key = "id"
+        module = "crm/Contacts"
+        match_on = ["Email"]
+        [syncs.people.fields]
+        Email = "mail"
+        Last_Name = "name"
+        Title = "nick"
+        [syncs.deals]
+        connection = "main"
+        table = "deals"
+        key = "id"
+        module = "crm/Deals"
+        direction = "both"
+        match_on = ["Contract_Number"]
+        [syncs.deals.fields]
+        Contract_Number = "number"
+        Deal_Name = "number"
+        Stage = { column = "phase", values = { won = "Closed Won", draft = "Proposal" } }"#;
+    let world = World::new(Setup { scenario: FIELDS, ..Setup::new(tables, config) }).await;
+    world.run("insert into people values (1, 'a@example.com', 'Ada', null); insert into deals values (1, 'C-1', 'draft', 1)").await;
+    world.all_arrived().await;
+    let id = deal(&world, "C-1").await["id"].as_str().expect("an id").to_owned();
+    world.zoho.put_later("crm", "Deals", &id, json!({"Stage": "Closed Won"})).await;
+    world.run(&format!("insert into sluice.job (kind, args) values ('pull', '{{\"sync\": \"deals\", \"zoho_id\": \"{id}\"}}')")).await;
+    world.all_arrived().await;
+    assert_eq!(world.rows("select phase from deals").await, [json!({"phase": "won"})]);
+    assert_eq!(world.zoho.records("crm", "Contacts").await[0]["Title"], "winner");
+    assert_eq!(deal(&world, "C-1").await["Stage"], "Closed Won");
+    world.check_rules().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_deleted_in_zoho_follows_the_policy_and_is_not_made_again() {
+    for (settings, left) in [("on_delete = \"delete\"", 1), ("on_delete = \"mark\"\nmark = { Stage = \"Closed Lost\" }", 2), ("", 2)] {
+        let world = world(settings, None).await;
+        world.run("insert into contracts (number, title) values ('C-1', 'Fibre'), ('C-2', 'Radio')").await;
+        world.all_arrived().await;
+        poll(&world).await;
+        let id = deal(&world, "C-1").await["id"].as_str().expect("an id").to_owned();
+        world.zoho.post("clock", json!({"advance_seconds": 3})).await;
+        world.zoho.delete("crm", "Deals", &id).await;
+        if settings.is_empty() {
+            // nothing follows from it, so nobody looks for it: told by hand
+            world
+                .run(&format!("insert into sluice.job (kind, args) values ('pull', '{{\"sync\": \"contracts\", \"zoho_id\": \"{id}\"}}')"))
+                .await;
+        }
+        poll(&world).await;
+        assert_eq!(world.count("select count(*) from contracts").await, left, "{settings}");
+        if settings.contains("mark") {
+            assert_eq!(contract(&world, "C-1").await["phase"], "lost");
+        }
+        world.run("update contracts set title = title || '!'").await;
+        world.settled().await;
+        let deals = world.zoho.values("crm", "Deals", "Deal_Name").await;
+        assert_eq!(deals, ["Radio!"], "{settings}");
+        world.check_rules().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_somebody_holds_is_written_when_it_is_free_and_delays_no_other() {
+    let world = world("", None).await;
+    world.run("insert into contracts (number, title) values ('C-1', 'Fibre'), ('C-2', 'Radio')").await;
+    world.all_arrived().await;
+    let holder = world.connect().await;
+    let mut held = holder.begin().await.expect("a transaction");
+    sqlx::query("select 1 from contracts where number = 'C-1' for update").execute(&mut held).await.expect("the row");
+    for number in ["C-1", "C-2"] {
+        let id = deal(&world, number).await["id"].as_str().expect("an id").to_owned();
+        world.zoho.put_later("crm", "Deals", &id, json!({"Deal_Name": format!("{number} by a person")})).await;
+    }
+    world.run("insert into sluice.job (kind, args) values ('poll', '{\"sync\": \"contracts\"}')").await;
+    world.until("select exists (select from contracts where title = 'C-2 by a person')").await;
+    // Its owner edits another field, and lets it go: both edits stand.
+    sqlx::query("update contracts set amount = 5 where number = 'C-1'").execute(&mut held).await.expect("an edit");
+    held.commit().await.expect("a commit");
+    world.all_arrived().await;
+    assert_eq!(contract(&world, "C-1").await, json!({"title": "C-1 by a person", "phase": "draft", "amount": "5.00", "kyc": null}));
+    assert_eq!(deal(&world, "C-1").await["Amount"].to_string(), "5.00");
+    world.check_rules().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edit_that_comes_between_our_reading_and_our_writing_is_not_overwritten() {
+    let world = world("conflict = \"zoho\"", None).await;
+    world.run("insert into contracts (number, title) values ('C-1', 'Fibre')").await;
+    world.all_arrived().await;
+    let id = deal(&world, "C-1").await["id"].as_str().expect("an id").to_owned();
+    world.zoho.post("clock", json!({"advance_seconds": 10})).await;
+    // the write is slow to arrive, and a person is faster
+    world.zoho.fault(json!({"kind": "slow", "product": "crm", "method": "PUT", "latency_ms": [1500, 1500], "times": 1})).await;
+    world.run("update contracts set title = 'Ours'").await;
+    world.until("select exists (select from sluice.link where sending is not null)").await;
+    world.zoho.put_later("crm", "Deals", &id, json!({"Deal_Name": "Theirs"})).await;
+    world.zoho.post("clock", json!({"advance_seconds": 10})).await;
+    world.all_arrived().await;
+    assert_eq!((&deal(&world, "C-1").await["Deal_Name"], &contract(&world, "C-1").await["title"]), (&json!("Theirs"), &json!("Theirs")));
+    world.check_rules().await;
+}

@@ -21,6 +21,7 @@ mod outages;
 mod parents;
 mod pulling;
 mod reconciling;
+mod recipe_inventory;
 mod reverted;
 mod tokens;
 mod watching;

@@ -155,10 +155,14 @@ async fn opened(engine: &Engine, channel: &Channel, body: &Value, created: bool)
     }
 }
 
+/// A dead letter lies there now: a person mends the cause and requeues it, or it is tried again tomorrow.
 async fn failed(engine: &Engine, channel: &Channel, message: &str) {
-    let noted = sqlx::query!("update sluice.channel set state = 'failed', error = $2 where source = $1", channel.source, message)
-        .execute(&engine.db);
-    if let Err(error) = noted.await {
+    let noted = sqlx::query!(
+        "update sluice.channel set state = 'failed', error = $2, asked_until = clock_timestamp() + interval '1 day' where source = $1",
+        channel.source,
+        message
+    );
+    if let Err(error) = noted.execute(&engine.db).await {
         tracing::warn!(%error, "a failed channel could not be noted");
     }
 }

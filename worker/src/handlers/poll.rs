@@ -133,7 +133,8 @@ impl Poll<'_> {
         }
         sighting::keep(&mut tx, sync, &sightings.into_iter().collect::<Vec<_>>()).await?;
         listing::ask_for_runs(&mut tx, sync, &wanted, &self.work.batch.lane).await?;
-        note(&mut tx, walk.run_id, i64::try_from(ids.len()).unwrap_or(0), unchanged).await?;
+        let total = unchanged + i64::try_from(wanted.len()).unwrap_or(0);
+        note(&mut tx, walk.run_id, total, unchanged).await?;
         let next = self.next(walk, &timed, listing.more);
         match &next {
             Some(next) => cursor::keep(&mut tx, sync, next).await?,
@@ -151,7 +152,7 @@ impl Poll<'_> {
     }
 
     fn sighting(&self, record: Option<Value>, complete: bool, seen_at: DateTime<Utc>, walk: &Walk) -> Sighting {
-        Sighting { record, complete, seen_at, age: Duration::ZERO, run_id: Some(walk.run_id) }
+        Sighting { record, complete, seen_at, dated: self.session.dated(), age: Duration::ZERO, run_id: Some(walk.run_id) }
     }
 
     /// Where the walk goes on.

@@ -20,8 +20,8 @@ pub type Fields = BTreeMap<String, Field>;
 pub enum Field {
     /// `"name"` or `{ column = "name", … }`: a column of the row. The only form (with [`Field::Ref`]) that is also pulled.
     Column(ColumnField),
-    /// `{ sql = "…" }`: an SQL expression over the row, named `this`. Push only; json is sent as it is.
-    Sql(String),
+    /// `{ sql = "…", values = { … } }`: an SQL expression over the row, named `this`. Push only; json is sent as it is.
+    Sql(SqlField),
     /// `{ value = … }`: a constant. Push only.
     Value(Value),
     /// `{ ref = "accounts", column = "account_id" }`: the Zoho id of a record of another sync.
@@ -42,6 +42,15 @@ pub struct ColumnField {
     /// With an `owner`: whether the other side's edits are overwritten (else only recorded). Default false.
     pub repair: bool,
     /// Local value (as text) → the Zoho values that mean the same. Empty: values cross as they are.
+    pub values: BTreeMap<String, Meanings>,
+}
+
+/// What an SQL expression over the row yields.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SqlField {
+    /// The expression; the row is `this`.
+    pub sql: String,
+    /// What it yields (as text) → what is sent. Empty: it is sent as it is.
     pub values: BTreeMap<String, Meanings>,
 }
 
@@ -202,7 +211,7 @@ impl Table {
         match (self.reference, self.sql, self.value, self.column) {
             (Some(sync), _, _, Some(column)) => Ok(Field::Ref(RefField { sync, column, owner, conflict, repair })),
             (Some(_), _, _, None) => Err("`ref` needs `column`: the local column that holds the other record's key".to_owned()),
-            (None, Some(sql), _, _) => Ok(Field::Sql(sql)),
+            (None, Some(sql), _, _) => Ok(Field::Sql(SqlField { sql, values: self.values })),
             (None, None, Some(value), _) => Ok(Field::Value(value)),
             (None, None, None, column) => {
                 Ok(Field::Column(ColumnField { column: column.unwrap_or_default(), owner, conflict, repair, values: self.values }))
@@ -215,7 +224,7 @@ impl Table {
         let misplaced = [
             (!self.item.is_empty() && self.each.is_none(), "`item` belongs to a list; give `each` too"),
             (!self.or_else.is_empty() && self.each.is_none(), "`or_else` belongs to a list; give `each` too"),
-            (!self.values.is_empty() && !column_alone, "`values` belongs to a column; elsewhere translate in the SQL"),
+            (!self.values.is_empty() && !column_alone && self.sql.is_none(), "`values` belongs to a column or to `sql`"),
             (self.owner.is_some() && !pulled, "`owner` belongs to a column or a ref; everything else is pushed only"),
             (self.conflict.is_some() && !pulled, "`conflict` belongs to a column or a ref; everything else is pushed only"),
             (self.repair && self.owner.is_none(), "`repair` says what to do with edits of the side that is not `owner`; give `owner` too"),
@@ -233,7 +242,7 @@ impl Serialize for Field {
             Self::Column(ColumnField { column, owner, conflict, repair, values }) => {
                 Table { column: Some(column), owner, conflict, repair, values, ..Table::default() }
             }
-            Self::Sql(sql) => Table { sql: Some(sql), ..Table::default() },
+            Self::Sql(SqlField { sql, values }) => Table { sql: Some(sql), values, ..Table::default() },
             Self::Value(value) => Table { value: Some(value), ..Table::default() },
             Self::Ref(RefField { sync, column, owner, conflict, repair }) => {
                 Table { reference: Some(sync), column: Some(column), owner, conflict, repair, ..Table::default() }

@@ -50,9 +50,15 @@ pub struct Sync {
     /// Pulls only: whether a Zoho record that no row is linked to becomes a new row. Default true.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub inserts: bool,
+    /// Pushes only: whether a row that has no Zoho record becomes a new one. Default true.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub creates: bool,
     /// Zoho fields by which an existing Zoho record is adopted instead of creating a second.
     #[serde(default)]
     pub match_on: Vec<String>,
+    /// CRM: the Zoho field of a name, by which similar records are looked for before one is made. What is not clear waits for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub match_similar: Option<String>,
     /// The lane of this sync's row changes.
     #[serde(default)]
     pub lane: Lane,

@@ -84,6 +84,12 @@ pub(super) fn settings(sync: &Sync, module: &Module, findings: &mut Findings) {
     if sync.fields.is_empty() {
         findings.error("fields", "nothing is mapped, so there is nothing to push".to_owned());
     }
+    if let Some(level) = module.level().filter(|level| sync.fields.contains_key(*level) && !sync.direction.pulls()) {
+        let message = format!(
+            "Zoho takes no level, only the difference to the one that it has, which must be read: set direction to \"both\", or remove `{level}`"
+        );
+        findings.error(&format!("fields.{level}"), message);
+    }
     paths_do_not_collide(&sync.fields, module, findings);
     if let Some(reference) = sync.reference.as_ref().filter(|reference| sync.fields.contains_key(*reference)) {
         findings.error("reference", format!("`{reference}` is mapped as well; our reference needs a field of its own"));
@@ -91,7 +97,9 @@ pub(super) fn settings(sync: &Sync, module: &Module, findings: &mut Findings) {
     for field in sync.match_on.iter().filter(|field| !sync.fields.contains_key(*field)) {
         findings.error("match_on", format!("`{field}` is not among `fields`, so there is no local value to match by"));
     }
-    create_way(sync, module, findings);
+    if sync.creates {
+        create_way(sync, module, findings);
+    }
     delete_policy(sync, module, findings);
 }
 

@@ -225,6 +225,10 @@ fn relevant_columns(sync: &Sync, table: &Table) -> Columns {
     for field in sync.fields.values() {
         relevant = relevant.and(field_columns(field, &all));
     }
+    // what a person writes there decides what a similar record becomes
+    if let (Some(_), Some(column)) = (&sync.match_similar, &sync.writeback.id) {
+        relevant = relevant.and(Columns::Named([column.clone()].into()));
+    }
     relevant
 }
 
@@ -233,7 +237,7 @@ fn field_columns(field: &Field, all: &[String]) -> Columns {
         Field::Column(field) => Columns::Named([field.column.clone()].into()),
         Field::Ref(field) => Columns::Named([field.column.clone()].into()),
         Field::Value(_) => Columns::Named([].into()),
-        Field::Sql(sql) => words::named_columns(sql, all),
+        Field::Sql(field) => words::named_columns(&field.sql, all),
         // The items' columns are the query's own.
         Field::List(list) => {
             list.or_else.values().fold(words::named_columns(&list.each, all), |columns, field| columns.and(field_columns(field, all)))

@@ -6,6 +6,7 @@
 use serde_json::{Map, Value};
 use sluice_core::config::field::Field;
 
+use super::adjusting::ADJUSTING;
 use super::{Link, Pair, Pairs};
 use crate::definition::Definition;
 use crate::merge::COLUMN;
@@ -20,7 +21,7 @@ use crate::value;
 pub fn after_write(definition: &Definition, row: &Row, link: Option<&Link>, write: &Write, record: Option<&Value>) -> Pairs {
     let mut pairs = link.map(|link| link.fields.clone()).unwrap_or_default();
     pairs.remove(WITHDRAWN);
-    pairs.retain(|field, _| definition.fields().contains_key(field) || field.starts_with(COLUMN));
+    pairs.retain(|field, _| definition.fields().contains_key(field) || field.starts_with(COLUMN) || field == ADJUSTING);
     let created = link.is_none_or(|link| link.zoho_id.is_none());
     for (path, field) in &row.fields {
         let local = field.local();

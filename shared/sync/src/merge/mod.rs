@@ -10,6 +10,7 @@ use serde_json::Value;
 use sluice_core::config::field::{Conflict, Field, Owner};
 
 use crate::definition::Definition;
+use crate::link::adjusting::{self, ADJUSTING};
 use crate::link::agreed::{field_in, known_part};
 use crate::link::{Link, Pair, Pairs};
 use crate::read::{FieldValue, Parents, Row};
@@ -139,7 +140,12 @@ pub fn merge(definition: &Definition, facts: Facts<'_>) -> Merge {
         match verdict {
             Verdict::Rest | Verdict::Push => {}
             Verdict::Repair => drop(merge.repair.insert(path.clone())),
-            Verdict::Agree => merge.agree(path, local.local(), zoho),
+            Verdict::Agree => {
+                if definition.module.level() == Some(path) && merge.pairs.remove(ADJUSTING).is_some() {
+                    merge.agreed_more = true; // wherever it came from: the level is what was wanted
+                }
+                merge.agree(path, local.local(), zoho);
+            }
             Verdict::Pull => merge.pull(definition, facts, path, local, zoho),
             Verdict::Ignore(of, reason) => {
                 let to = if of == Side::Zoho { zoho.clone() } else { local.local() };
@@ -308,7 +314,8 @@ impl Merge {
 
 /// Whether a write of unknown outcome carried what Zoho has now.
 fn was_sent(definition: &Definition, link: &Link, path: &str, zoho: &Value) -> bool {
-    link.sending.as_ref().and_then(|body| field_in(&definition.module, body, path)).is_some_and(|sent| means(sent, zoho))
+    let adjusted = || adjusting::pending(link).is_some_and(|pending| definition.module.level() == Some(path) && means(&pending.to, zoho));
+    link.sending.as_ref().and_then(|body| field_in(&definition.module, body, path)).is_some_and(|sent| means(sent, zoho)) || adjusted()
 }
 
 /// Whether what would be sent and what Zoho has mean the same; times by the moment, whatever zone they are printed in.

@@ -1,1 +1,253 @@
+#![allow(clippy::unwrap_used)]
 
+use serde_json::json;
+
+use super::*;
+use crate::fixture::{compile, linked, table};
+
+const FILE: &str = r#"
+[deals]
+connection = "main"
+table = "deals"
+key = "id"
+module = "crm/Deals"
+direction = "both"
+match_on = ["Deal_Name"]
+[deals.fields]
+Deal_Name = "name"
+Stage = { column = "phase", values = { won = "Closed Won", draft = ["Proposal", "Negotiation"] } }
+Amount = "amount"
+KYC = { column = "kyc", owner = "local" }
+Score = { column = "score", owner = "zoho" }
+Signed = "signed"
+Account_Name = { ref = "accounts", column = "account" }
+Tag = { value = "ours" }
+
+[accounts]
+connection = "main"
+table = "accounts"
+key = "id"
+module = "crm/Accounts"
+direction = "both"
+match_on = ["Account_Name"]
+[accounts.fields]
+Account_Name = "name"
+"#;
+
+fn definition(settings: &str) -> Definition {
+    let columns = [("id", "int8"), ("name", "text"), ("phase", "text"), ("amount", "numeric"), ("kyc", "text"), ("score", "int4")];
+    let columns: Vec<_> = columns.into_iter().chain([("signed", "timestamp"), ("account", "int8")]).collect();
+    let file = FILE.replace("[deals]\n", &format!("[deals]\n{settings}\n"));
+    compile(&file, "deals", &[table("deals", &columns), table("accounts", &[("id", "int8"), ("name", "text")])]).unwrap().0
+}
+
+/// A row, its link and Zoho's record, all saying the same.
+struct Case {
+    row: Row,
+    link: Link,
+    record: Value,
+    changed_at: Option<DateTime<Utc>>,
+    decided: BTreeMap<String, Side>,
+}
+
+impl Case {
+    fn agreed() -> Self {
+        let values = [
+            ("Deal_Name", json!("Fibre")),
+            ("Stage", json!("Proposal")),
+            ("Amount", json!(10)),
+            ("KYC", json!("Pending")),
+            ("Score", json!(3)),
+        ];
+        let pair = |value: &Value| Pair { local: value.clone(), zoho: value.clone(), confirmed: true };
+        let pairs = values.iter().map(|(name, value)| ((*name).to_owned(), pair(value))).collect();
+        let mut record = json!({"id": "9", "Modified_Time": "2026-03-01T10:00:00+00:00"});
+        let mut fields = BTreeMap::new();
+        for (name, value) in &values {
+            record[*name] = value.clone();
+            fields.insert((*name).to_owned(), FieldValue::Plain(value.clone()));
+        }
+        let mut link = linked("1", Some("9"), pairs);
+        link.zoho_modified_at = crate::module::parse_time("2026-02-01T10:00:00+00:00");
+        let row = Row { key: "1".to_owned(), when: true, fields, problems: vec![] };
+        Self { row, link, record, changed_at: None, decided: BTreeMap::new() }
+    }
+
+    fn local(mut self, field: &str, value: Value) -> Self {
+        self.row.fields.insert(field.to_owned(), FieldValue::Plain(value));
+        self
+    }
+
+    fn zoho(mut self, field: &str, value: Value) -> Self {
+        self.record[field] = value;
+        self
+    }
+
+    fn unconfirmed(mut self, field: &str) -> Self {
+        self.link.fields.get_mut(field).unwrap().confirmed = false;
+        self
+    }
+
+    fn at_the_time_of_our_write(mut self) -> Self {
+        self.link.zoho_modified_at = crate::module::parse_time(self.record["Modified_Time"].as_str().unwrap());
+        self
+    }
+
+    fn merged(&self, settings: &str) -> Merge {
+        let keys = Keys::from([(("accounts".to_owned(), "70".to_owned()), "7".to_owned())]);
+        let definition = definition(settings);
+        let facts = Facts {
+            row: &self.row,
+            link: &self.link,
+            record: &self.record,
+            columns: &BTreeMap::new(),
+            parents: &Parents::new(),
+            keys: &keys,
+            changed_at: self.changed_at,
+            decided: &self.decided,
+        };
+        merge(&definition, facts)
+    }
+}
+
+fn columns(merge: &Merge) -> Vec<(&str, &Value)> {
+    merge.columns.iter().map(|(name, value)| (name.as_str(), value)).collect()
+}
+
+#[test]
+fn sides_that_agree_need_nothing() {
+    let merge = Case::agreed().merged("");
+    assert_eq!(merge, Merge { pairs: Case::agreed().link.fields, ..Merge::default() });
+}
+
+#[test]
+fn a_change_on_one_side_goes_to_the_other() {
+    let merge = Case::agreed().zoho("Amount", json!(12)).local("Deal_Name", json!("Radio")).merged("");
+    assert_eq!(columns(&merge), [("amount", &json!(12))]);
+    assert_eq!(merge.keep_back, BTreeSet::from(["Amount".to_owned()]), "the name is sent, the amount is not");
+    assert_eq!(merge.expected["Amount"], json!(10));
+}
+
+#[test]
+fn a_field_that_the_answer_does_not_carry_is_unknown_and_an_empty_one_is_null() {
+    let mut case = Case::agreed();
+    case.record.as_object_mut().unwrap().remove("Amount");
+    assert!(case.merged("").columns.is_empty());
+    assert_eq!(columns(&Case::agreed().zoho("Amount", json!("")).merged("")), [("amount", &Value::Null)]);
+}
+
+#[test]
+fn both_sides_follow_the_policy_and_the_newer_is_told_by_the_capture() {
+    let both = || Case::agreed().zoho("Amount", json!(12)).local("Amount", json!(11));
+    let pulls = |settings: &str, changed_at: Option<&str>| {
+        let mut case = both();
+        case.changed_at = changed_at.and_then(crate::module::parse_time);
+        let merge = case.merged(settings);
+        assert!(merge.conflicts.is_empty(), "{settings}");
+        !merge.columns.is_empty()
+    };
+    assert!(!pulls("conflict = \"local\"", None));
+    assert!(pulls("conflict = \"zoho\"", None));
+    assert!(pulls("", Some("2026-03-01T09:59:59+00:00")));
+    assert!(!pulls("", Some("2026-03-01T10:00:00+00:00")));
+    assert!(pulls("", None), "not known: Zoho's is the later one");
+    let manual = both().merged("conflict = \"manual\"");
+    assert_eq!((manual.conflicts.len(), manual.keep_back.contains("Amount"), manual.columns.len()), (1, true, 0));
+    assert_eq!(manual.conflicts[0].base.as_ref().unwrap().local, json!(10));
+    let same = Case::agreed().zoho("Amount", json!("11.00")).local("Amount", json!(11)).merged("conflict = \"manual\"");
+    assert!(same.conflicts.is_empty() && same.columns.is_empty() && same.agreed_more, "both changed to the same");
+}
+
+#[test]
+fn a_person_decides_once() {
+    let mut case = Case::agreed().zoho("Amount", json!(12)).local("Amount", json!(11));
+    case.decided.insert("Amount".to_owned(), Side::Local);
+    let merge = case.merged("conflict = \"manual\"");
+    assert!(merge.repair.contains("Amount") && merge.conflicts.is_empty());
+    case.decided.insert("Amount".to_owned(), Side::Zoho);
+    assert_eq!(columns(&case.merged("conflict = \"manual\"")), [("amount", &json!(12))]);
+}
+
+#[test]
+fn the_owners_changes_alone_count() {
+    let merge = Case::agreed().zoho("KYC", json!("Approved")).local("Score", json!(4)).merged("");
+    assert!(merge.columns.is_empty());
+    assert_eq!(
+        merge.ignored.iter().map(|one| (one.field.as_str(), one.of)).collect::<Vec<_>>(),
+        [("KYC", Side::Zoho), ("Score", Side::Local)]
+    );
+    let again = {
+        let mut case = Case::agreed().zoho("KYC", json!("Approved")).local("Score", json!(4));
+        case.link.fields = merge.pairs;
+        case.merged("")
+    };
+    assert!(again.ignored.is_empty(), "told once");
+    assert_eq!(columns(&Case::agreed().zoho("Score", json!(5)).merged("")), [("score", &json!(5))]);
+}
+
+#[test]
+fn many_to_one_values_are_one_and_unknown_ones_are_left_alone() {
+    let merge = Case::agreed().zoho("Stage", json!("Negotiation")).merged("");
+    assert!(merge.columns.is_empty() && merge.keep_back.is_empty());
+    assert_eq!(merge.pairs["Stage"], Pair { local: json!("Proposal"), zoho: json!("Negotiation"), confirmed: true });
+    assert_eq!(columns(&Case::agreed().zoho("Stage", json!("Closed Won")).merged("")), [("phase", &json!("won"))]);
+    let unknown = Case::agreed().zoho("Stage", json!("Qualification")).merged("");
+    assert!(unknown.columns.is_empty() && unknown.ignored.len() == 1);
+}
+
+#[test]
+fn what_zoho_made_of_our_own_write_is_no_edit_and_what_it_says_later_is() {
+    let rounded = || Case::agreed().zoho("Amount", json!(10.01)).unconfirmed("Amount");
+    let ours = rounded().at_the_time_of_our_write().merged("");
+    assert!(ours.columns.is_empty());
+    assert_eq!(ours.pairs["Amount"], Pair { local: json!(10), zoho: json!(10.01), confirmed: true });
+    assert_eq!(columns(&rounded().merged("")), [("amount", &json!(10.01))], "another state than the one that we left");
+    let others = Case::agreed().zoho("Deal_Name", json!("Theirs")).at_the_time_of_our_write().merged("");
+    assert_eq!(columns(&others), [("name", &json!("Theirs"))], "a field that we did not send");
+}
+
+#[test]
+fn a_lost_write_does_not_come_back_as_an_edit() {
+    // sent 11, the answer was lost, and the row says 10 again
+    let mut case = Case::agreed().zoho("Amount", json!(11));
+    case.link.sending = Some(json!({"Amount": 11}));
+    let merge = case.merged("");
+    assert!(merge.columns.is_empty() && merge.repair.contains("Amount"));
+    case.record["Amount"] = json!(12);
+    assert_eq!(columns(&case.merged("")), [("amount", &json!(12))], "that was somebody else");
+}
+
+#[test]
+fn times_are_compared_by_the_moment_and_kept_in_utc() {
+    let case = Case::agreed().local("Signed", json!("2026-01-01T08:00:00+00:00")).zoho("Signed", json!("2026-01-01T10:00:00+02:00"));
+    let merge = case.merged("");
+    assert!(merge.columns.is_empty() && merge.conflicts.is_empty(), "first contact: equal");
+    let case = Case::agreed().local("Signed", Value::Null).zoho("Signed", json!("2026-01-01T10:00:00+02:00"));
+    assert_eq!(columns(&case.merged("")), [("signed", &json!("2026-01-01 08:00:00"))]);
+}
+
+#[test]
+fn first_contact_fills_what_is_empty_and_never_guesses_between_two_values() {
+    let mut case = Case::agreed().local("Deal_Name", Value::Null).zoho("Stage", Value::Null).zoho("Amount", json!(12));
+    case.link.fields.clear();
+    let merge = case.merged("");
+    assert_eq!(columns(&merge), [("name", &json!("Fibre"))]);
+    assert_eq!(merge.conflicts.iter().map(|clash| clash.field.as_str()).collect::<Vec<_>>(), ["Amount"]);
+    assert!(!merge.keep_back.contains("Stage"), "the row's stage is sent");
+}
+
+#[test]
+fn a_reference_becomes_the_key_of_its_row_or_is_waited_for() {
+    let account = |id: &str| Case::agreed().local("Account_Name", Value::Null).zoho("Account_Name", json!({"id": id, "name": "Acme"}));
+    assert_eq!(columns(&account("70").merged("")), [("account", &json!("7"))]);
+    let unknown = account("71").merged("");
+    assert_eq!((unknown.missing, unknown.columns.len()), (vec![("accounts".to_owned(), "71".to_owned())], 0));
+}
+
+#[test]
+fn a_constant_is_ours_whatever_zoho_says() {
+    let mut case = Case::agreed().local("Tag", json!("ours")).zoho("Tag", json!("theirs"));
+    case.link.fields.insert("Tag".to_owned(), Pair { local: json!("ours"), zoho: json!("ours"), confirmed: true });
+    let merge = case.merged("");
+    assert!(merge.columns.is_empty() && merge.ignored.len() == 1);
+}

@@ -95,6 +95,8 @@ pub enum Reason {
     WhenFalse,
     /// The row is gone and never came to Zoho.
     NeverCreated,
+    /// The row has no Zoho record, and the sync makes none.
+    CreatesNothing,
     /// The row is gone and `on_delete` is `ignore`.
     DeleteIgnored,
     /// The record was marked or voided already.
@@ -136,6 +138,7 @@ impl Reason {
             Self::NoChange => "no_change",
             Self::WhenFalse => "when_false",
             Self::NeverCreated => "never_created",
+            Self::CreatesNothing => "creates_nothing",
             Self::DeleteIgnored => "delete_ignored",
             Self::AlreadyWithdrawn => "already_withdrawn",
         }
@@ -159,6 +162,9 @@ pub fn decide(definition: &Definition, facts: Facts<'_>) -> Step {
     }
     if facts.link.is_some_and(|link| link.gone_at.is_some()) {
         return Step::Held { reason: "Zoho has deleted its record".to_owned() };
+    }
+    if zoho_id.is_none() && !definition.sync.creates {
+        return Step::Nothing(Reason::CreatesNothing);
     }
     if !row.problems.is_empty() {
         return Step::Unsendable { problems: row.problems.clone() };
@@ -224,13 +230,19 @@ fn update(definition: &Definition, row: &Row, link: &Link, zoho_id: &str, facts:
     let sent = body::with_neighbours(definition, row, &wanted).into_iter().filter(allowed).collect();
     match body::write(definition, row, Some(link), sent, facts.parents) {
         Err(missing) => Step::WaitFor(missing),
-        Ok(write) => {
-            let subform =
-                |path: &&String| definition.module.appends_rows() && matches!(definition.fields().get(*path), Some(Field::List(_)));
-            let subforms = write.sent.iter().filter(subform).cloned().collect();
-            Step::Update { zoho_id: zoho_id.to_owned(), write, changed, subforms }
-        }
+        Ok(write) => Step::Update { zoho_id: zoho_id.to_owned(), subforms: subforms(definition, &write), write, changed },
     }
+}
+
+/// What would have been created is written to a record that Zoho has already.
+pub fn adopted(definition: &Definition, zoho_id: &str, write: Write) -> Step {
+    let (changed, subforms) = (write.sent.clone(), subforms(definition, &write));
+    Step::Update { zoho_id: zoho_id.to_owned(), write, changed, subforms }
+}
+
+fn subforms(definition: &Definition, write: &Write) -> Vec<String> {
+    let subform = |path: &&String| definition.module.appends_rows() && matches!(definition.fields().get(*path), Some(Field::List(_)));
+    write.sent.iter().filter(subform).cloned().collect()
 }
 
 fn withdraw(definition: &Definition, link: Option<&Link>) -> Step {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use sluice_core::config::field::{Field, Fields};
+use sluice_core::config::field::{Field, Fields, Meanings};
 
 use super::row::{FieldValue, Problem};
 use crate::value::scalar_text;
@@ -23,20 +23,24 @@ pub(super) fn field(path: &str, field: &Field, text: Option<&str>) -> Result<Fie
 fn scalar(field: &Field, value: &Value) -> Result<FieldValue, String> {
     Ok(match field {
         Field::Value(constant) => FieldValue::Plain(constant.clone()),
-        Field::Sql(_) => FieldValue::Plain(value.clone()),
         _ if value.is_null() => FieldValue::Plain(Value::Null),
+        Field::Sql(field) if field.values.is_empty() => FieldValue::Plain(value.clone()),
+        Field::Sql(field) => translated(&field.values, value, "what the expression yields")?,
         Field::Ref(field) => FieldValue::Ref { sync: field.sync.clone(), key: scalar_text(value) },
         Field::Column(field) if field.values.is_empty() => FieldValue::Plain(value.clone()),
-        Field::Column(field) => {
-            let local = scalar_text(value);
-            let Some(meanings) = field.values.get(&local) else {
-                let known: Vec<&str> = field.values.keys().map(String::as_str).collect();
-                return Err(format!("the value `{local}` of `{}` is not in `values` ({})", field.column, known.join(", ")));
-            };
-            FieldValue::Plain(meanings.sent().clone())
-        }
+        Field::Column(field) => translated(&field.values, value, &format!("`{}`", field.column))?,
         Field::List(_) => return Err("a list cannot hold a list".to_owned()),
     })
+}
+
+/// What Zoho calls a local value, `of` saying whose.
+fn translated(values: &BTreeMap<String, Meanings>, value: &Value, of: &str) -> Result<FieldValue, String> {
+    let local = scalar_text(value);
+    let Some(meanings) = values.get(&local) else {
+        let known: Vec<&str> = values.keys().map(String::as_str).collect();
+        return Err(format!("the value `{local}` of {of} is not in `values` ({})", known.join(", ")));
+    };
+    Ok(FieldValue::Plain(meanings.sent().clone()))
 }
 
 /// `{"item": [[…], …]}`, or `{"else": […]}` where `each` had no row; null there means that there is no fallback.

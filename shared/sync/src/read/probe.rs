@@ -52,7 +52,7 @@ pub(super) fn all(definition: &Definition) -> Vec<Probe<'_>> {
 
 fn gather<'a>(field: &'a Field, expressions: &mut Vec<&'a str>) {
     match field {
-        Field::Sql(sql) => expressions.push(sql),
+        Field::Sql(field) => expressions.push(&field.sql),
         Field::List(list) => {
             expressions.push(&list.each);
             list.item.values().chain(list.or_else.values()).for_each(|inner| gather(inner, expressions));

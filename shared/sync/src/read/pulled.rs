@@ -54,6 +54,18 @@ impl Reader {
         Ok(keys)
     }
 
+    /// What one column says in the rows of these keys, without blanks around it; rows in which it is null or empty are absent.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn column(&self, definition: &Definition, column: &str, keys: &[String]) -> Result<BTreeMap<String, String>, sqlx::Error> {
+        let mut tx = self.begin().await?;
+        let rows: Vec<PgRow> = dynamic::query(statement::column(definition, column)).bind(keys.to_vec()).fetch_all(&mut tx).await?;
+        tx.rollback().await?;
+        let said = |row: &PgRow| Some((row.get::<String, _>(0), row.get::<Option<String>, _>(1).filter(|text| !text.is_empty())?));
+        Ok(rows.iter().filter_map(said).collect())
+    }
+
     async fn evaluate(&self, definition: &Definition, records: &[&Value]) -> Result<Vec<BTreeMap<String, Value>>, sqlx::Error> {
         let mut tx = self.begin().await?;
         let records: Vec<Value> = records.iter().map(|record| (*record).clone()).collect();

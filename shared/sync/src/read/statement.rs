@@ -95,6 +95,22 @@ pub(super) fn keys_where(definition: &Definition, columns: &[&str]) -> Sql {
     sql.text(" limit ").numbered(columns.len() + 1)
 }
 
+/// One column of the rows of the keys in `$1` (text[]), as text without blanks around it: the key as given, then the text.
+pub(super) fn column(definition: &Definition, column: &str) -> Sql {
+    let mut sql = Sql::new("select sluice_wanted.sluice_key, sluice_row.* from pg_catalog.unnest(")
+        .placeholder()
+        .text("::pg_catalog.text[]) as sluice_wanted(sluice_key) cross join lateral (select pg_catalog.btrim(this.")
+        .ident(&Ident::name(column))
+        .text("::pg_catalog.text) from ")
+        .ident(&table(definition))
+        .text(" as this where ");
+    for (index, column) in definition.key.iter().enumerate() {
+        sql = sql.text(if index > 0 { " and " } else { "" }).text("this.").ident(&Ident::name(&column.name)).text(" = ");
+        sql = wanted(sql, definition.key.len(), index, "sluice_wanted.sluice_key").text("::").ident(&column.type_ident);
+    }
+    sql.text(") as sluice_row")
+}
+
 /// The canonical form of the key in `$1`.
 pub(super) fn canonical_key(key: &[KeyColumn]) -> Sql {
     let piece = |sql: Sql, index: usize, column: &KeyColumn| {
@@ -216,7 +232,14 @@ fn value(sql: Sql, definition: &Definition, field: &Field, from: &From<'_>) -> S
             From::This(_) => from.column(sql.text("pg_catalog.to_jsonb("), &field.column).text(")"),
             From::Item => of_any_type(sql, definition, &from.column(Sql::new(""), &field.column)),
         },
-        Field::Sql(expression) => of_any_type(sql, definition, &Sql::new("").expression(&Expression::from_configuration(expression))),
+        Field::Sql(field) => {
+            let made = Sql::new("").expression(&Expression::from_configuration(&field.sql));
+            if field.values.is_empty() {
+                of_any_type(sql, definition, &made)
+            } else {
+                sql.text("pg_catalog.to_jsonb((").append(&made).text(")::pg_catalog.text)")
+            }
+        }
         Field::Value(_) => sql.text("null::pg_catalog.jsonb"),
         Field::Ref(field) => {
             let sql = from.column(sql.text("pg_catalog.to_jsonb("), &field.column);

@@ -19,8 +19,10 @@ pub(super) struct Verbs {
 #[derive(Debug)]
 struct Row {
     product: Product,
-    /// Name in the configuration, path, and key of a list answer: Zoho uses one word for the three.
+    /// Name in the configuration, and path.
     name: &'static str,
+    /// Key of a list in an answer: nearly always the same word.
+    list: &'static str,
     /// Key of a single record in an answer.
     one: &'static str,
     /// Key of a record's address: its id, or its code.
@@ -45,7 +47,7 @@ pub enum Changes {
 const FULL: Verbs = Verbs { write: true, get: true, list: true };
 
 const fn row(product: Product, name: &'static str, one: &'static str, id: &'static str) -> Row {
-    Row { product, name, one, id, verbs: FULL, changes: Changes::Whole, details: false }
+    Row { product, name, list: name, one, id, verbs: FULL, changes: Changes::Whole, details: false }
 }
 
 const fn billing(name: &'static str, one: &'static str, id: &'static str) -> Row {
@@ -68,7 +70,10 @@ static INVENTORY: [Row; 9] = [
     Row { changes: Changes::Since, details: true, ..row(Product::Inventory, "items", "item", "item_id") },
     Row { changes: Changes::Sorted, ..row(Product::Inventory, "contacts", "contact", "contact_id") },
     row(Product::Inventory, "categories", "category", "category_id"),
-    row(Product::Inventory, "inventoryadjustments", "inventory_adjustment", "inventory_adjustment_id"),
+    Row {
+        list: "inventory_adjustments",
+        ..row(Product::Inventory, "inventoryadjustments", "inventory_adjustment", "inventory_adjustment_id")
+    },
     row(Product::Inventory, "locations", "location", "location_id"),
     row(Product::Inventory, "pricebooks", "pricebook", "pricebook_id"),
     row(Product::Inventory, "salesorders", "salesorder", "salesorder_id"),
@@ -105,6 +110,8 @@ impl Module {
     pub const EVENTS: Self = Self(&BILLING[7]);
     /// Inventory: what is bought, kept and sold.
     pub const ITEMS: Self = Self(&INVENTORY[0]);
+    /// Inventory: by how much the stock of items was corrected.
+    pub const ADJUSTMENTS: Self = Self(&INVENTORY[3]);
 
     /// All modules.
     pub fn all() -> impl Iterator<Item = Self> {
@@ -121,9 +128,14 @@ impl Module {
         self.0.product
     }
 
-    /// The name in the configuration, which is also the path segment and the key of a list answer.
+    /// The name in the configuration, which is also the path segment.
     pub fn as_str(self) -> &'static str {
         self.0.name
+    }
+
+    /// The key that holds a list in an answer.
+    pub fn list_key(self) -> &'static str {
+        self.0.list
     }
 
     /// The key that holds one record in an answer.

@@ -18,6 +18,7 @@ use sluice_core::config::sync::OnDelete;
 use sluice_queue::{Claimed, Outcome};
 use sluice_sync::definition::Definition;
 use sluice_sync::link::Link;
+use sluice_sync::link::agreed::field_in;
 use sluice_sync::link::store::Agreed;
 use sluice_sync::merge::{self, Facts, Keys, Merge, Side};
 use sluice_sync::plan::Step;
@@ -132,10 +133,15 @@ impl Run<'_> {
                 (Some((sight, None)), _) => Some(self.gone(&record, &id, sight, &mut gathered.merged)),
                 (Some((sight, Some(theirs))), Some(row)) => {
                     let facts = (theirs, sight.run_id, &keys, decided.get(&record.slot.key), own.get(&id));
+                    let dated = sight.dated;
+                    let level = self.definition.module.level().filter(|_| sight.age <= FRESH);
+                    let level = level.and_then(|level| field_in(&self.definition.module, theirs, level).cloned());
                     let merged = self.merge(&record, row, &id, facts).await?;
                     match self.await_rows(&merged.merge.missing, &mut gathered).await? {
                         Some(verdict) => Some(verdict),
                         None => {
+                            record.dated = dated;
+                            record.level = level;
                             take_over(&mut record, merged, &mut gathered);
                             None
                         }
@@ -262,7 +268,7 @@ impl Run<'_> {
                 Outcome::Continue { .. } | Outcome::Snooze { .. } | Outcome::Wait { .. } | Outcome::Retry(_) => false,
             };
             match sight {
-                Some(sight) if ended => acted_on.push((id.clone(), sight.seen_at)),
+                Some(sight) if ended || verdict.outdated => acted_on.push((id.clone(), sight.seen_at)),
                 // a call for the write was refused: the next run needs not read again
                 Some(sight) if matches!(verdict.outcome, Outcome::Continue { .. }) && verdict.agreed.is_none() => {
                     kept.push((id.clone(), sight.clone()))

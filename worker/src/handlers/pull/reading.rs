@@ -52,7 +52,14 @@ impl Run<'_> {
             return Ok((found, failed));
         }
         let seen_at = sqlx::query_scalar!(r#"select clock_timestamp() as "now!""#).fetch_one(&self.engine.db).await?;
-        let sight = |record| Sighting { record, complete: true, seen_at, age: std::time::Duration::ZERO, run_id: None };
+        let sight = |record| Sighting {
+            record,
+            complete: true,
+            seen_at,
+            dated: self.session.dated(),
+            age: std::time::Duration::ZERO,
+            run_id: None,
+        };
         let several = self.definition.module.read_max() > 1 && (ids.len() > 1 || self.definition.module.product == Product::Crm);
         if several {
             match self.read_together(ids).await {

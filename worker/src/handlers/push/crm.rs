@@ -15,9 +15,13 @@ use sluice_zoho::cost::Cost;
 use sluice_zoho::crm::{self, RecordResult, WriteOptions, Written};
 
 use super::{Record, Run, Verdict};
-use crate::handlers::ended;
+use crate::handlers::{ended, snooze};
 use crate::outcome::halved;
 use crate::session::Ended;
+
+/// A record that changed since it was read is read again after this: Zoho's times have seconds, and a change of this very second would be refused
+/// once more.
+const AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// One record's part of a call.
 struct Part<'a> {
@@ -45,6 +49,7 @@ impl Run<'_> {
     pub(super) async fn send_to_crm<'r>(&self, steps: Vec<(Record<'r>, Step)>) -> BTreeMap<i64, Verdict> {
         let mut verdicts = BTreeMap::new();
         let mut calls: BTreeMap<Call, Vec<Part<'r>>> = BTreeMap::new();
+        let (steps, known) = self.without_similar(steps, &mut verdicts).await;
         for (record, step) in steps {
             let slot = record.slot.id;
             match self.part(record, step).await {
@@ -60,6 +65,7 @@ impl Run<'_> {
             let answer = self.send(call, &parts).await;
             verdicts.extend(self.results(call, parts, answer));
         }
+        known.keep(&mut verdicts);
         verdicts
     }
 
@@ -105,7 +111,11 @@ impl Run<'_> {
                 parts.iter().map(|part| (part.record.slot.key.clone(), Value::Object(part.body.clone()))).collect();
             self.note_sending(&bodies).await?;
         }
-        let options = WriteOptions { duplicate_check_fields, skip_workflows, if_unmodified_since: None };
+        // One header for all: the earliest of the readings that they were compared with. Zoho's times have seconds.
+        let dated: Option<Vec<_>> = parts.iter().map(|part| part.record.dated.filter(|_| part.record.compared)).collect();
+        let since = dated.filter(|_| call == Call::Update).and_then(|dated| dated.into_iter().min());
+        let if_unmodified_since = since.map(|since| since - chrono::Duration::seconds(1));
+        let options = WriteOptions { duplicate_check_fields, skip_workflows, if_unmodified_since };
         match call {
             Call::Upsert => {
                 self.session
@@ -167,6 +177,10 @@ impl Run<'_> {
             },
             (Ok(_), Then::Unlink) => Verdict { unlinked: true, ..Verdict::of(Outcome::Done { reason: None }) },
             (Err(Error::NotFound { .. }), Then::Unlink) => Verdict { unlinked: true, ..Verdict::of(Outcome::Done { reason: None }) },
+            (Err(Error::Rejected(rejection)), _) if rejection.code == "ALREADY_MODIFIED" => {
+                let reason = "Zoho's record has changed since it was read";
+                Verdict { outdated: true, ..Verdict::of(snooze(AGAIN, reason)) }
+            }
             (Err(error), _) => {
                 let failure = Ended::Zoho(Box::new(error), std::time::Duration::ZERO);
                 let (outcome, create) = ended(self.engine, self.work, self.session, record.slot, &failure, call == Call::Upsert);

@@ -14,6 +14,7 @@ use sluice_sync::value;
 use sluice_zoho::finance::{self, Module};
 use sluice_zoho::{Error, RejectionKind};
 
+use super::adjust::{opening, parted};
 use super::search::Search;
 use super::{Record, Run, Verdict};
 use crate::handlers::ended;
@@ -29,7 +30,7 @@ impl Run<'_> {
         };
         match step {
             Step::Create(write) => self.create(record, module, &write).await,
-            Step::Update { zoho_id, write, .. } => self.update(record, module, &zoho_id, &write).await,
+            Step::Update { zoho_id, write, .. } => self.change(record, module, &zoho_id, &write).await,
             Step::Delete { zoho_id } => self.delete(record, module, &zoho_id).await,
             Step::Void { zoho_id } => self.withdraw(record, module, &zoho_id, Withdrawal::Void, None).await,
             Step::Mark { zoho_id, body } => self.withdraw(record, module, &zoho_id, Withdrawal::Mark, Some(body)).await,
@@ -89,7 +90,8 @@ impl Run<'_> {
 
     async fn send_create(&self, record: &Record<'_>, module: Module, write: &Write, lost: bool, way: &Way) -> Verdict {
         let query = create_query(module, &write.body);
-        let answer = self.session.call(async |g, c, t| finance::create(g, c, t, module, &write.body, &query).await).await;
+        let body = opening(self.definition.module.level(), &write.body);
+        let answer = self.session.call(async |g, c, t| finance::create(g, c, t, module, &body, &query).await).await;
         let verdict = match answer {
             Ok(created) => {
                 self.engine.walks.add(&self.work.batch.connection, module, &created.value).await;
@@ -129,6 +131,20 @@ impl Run<'_> {
             .field(field.clone())
             .hint(format!("Zoho has a record with this {field}; add it to match_on to adopt such records, or change the row"));
         Verdict { create: Create::Settled, ..Verdict::dead(letter) }
+    }
+
+    /// An update, and the adjustment of a level, which needs calls of its own.
+    async fn change(&self, record: &Record<'_>, module: Module, zoho_id: &str, write: &Write) -> Verdict {
+        let level = self.definition.module.level();
+        match (parted(level, write), level) {
+            ((None, Some(alone)), Some(level)) => self.adjust(record, zoho_id, level, &alone).await,
+            ((Some(rest), Some(_)), _) => {
+                let verdict = self.update(record, module, zoho_id, &rest).await;
+                let outcome = if verdict.agreed.is_some() { Outcome::Continue { progress: None } } else { verdict.outcome.clone() };
+                Verdict { outcome, ..verdict }
+            }
+            _ => self.update(record, module, zoho_id, write).await,
+        }
     }
 
     async fn update(&self, record: &Record<'_>, module: Module, zoho_id: &str, write: &Write) -> Verdict {

@@ -1,11 +1,13 @@
 //! `push`: makes Zoho match the local row as it is now. Reads the rows and their links, lets [`plan::decide`] say what each needs, and makes
 //! the one call that the batch was granted; what needs more goes on in a later claim.
 
+mod adjust;
 mod crm;
 mod finance;
 mod lookup;
 mod parents;
 mod search;
+mod similar;
 
 pub(crate) use finance::finance_module;
 
@@ -42,8 +44,12 @@ pub(super) struct Record<'a> {
     pub(super) keep_back: BTreeSet<String>,
     /// Fields whose Zoho value is to be overwritten though the row did not change.
     pub(super) repair: BTreeSet<String>,
+    /// Zoho's level, where the module has one, as it was read moments ago.
+    pub(super) level: Option<Value>,
     /// Both sides were compared a moment ago: what a lost write left in Zoho is known.
     pub(super) compared: bool,
+    /// When Zoho gave the answer that it was compared with, by its own clock.
+    pub(super) dated: Option<chrono::DateTime<chrono::Utc>>,
 }
 
 /// What became of one record, before it is told to the queue, the link and the application's row.
@@ -55,6 +61,8 @@ pub(super) struct Verdict {
     unlinked: bool,
     looked_again: bool,
     pushed: bool,
+    /// Zoho's record has changed since it was read.
+    pub(super) outdated: bool,
     parents: Vec<(String, String)>,
     request: Option<Value>,
     response: Option<Value>,
@@ -69,6 +77,7 @@ impl Verdict {
             unlinked: false,
             looked_again: false,
             pushed: false,
+            outdated: false,
             parents: Vec::new(),
             request: None,
             response: None,
@@ -152,7 +161,9 @@ pub(super) async fn load<'a>(
         leave_out: BTreeSet::new(),
         keep_back: BTreeSet::new(),
         repair: BTreeSet::new(),
+        level: None,
         compared: false,
+        dated: None,
     });
     Ok((records.collect(), parents, moving))
 }
@@ -332,7 +343,7 @@ fn what_to_mend(sync: &str, name: &str, field: &Field, response: Option<&Value>)
     let source = match field {
         Field::Column(column) => format!("the column `{}`", column.column),
         Field::Ref(reference) => format!("the column `{}`, as the Zoho id of {}", reference.column, reference.sync),
-        Field::Sql(sql) => format!("the expression `{sql}`"),
+        Field::Sql(field) => format!("the expression `{}`", field.sql),
         Field::Value(_) => "a constant".to_owned(),
         Field::List(_) => "a list".to_owned(),
     };

@@ -126,7 +126,9 @@ mod tests {
             leave_out: BTreeSet::new(),
             keep_back: BTreeSet::new(),
             repair: BTreeSet::new(),
+            level: None,
             compared: false,
+            dated: None,
         }
     }
 

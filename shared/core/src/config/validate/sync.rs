@@ -56,6 +56,7 @@ impl Check<'_> {
         self.wrong_if(sync.skip_workflows && !crm, &at("skip_workflows"), "only CRM writes can skip workflows; remove it");
         self.deletes(sync);
         self.creates(sync);
+        self.similar(sync);
         self.directions(sync);
         self.mapping(config, sync);
     }
@@ -79,6 +80,23 @@ impl Check<'_> {
         );
     }
 
+    /// Similar names are looked for in CRM, and a person's answer stands in the column of the Zoho id.
+    fn similar(&mut self, sync: &Sync) {
+        let Some(field) = &sync.match_similar else { return };
+        let at = ["syncs", sync.name.as_str(), "match_similar"];
+        let created_here = sync.module.product == Product::Crm && sync.direction.pushes();
+        self.wrong_if(!created_here, &at, "is for CRM syncs that push; remove it");
+        let mapped = matches!(sync.fields.get(field), Some(Field::Column(_) | Field::Sql(_)));
+        if !mapped {
+            self.wrong(&at, format!("names `{field}`, which is not among the sync's fields, or is no column or sql; map it"));
+        }
+        self.wrong_if(
+            sync.writeback.id.is_none(),
+            &at,
+            "needs `writeback.id`: the column into which a person writes the Zoho id that is meant, or the word new",
+        );
+    }
+
     /// A create must be one that cannot happen twice.
     fn creates(&mut self, sync: &Sync) {
         let at = |key| ["syncs", sync.name.as_str(), key];
@@ -96,7 +114,13 @@ impl Check<'_> {
                 "names a field that is mapped; it must be one that nothing else writes",
             );
         }
-        if sync.module.product != Product::Crm || !sync.direction.pushes() || sync.reference.is_some() {
+        self.wrong_if(
+            !sync.creates && !sync.direction.pushes(),
+            &at("creates"),
+            "is for syncs that push; this one makes nothing in Zoho anyway",
+        );
+        self.wrong_if(!sync.inserts && !sync.direction.pulls(), &at("inserts"), "is for syncs that pull; remove it");
+        if sync.module.product != Product::Crm || !sync.direction.pushes() || !sync.creates || sync.reference.is_some() {
             return;
         }
         let system = system_field(&sync.module);
@@ -105,9 +129,6 @@ impl Check<'_> {
                 "a CRM sync needs `reference` (a field that carries our key) or `match_on` with a field that CRM keeps unique, such as [\"{system}\"]; else a create could happen twice"
             );
             self.wrong(&at("reference"), advice);
-        } else if !sync.match_on.iter().any(|field| field == system) {
-            let fields = sync.match_on.join(", ");
-            self.note(&at("match_on"), format!("works only if {fields} is marked unique in {}; `sluice check` asks Zoho", sync.module));
         }
     }
 
@@ -157,7 +178,7 @@ impl Check<'_> {
             }
             match field {
                 Field::Column(field) => self.filled(&path, &field.column),
-                Field::Sql(sql) => self.filled(&path, sql),
+                Field::Sql(field) => self.filled(&path, &field.sql),
                 Field::List(list) => self.filled(&path, &list.each),
                 Field::Value(_) => {}
                 Field::Ref(field) => {

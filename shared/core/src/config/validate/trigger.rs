@@ -14,7 +14,7 @@ use super::Check;
 const KINDS: [(&str, &[&str], &[&str]); 6] = [
     ("push", &["sync", "key"], &[]),
     ("pull", &["sync", "zoho_id"], &[]),
-    ("poll", &["sync"], &[]),
+    ("poll", &["sync"], &["full"]),
     ("backfill", &["sync"], &["where"]),
     ("reconcile", &["sync"], &[]),
     ("call", &["connection", "product", "method", "path"], &["query", "body"]),
@@ -69,6 +69,9 @@ impl Check<'_> {
         }
         self.webhook_syncs(config, name, webhook);
         self.webhook_secret(&at("secret"), webhook);
+        if webhook.verify == Verify::CrmToken && config.http.public_url.is_none() {
+            self.note(&at("verify"), "opens no notification channel, since [http] public_url does not say where Zoho reaches us");
+        }
         let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
         let named = !webhook.header.is_empty() && webhook.header.chars().all(token);
         let used = matches!(webhook.verify, Verify::SecretHeader | Verify::SecretQuery);
@@ -131,6 +134,8 @@ impl Check<'_> {
             let suggestion = did_you_mean(name, known.iter().copied());
             self.wrong(at, format!("a job of kind `{}` has no `{name}`{suggestion}; known are {}", job.kind, known.join(", ")));
         }
+        let full = job.args.get("full").is_some_and(|full| !full.is_boolean());
+        self.wrong_if(full, at, "`full` must be true or false");
         self.named_in(at, &job.args, "sync", "syncs", config.syncs.keys().map(String::as_str).collect());
         self.named_in(at, &job.args, "connection", "connections", config.connections.keys().map(String::as_str).collect());
     }
