@@ -131,7 +131,7 @@ begin
           raise exception using errcode = '22023', message = format('sync "%s" only pushes', y.name);
         end if;
         new.sync := y.name;
-        new.lane := coalesce(new.lane, y.lane);
+        new.lane := coalesce(new.lane, case when new.kind = 'reconcile' then 'reconcile' else y.lane end);
       when 'key' then
         new.key := sluice.canonical_key(y.name, given);
         keyed := true;
@@ -187,9 +187,9 @@ begin
     raise exception using errcode = '22023', message = 'a "pull" job needs "zoho_id" or "key" in its args';
   end if;
   runs_for := new.sync;
-  if new.kind = 'poll' then                                       -- one at a time for a sync, in a slot of its own
+  if new.kind in ('poll', 'reconcile') then                       -- one at a time for a sync, in a slot of its own
     new.sync := '';
-    new.key := 'poll:' || y.name;
+    new.key := new.kind || ':' || y.name;
     keyed := true;
     runs_for := y.name;
   end if;

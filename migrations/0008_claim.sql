@@ -158,8 +158,8 @@ end $$;
 create function sluice.call_is_heavy(p_product text, p_kind text, p_records integer) returns boolean
 language plpgsql immutable as $$
 begin
-  -- a poll's list is sorted, which CRM counts among the complex calls
-  return p_product = 'crm' and (p_kind = 'push' and p_records > 10 or p_kind = 'poll');
+  -- their lists are sorted, which CRM counts among the complex calls
+  return p_product = 'crm' and (p_kind = 'push' and p_records > 10 or p_kind in ('poll', 'reconcile'));
 end $$;
 
 -- Which lanes each product's meter allows, and when to look again. Says so once a day where due work is kept back. The caller holds the budget's row.

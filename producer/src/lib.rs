@@ -2,7 +2,7 @@
 //! of producers may run on one database, and what must happen once is decided by a row.
 //!
 //! [`mod@publish`] puts the configuration into tables, [`capture`] installs the triggers, [`changes`] turns what they captured into jobs,
-//! [`schedules`] and [`webhook`] do the same for clocks and for what Zoho tells, [`upkeep`] keeps the tables in shape, [`alerts`] tells
+//! [`schedules`], [`sweeps`] and [`webhook`] do the same for clocks and for what Zoho tells, [`upkeep`] keeps the tables in shape, [`alerts`] tells
 //! people, [`http`] shows and triggers.
 
 pub mod alerts;
@@ -13,6 +13,7 @@ pub mod http;
 pub mod publish;
 mod run;
 pub mod schedules;
+pub mod sweeps;
 pub mod trigger;
 pub mod upkeep;
 pub mod webhook;

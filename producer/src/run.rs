@@ -14,7 +14,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::definitions::Definitions;
-use crate::{alerts, changes, http, schedules, upkeep, webhook};
+use crate::{alerts, changes, http, schedules, sweeps, upkeep, webhook};
 
 /// How often the syncs are compiled anew: tables change while we run.
 const COMPILE_EVERY: Duration = Duration::from_secs(60);
@@ -51,6 +51,7 @@ pub async fn run_on(socket: TcpListener, config: Arc<Config>, db: Db, shutdown: 
     tokio::join!(
         changes.run(shutdown.clone()),
         tick(&db, &shutdown),
+        keep_swept(&db, &definitions, &shutdown),
         keep_up(&config, &db, &definitions, &shutdown),
         keep_compiled(&config, &db, &compiled, &shutdown),
         keep_agreed(&db, &definitions, &agreed, &shutdown),
@@ -72,6 +73,18 @@ async fn tick(db: &Db, shutdown: &CancellationToken) {
             }
         };
         pause_for(pause, shutdown).await;
+    }
+}
+
+async fn keep_swept(db: &Db, definitions: &watch::Receiver<Arc<Definitions>>, shutdown: &CancellationToken) {
+    while !shutdown.is_cancelled() {
+        let current = Arc::clone(&definitions.borrow());
+        match sweeps::ask(db, &current).await {
+            Ok(runs) if runs.is_empty() => {}
+            Ok(runs) => tracing::info!(?runs, "syncs are due to be compared as a whole"),
+            Err(error) => tracing::warn!(%error, "whether a sync is due to be compared could not be asked"),
+        }
+        pause_for(sweeps::EVERY, shutdown).await;
     }
 }
 

@@ -68,6 +68,9 @@ pub(crate) struct Pull {
     pub(crate) key: String,
     pub(crate) zoho_id: String,
     pub(crate) act: Act,
+    /// Zoho has the record no more: the row is deleted, or marked.
+    #[serde(default)]
+    pub(crate) gone: bool,
     /// Column → value; the database casts it.
     pub(crate) columns: BTreeMap<String, Value>,
     /// Field → what the row must still say of it.

@@ -1,4 +1,4 @@
-//! `sluice held list | show | approve | reject`: changes that a brake holds until somebody decides.
+//! `sluice held list | show | approve | reject`: changes that a brake holds until somebody decides, whichever side they come from.
 
 use clap::Subcommand;
 use serde_json::{Value, json};
@@ -35,7 +35,7 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 100)]
         limit: i64,
     },
-    /// Send what is held: all of it, the records named, or the first so many. The rest stays held.
+    /// Send, or apply, what is held: all of it, the records named, or the first so many. The rest stays held.
     Approve {
         /// Its number.
         id: i64,
@@ -48,7 +48,7 @@ pub(crate) enum Command {
         #[arg(long)]
         yes: bool,
     },
-    /// Send nothing of it. Rows and Zoho's records stay as they are, and differ, until a row changes again or is pushed.
+    /// Send, or apply, nothing of it. Rows and Zoho's records stay as they are, and differ, until a row changes again or is pushed.
     Reject {
         /// Its number.
         id: i64,
@@ -127,8 +127,9 @@ async fn approve(session: &Session, db: &Db, id: i64, keys: &[String], limit: Op
         (named, None) => format!("{named} named"),
         (named, Some(limit)) => format!("the first {limit} of {named} named"),
     };
+    let what = if from_zoho(&held) { "read in Zoho and applied here" } else { "pushed" };
     let plan =
-        format!("{chosen} of the {} records would be pushed as they are then, deletes by `on_delete`:{}", held["records"], sample(&held));
+        format!("{chosen} of the {} records would be {what} as they are then, deletes by `on_delete`:{}", held["records"], sample(&held));
     if !filter::confirm(&plan, yes)? {
         return Ok(Answer::No);
     }
@@ -146,7 +147,11 @@ async fn approve(session: &Session, db: &Db, id: i64, keys: &[String], limit: Op
 
 async fn reject(session: &Session, db: &Db, id: i64, yes: bool) -> anyhow::Result<Answer> {
     let held = one(db, id).await?;
-    let plan = format!("nothing of this would be sent; Zoho keeps its values until a row changes again:{}", sample(&held));
+    let plan = if from_zoho(&held) {
+        format!("nothing of this would be applied; the rows stay as they are until Zoho says something else of them:{}", sample(&held))
+    } else {
+        format!("nothing of this would be sent; Zoho keeps its values until a row changes again:{}", sample(&held))
+    };
     if !filter::confirm(&plan, yes)? {
         return Ok(Answer::No);
     }
@@ -157,6 +162,11 @@ async fn reject(session: &Session, db: &Db, id: i64, yes: bool) -> anyhow::Resul
         output::line(&format!("held change {id} is rejected"))?;
     }
     Ok(Answer::Yes)
+}
+
+/// Whether it is what Zoho would change here.
+fn from_zoho(held: &Value) -> bool {
+    matches!(held["operation"].as_str(), Some("pull" | "pull_delete" | "missing"))
 }
 
 /// What stands in a plan: why it is held, and a few of its records.

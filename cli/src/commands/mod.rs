@@ -19,6 +19,7 @@ pub(crate) mod jobs;
 pub(crate) mod migrate;
 pub(crate) mod pause;
 pub(crate) mod producer;
+pub(crate) mod reconcile;
 pub(crate) mod runs;
 pub(crate) mod simulate;
 pub(crate) mod status;
@@ -48,6 +49,7 @@ pub(crate) async fn run(session: &Session, command: Command) -> anyhow::Result<A
         Command::Events(command) => Box::pin(events::run(session, command)).await,
         Command::Held(command) => Box::pin(held::run(session, command)).await,
         Command::Conflicts(command) => Box::pin(conflicts::run(session, command)).await,
+        Command::Reconcile(args) => Box::pin(reconcile::run(session, args)).await,
         Command::Runs(command) => Box::pin(runs::run(session, command)).await,
         Command::Explain(args) => Box::pin(explain::run(session, args)).await,
         Command::Alerts(command) => Box::pin(alerts::run(session, command)).await,

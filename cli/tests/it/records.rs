@@ -133,3 +133,31 @@ async fn an_address_of_an_alert_is_tested_without_telling_it() {
     refuses(&alerting, &["alerts", "test", "nobody"], 2, &["unknown alert \"nobody\"; there are: ops"]);
     assert_eq!(folder.run(&["alerts", "list", "--json"]).json(), json!([]));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reconcile_asks_for_one_sweep_at_a_time_and_waiting_ends_with_what_became_of_it() {
+    let (db, folder) = attached().await;
+    let run = folder.run(&["reconcile", "customers", "--json"]).json();
+    assert_eq!((&run["kind"], &run["sync"], &run["state"]), (&json!("reconcile"), &json!("customers"), &json!("running")));
+    assert_eq!(folder.run(&["reconcile", "customers", "--lane", "interactive", "--json"]).json()["id"], run["id"]);
+    let jobs: Vec<(String, String)> =
+        sqlx::query_as("select key, lane from sluice.job where kind = 'reconcile' order by id").fetch_all(db.db()).await.unwrap();
+    assert_eq!(jobs, [("reconcile:customers".into(), "reconcile".into()), ("reconcile:customers".into(), "interactive".into())]);
+    refuses(&folder, &["reconcile", "customers", "--lane", "soon"], 2, &["unknown lane"]);
+    refuses(&folder, &["reconcile", "nobody"], 2, &["nobody"]);
+
+    sqlx::query("update sluice.run set state = 'done'").execute(db.db()).await.unwrap();
+    for (state, code) in [("done", 0), ("held", 1), ("failed", 1)] {
+        let other = db.db().clone();
+        let ends = tokio::spawn(async move {
+            sluice_tests::wait_until(std::time::Duration::from_secs(30), || async {
+                let ended = sqlx::query("update sluice.run set state = $1 where kind = 'reconcile' and state = 'running'").bind(state);
+                ended.execute(&other).await.unwrap().rows_affected() == 1
+            })
+            .await;
+        });
+        let ended = folder.run(&["reconcile", "customers", "--wait"]);
+        assert!(ended.code == code && ended.out.contains(state), "{ended:?}");
+        ends.await.unwrap();
+    }
+}

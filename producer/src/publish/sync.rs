@@ -92,12 +92,13 @@ async fn publish_one(tx: &mut Tx, definition: &Definition, options: &Options) ->
     Ok(Some(how))
 }
 
-/// How a sync's calls look: one shape for its records, and one for its polls where it pulls. A shape keeps its id when the sync moves to another
+/// How a sync's calls look: one shape for its records, one for its sweeps, and one for its polls where it pulls. A shape keeps its id when the sync moves to another
 /// connection or module, or in another direction: what waits goes with it.
 async fn publish_shape(tx: &mut Tx, definition: &Definition) -> Result<(), sqlx::Error> {
     let pulls = definition.sync.direction.pulls();
     let records = if pulls { "pull" } else { "push" };
     shape(tx, definition, &["push", "pull"], records, batch_max(definition)).await?;
+    shape(tx, definition, &["reconcile"], "reconcile", 1).await?;
     if pulls {
         shape(tx, definition, &["poll"], "poll", 1).await?;
     }

@@ -16,6 +16,7 @@ pub mod provision;
 pub mod read;
 pub mod sighting;
 pub mod similar;
+pub mod sweep;
 pub mod value;
 
 #[cfg(test)]

@@ -68,8 +68,11 @@ async fn poll(world: &World) {
 
 /// What both sides say: name, price and note by Zoho id.
 async fn both_say(world: &World) -> (Vec<Value>, Vec<Value>) {
-    let rows =
-        world.rows("select zoho_item_id as id, name, price::float8::text as price, coalesce(note, '') as note from products order by zoho_item_id").await;
+    let rows = world
+        .rows(
+            "select zoho_item_id as id, name, price::float8::text as price, coalesce(note, '') as note from products order by zoho_item_id",
+        )
+        .await;
     let items = world.zoho.records("inventory", "items").await;
     let mut items: Vec<Value> = items
         .iter()

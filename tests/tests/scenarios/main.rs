@@ -23,6 +23,7 @@ mod provisioning;
 mod pulling;
 mod recipe_crm;
 mod recipe_inventory;
+mod reconciling;
 mod reverted;
 mod similar_names;
 mod tokens;

@@ -40,7 +40,9 @@ async fn the_fields_of_a_deal_are_listed_then_made_and_nothing_is_left_to_do() {
     assert!(matches!(&run(&world, "quotes", true).await[..], [Provision::Made(what)] if what == "Quotes.Sluice_Key was made"));
 
     // and a contract fits
-    world.run("insert into customers (id, name) values (1, 'Cape Bakery'); insert into contracts (number, customer_id) values ('C-1', 1)").await;
+    world
+        .run("insert into customers (id, name) values (1, 'Cape Bakery'); insert into contracts (number, customer_id) values ('C-1', 1)")
+        .await;
     world.all_arrived().await;
     assert_eq!(world.zoho.values("crm", "Deals", "KYC_Status").await, ["Not Started"]);
     world.check_rules().await;

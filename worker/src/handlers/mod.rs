@@ -2,11 +2,13 @@
 
 mod call;
 mod channel;
+mod listing;
 pub(crate) mod matching;
 pub(crate) mod organization;
 mod poll;
 mod pull;
 mod push;
+mod reconcile;
 
 use std::time::Duration;
 
@@ -26,6 +28,7 @@ pub(crate) enum Kind {
     Push,
     Pull,
     Poll,
+    Reconcile,
     Call,
     Channel,
 }
@@ -36,6 +39,7 @@ impl Kind {
             "push" => Some(Self::Push),
             "pull" => Some(Self::Pull),
             "poll" => Some(Self::Poll),
+            "reconcile" => Some(Self::Reconcile),
             "call" => Some(Self::Call),
             "channel" => Some(Self::Channel),
             _ => None,
@@ -58,6 +62,7 @@ pub(crate) async fn run(engine: &Engine, work: &Work) -> Handled {
         Kind::Push => push::run(engine, work, &session).await,
         Kind::Pull => pull::run(engine, work, &session).await,
         Kind::Poll => poll::run(engine, work, &session).await,
+        Kind::Reconcile => reconcile::run(engine, work, &session).await,
         Kind::Call => call::run(engine, work, &session).await,
         Kind::Channel => channel::run(engine, work, &session).await,
     }

@@ -183,6 +183,9 @@ impl Engine {
         if let Some(result) = &handled.call_result {
             store::keep_call_result(&mut tx, result).await?;
         }
+        if let Some(definition) = self.definition(&work.batch.sync) {
+            pulls::leave_pulls(&mut tx, &definition, &handled.pulls).await?;
+        }
         tx.commit().await?;
         Ok(true)
     }

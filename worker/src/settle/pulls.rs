@@ -1,14 +1,18 @@
 //! What a settle writes of a pull: changes for the application's own rows, readings for the next run, conflicts, and who is to run next.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
+use sluice_core::config::sync::Brake;
+use sluice_core::config::units::Limit;
 use sluice_core::db::Tx;
+use sluice_sync::definition::Definition;
 use sluice_sync::sighting;
 
-use crate::work::{Conflict, Handled, Next, Sums};
+use crate::work::{Act, Conflict, Handled, Next, Pull, Sums};
 
 pub(super) async fn leave(tx: &mut Tx, sync: &str, handled: &Handled, lane: &str) -> Result<(), sqlx::Error> {
-    leave_pulls(tx, sync, handled).await?;
     if !handled.sightings.is_empty() {
         sighting::keep(tx, sync, &handled.sightings).await?;
     }
@@ -31,21 +35,73 @@ pub(super) async fn leave(tx: &mut Tx, sync: &str, handled: &Handled, lane: &str
     Ok(())
 }
 
-async fn leave_pulls(tx: &mut Tx, sync: &str, handled: &Handled) -> Result<(), sqlx::Error> {
-    if handled.pulls.is_empty() {
+/// Leaves the changes for the application's own rows, but for those that the brake holds. The last thing that a settle does: it may wait for another
+/// settle of the sync, which then waits for nothing of ours.
+pub(super) async fn leave_pulls(tx: &mut Tx, definition: &Definition, pulls: &[Pull]) -> Result<(), sqlx::Error> {
+    if pulls.is_empty() {
         return Ok(());
     }
-    let keys: Vec<String> = handled.pulls.iter().map(|pull| pull.key.clone()).collect();
-    let pulls: Vec<Value> = handled.pulls.iter().map(|pull| json!(pull)).collect();
+    let held = held_back(tx, definition, pulls).await?;
+    let (keys, pulls): (Vec<String>, Vec<Value>) =
+        pulls.iter().filter(|pull| !held.contains(&pull.key)).map(|pull| (pull.key.clone(), json!(pull))).unzip();
     sqlx::query!(
         "insert into sluice.local_write (sync, key, columns, pull) select $1, t.key, '{}', t.pull from unnest($2::text[], $3::jsonb[]) as t (key, pull)",
-        sync,
+        definition.name(),
         &keys,
         &pulls
     )
     .execute(tx)
     .await?;
     Ok(())
+}
+
+/// The records that wait for a person, or were rejected by one.
+async fn held_back(tx: &mut Tx, definition: &Definition, pulls: &[Pull]) -> Result<BTreeSet<String>, sqlx::Error> {
+    let Some(Brake { max_changes, max_deletes, per }) = definition.sync.brake else { return Ok(BTreeSet::new()) };
+    let (deletes, changes): (Vec<&Pull>, Vec<&Pull>) = pulls.iter().partition(|pull| pull.gone);
+    let mut held = BTreeSet::new();
+    for (class, limit, pulls) in [("pull", max_changes, changes), ("pull_delete", Some(max_deletes), deletes)] {
+        let Some(limit) = limit.filter(|_| !pulls.is_empty()) else { continue };
+        let total = total(tx, definition.name()).await?;
+        let allowed = limit.braked(total);
+        let text = match limit {
+            Limit::Count(count) => count.to_string(),
+            Limit::Percent(_) => format!("{allowed} ({limit} of {total}, at least {})", Limit::SHARE_MIN),
+        };
+        let given: Vec<Value> = pulls.iter().map(|pull| json!({"key": pull.key, "operation": operation(pull), "pull": pull})).collect();
+        let through = sqlx::query_scalar!(
+            r#"select key as "key!" from sluice.brake_pulls($1, $2, $3, $4, make_interval(secs => $5), $6) key"#,
+            definition.name(),
+            class,
+            i64::try_from(allowed).unwrap_or(i64::MAX),
+            text,
+            per.as_secs_f64(),
+            Value::Array(given)
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        held.extend(pulls.iter().map(|pull| pull.key.clone()).filter(|key| !through.contains(key)));
+    }
+    Ok(held)
+}
+
+fn operation(pull: &Pull) -> &'static str {
+    match pull.act {
+        Act::Insert => "pull_create",
+        Act::Update if !pull.gone => "pull_update",
+        Act::Update | Act::Delete => "pull_delete",
+    }
+}
+
+/// The records of a sync, of which a share is one: as the brake on pushes counts them.
+async fn total(tx: &mut Tx, sync: &str) -> Result<u64, sqlx::Error> {
+    let total = sqlx::query_scalar!(
+        r#"select greatest(y.total, (select c.linked from sluice.sync_counter c where c.sync = y.name), 0) as "total!" from sluice.sync y where y.name = $1"#,
+        sync
+    )
+    .fetch_optional(tx)
+    .await?;
+    Ok(total.unwrap_or_default().max(0).unsigned_abs())
 }
 
 /// Conflicts of records that were compared just now are over, unless they are there again; and what a person decided was carried out.

@@ -23,9 +23,6 @@ mod store;
 
 use judge::Judged;
 
-/// A share of a sync's records stands for at least so many, so that a table of three rows is not braked by its first edit.
-const SHARE_MIN: u64 = 20;
-
 /// Records that a held change shows.
 const SAMPLE: usize = 10;
 
@@ -266,13 +263,10 @@ struct Allowed {
 
 impl Allowed {
     fn new(limit: Limit, total: u64, per: std::time::Duration) -> Self {
-        let records = match limit {
-            Limit::Count(count) => count,
-            Limit::Percent(_) => limit.of(total).max(SHARE_MIN),
-        };
+        let records = limit.braked(total);
         let text = match limit {
             Limit::Count(count) => count.to_string(),
-            Limit::Percent(share) => format!("{records} ({share} % of {total}, at least {SHARE_MIN})"),
+            Limit::Percent(share) => format!("{records} ({share} % of {total}, at least {})", Limit::SHARE_MIN),
         };
         Self { records, per, text }
     }

@@ -66,7 +66,8 @@ pub(super) async fn open(tx: &mut Tx, syncs: &BTreeSet<String>) -> Result<Vec<Op
 /// Of these records, those that are held, and under which limit.
 pub(super) async fn held(tx: &mut Tx, sync: &str, keys: &[String]) -> Result<BTreeMap<String, Option<Class>>, sqlx::Error> {
     let rows = sqlx::query!(
-        "select key, operation from sluice.held_record where sync = $1 and key = any ($2) and resolution is null order by id",
+        "select key, operation from sluice.held_record
+         where sync = $1 and key = any ($2) and resolution is null and operation in ('create', 'update', 'delete', 'truncate') order by id",
         sync,
         keys
     )
@@ -91,7 +92,8 @@ pub(super) async fn leave(tx: &mut Tx, sync: &str, keys: &[String]) -> Result<()
     let left = sqlx::query_scalar!(
         r#"with gone as (
              update sluice.held_record set resolution = 'undone', resolved_at = clock_timestamp() where id = any (array(
-               select id from sluice.held_record where sync = $1 and key = any ($2) and resolution is null order by id for update skip locked)) returning held_id)
+               select id from sluice.held_record where sync = $1 and key = any ($2) and resolution is null
+                 and operation in ('create', 'update', 'delete', 'truncate') order by id for update skip locked)) returning held_id)
            select distinct held_id as "held_id!" from gone order by 1"#,
         sync,
         keys

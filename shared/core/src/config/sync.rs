@@ -82,6 +82,9 @@ pub struct Sync {
     /// How much may change at once before a person is asked. Absent: anything, but for a truncate, which is always held.
     #[serde(default)]
     pub brake: Option<Brake>,
+    /// How often both sides are compared as a whole. Absent: only when somebody asks.
+    #[serde(default)]
+    pub reconcile: Option<Reconcile>,
     /// Zoho field → where it comes from.
     #[serde(default)]
     pub fields: Fields,
@@ -94,6 +97,11 @@ pub struct Sync {
 }
 
 impl Sync {
+    /// How many deletes may come at once: the brake's limit, else its default.
+    pub fn max_deletes(&self) -> Limit {
+        self.brake.map_or_else(fifty, |brake| brake.max_deletes)
+    }
+
     /// Sha256, in hex, of the definition and its name. Independent of key order, spelling and defaults left out: two files that mean
     /// the same have the same hash, so replicas compare it to know whether they agree.
     pub fn definition_hash(&self) -> String {
@@ -331,6 +339,19 @@ pub struct Brake {
     pub per: Duration,
 }
 
+/// A complete comparison of both sides, on a trickle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reconcile {
+    /// Every record is compared at least this often. Default 7 days.
+    #[serde(default = "a_week", with = "units::duration")]
+    #[schemars(with = "String")]
+    pub within: Duration,
+    /// Pages of Zoho's list that may be asked for in a day (UTC). Default 200.
+    #[serde(default = "two_hundred")]
+    pub max_calls_per_day: u32,
+}
+
 /// Another table whose changes concern this sync's records.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -356,6 +377,14 @@ fn two_seconds() -> Duration {
 
 fn ten_minutes() -> Duration {
     Duration::from_secs(600)
+}
+
+fn a_week() -> Duration {
+    Duration::from_secs(7 * 86_400)
+}
+
+fn two_hundred() -> u32 {
+    200
 }
 
 fn fifty() -> Limit {

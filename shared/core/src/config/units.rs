@@ -93,6 +93,19 @@ impl Limit {
     }
 }
 
+impl Limit {
+    /// A share stands for at least so many records in a brake, so that a table of three rows is not braked by its first edit.
+    pub const SHARE_MIN: u64 = 20;
+
+    /// How many of `total` records a brake lets through: a share is [`Self::SHARE_MIN`] at least.
+    pub fn braked(self, total: u64) -> u64 {
+        match self {
+            Self::Count(count) => count,
+            Self::Percent(_) => self.of(total).max(Self::SHARE_MIN),
+        }
+    }
+}
+
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -285,6 +285,8 @@ const BREAKS: &[(&str, &str, &str)] = &[
     ("match_on", "min_interval = 2\nmatch_on", "syncs.deals.min_interval: expected a text, found a whole number"),
     ("match_on", "min_interval = \"2 s\"\nmatch_on", "is not a duration"),
     ("match_on", "brake = { max_changes = \"120%\" }\nmatch_on", "syncs.deals.brake.max_changes"),
+    ("match_on", "reconcile = { within = \"0s\" }\nmatch_on", "syncs.deals.reconcile: `within` must be longer than 0s"),
+    ("match_on", "reconcile = { max_calls_per_day = 0 }\nmatch_on", "`max_calls_per_day` must be at least 1"),
     ("match_on", "writeback = { id = \"name\" }\nmatch_on", "each push would cause the next"),
     ("match_on", "direction = \"pull\"\ncreates = false\nmatch_on", "syncs.deals.creates: is for syncs that push"),
     ("match_on", "inserts = false\nmatch_on", "syncs.deals.inserts: is for syncs that pull"),

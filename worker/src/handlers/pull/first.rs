@@ -102,6 +102,7 @@ impl Run<'_> {
             key: slot.key.clone(),
             zoho_id: id.to_owned(),
             act: Act::Insert,
+            gone: false,
             columns,
             expected: BTreeMap::new(),
             pulled,

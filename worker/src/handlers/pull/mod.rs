@@ -143,8 +143,13 @@ impl Run<'_> {
             let verdict = match (sight.map(|sight| (sight, &sight.record)), &record.row) {
                 (Some((sight, None)), _) => Some(self.gone(&record, &id, sight, &mut gathered.merged)),
                 (Some((sight, Some(theirs))), Some(row)) => {
-                    let facts =
-                        Theirs { record: theirs, run_id: sight.run_id, keys: &keys, decided: decided.get(&record.slot.key), own: own.get(&id) };
+                    let facts = Theirs {
+                        record: theirs,
+                        run_id: sight.run_id,
+                        keys: &keys,
+                        decided: decided.get(&record.slot.key),
+                        own: own.get(&id),
+                    };
                     let dated = sight.dated;
                     let level = self.definition.module.level().filter(|_| sight.age <= FRESH);
                     let level = level.and_then(|level| field_in(&self.definition.module, theirs, level).cloned());
@@ -227,6 +232,7 @@ impl Run<'_> {
             key: record.slot.key.clone(),
             zoho_id: id.to_owned(),
             act: Act::Update,
+            gone: false,
             columns: merge.columns.clone(),
             expected: merge.expected.clone(),
             pulled: merge.pulled.clone(),
@@ -253,6 +259,7 @@ impl Run<'_> {
             key: record.slot.key.clone(),
             zoho_id: id.to_owned(),
             act,
+            gone: true,
             columns,
             expected: BTreeMap::new(),
             pulled: BTreeMap::new(),

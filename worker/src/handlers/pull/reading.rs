@@ -63,19 +63,19 @@ impl Run<'_> {
         let several = self.definition.module.read_max() > 1 && (ids.len() > 1 || self.definition.module.product == Product::Crm);
         if several {
             match self.read_together(ids).await {
-                Ok(mut records) => found.extend(ids.iter().map(|id| (id.clone(), sight(records.remove(id))))),
+                Ok(records) => found.extend(records.into_iter().map(|(id, record)| (id, sight(Some(record))))),
                 Err(ended) => {
                     let ended = Arc::new(ended);
                     failed.extend(ids.iter().map(|id| (id.clone(), ended.clone())));
                 }
             }
-            return Ok((found, failed));
         }
-        for id in ids {
-            match self.read_one(id).await {
-                Ok(record) => drop(found.insert(id.clone(), sight(Some(record)))),
-                Err(Ended::Zoho(error, _)) if matches!(*error, Error::NotFound { .. }) => drop(found.insert(id.clone(), sight(None))),
-                Err(ended) => drop(failed.insert(id.clone(), Arc::new(ended))),
+        // A record is gone when its own address says so: a list that does not show it, or is empty by mistake, is no proof.
+        for id in ids.iter().filter(|id| !several || !found.contains_key(*id) && !failed.contains_key(*id)).cloned().collect::<Vec<_>>() {
+            match self.read_one(&id).await {
+                Ok(record) => drop(found.insert(id, sight(Some(record)))),
+                Err(Ended::Zoho(error, _)) if matches!(*error, Error::NotFound { .. }) => drop(found.insert(id, sight(None))),
+                Err(ended) => drop(failed.insert(id, Arc::new(ended))),
             }
         }
         Ok((found, failed))
@@ -95,6 +95,10 @@ impl Run<'_> {
     }
 
     async fn read_one(&self, id: &str) -> Result<Value, Ended> {
+        if self.definition.module.product == Product::Crm {
+            let name = &self.definition.module.name;
+            return self.session.call(async |g, c, t| crm::get(g, c, t, name, id).await).await;
+        }
         let module = self.known_module()?;
         Ok(self.session.call(async |g, c, t| finance::get(g, c, t, module, id).await).await?.value)
     }

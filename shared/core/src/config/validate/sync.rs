@@ -37,6 +37,14 @@ impl Check<'_> {
             self.filled(&at("when"), when);
         }
         self.wrong_if(sync.brake.is_some_and(|brake| brake.per.is_zero()), &at("brake"), "`per` must be longer than 0s");
+        if let Some(reconcile) = sync.reconcile {
+            self.wrong_if(reconcile.within.is_zero(), &at("reconcile"), "`within` must be longer than 0s");
+            self.wrong_if(
+                reconcile.max_calls_per_day == 0,
+                &at("reconcile"),
+                "`max_calls_per_day` must be at least 1; remove the section to compare nothing",
+            );
+        }
         for watch in &sync.watch {
             self.wrong_if(
                 watch.table.trim().is_empty() || watch.key.trim().is_empty(),

@@ -1,0 +1,295 @@
+//! Both sides compared as a whole: what was missed is put right, and a list that lies deletes nothing.
+
+use serde_json::{Value, json};
+
+use crate::world::{ORGANIZATION, Setup, World};
+
+const PRODUCTS: &str = "
+    create table products (id bigint generated always as identity primary key, zoho_item_id text, name text not null, price numeric(12, 2));";
+
+fn items(settings: &str) -> String {
+    format!(
+        r#"
+        [syncs.items]
+        connection = "main"
+        table = "products"
+        key = "id"
+        module = "inventory/items"
+        direction = "pull"
+        on_delete = "delete"
+        writeback = {{ id = "zoho_item_id" }}
+        {settings}
+        [syncs.items.fields]
+        name = "name"
+        rate = "price"
+        "#
+    )
+}
+
+const CUSTOMERS: &str = "create table customers (id bigint primary key, email text not null, note text);";
+
+fn contacts(settings: &str) -> String {
+    format!(
+        r#"
+        [syncs.contacts]
+        connection = "main"
+        table = "customers"
+        key = "id"
+        module = "crm/Contacts"
+        match_on = ["Email"]
+        {settings}
+        [syncs.contacts.fields]
+        Last_Name = "email"
+        Email = "email"
+        Description = {{ column = "note", owner = "local" }}
+        "#
+    )
+}
+
+async fn seed(world: &World, count: i64) -> Vec<String> {
+    let seed = json!({"product": "inventory", "module": "items", "organization": ORGANIZATION, "count": count,
+        "record": {"name": "Item {n}", "sku": "S{n}", "rate": 5}, "age_seconds": 864_000, "step_seconds": 10});
+    let ids = world.zoho.post("seed", seed).await["ids"].clone();
+    ids.as_array().expect("ids").iter().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+async fn poll(world: &World) {
+    world.run("insert into sluice.job (kind, args) values ('poll', '{\"sync\": \"items\"}')").await;
+    world.settled().await;
+}
+
+/// Sweeps once, and answers the run.
+async fn sweep(world: &World, sync: &str) -> Value {
+    world.run(&format!("select sluice.reconcile('{sync}')")).await;
+    world.until("select not exists (select from sluice.run where kind = 'reconcile' and state = 'running')").await;
+    world.settled().await;
+    let run = world.rows("select state, total, created, updated, unchanged, failed, messages from sluice.run where kind = 'reconcile' order by id desc limit 1");
+    run.await.remove(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_comes_back_empty_by_mistake_deletes_nothing() {
+    let world = World::new(Setup::new(PRODUCTS, items(""))).await;
+    seed(&world, 60).await;
+    poll(&world).await;
+    assert_eq!(world.count("select count(*) from products").await, 60);
+
+    world.zoho.fault(json!({"kind": "empty_list", "path": "/inventory/v1/items"})).await;
+    poll(&world).await;
+    let run = sweep(&world, "items").await;
+    assert_eq!(run["state"], "held", "{run}");
+    assert_eq!(world.count("select count(*) from products").await, 60);
+    let held = world
+        .rows("select operation, records, jsonb_array_length(sample) as sample from sluice.held_change where resolution is null")
+        .await;
+    assert_eq!(held, [json!({"operation": "missing", "records": 60, "sample": 10})]);
+    assert_eq!(world.count("select count(*) from sluice.alert where occasion = 'brake'").await, 1);
+
+    // Approved all the same: each is read by its id, and is there.
+    assert_eq!(world.count("select sluice.approve(id) from sluice.held_change where resolution is null").await, 60);
+    world.settled().await;
+    assert_eq!(world.count("select count(*) from products").await, 60);
+
+    // Few enough to be asked for at once: likewise, even if every list is empty.
+    world.zoho.fault(json!({"kind": "empty_list", "product": "inventory"})).await;
+    world.run("delete from products where id > 10; delete from sluice.link where key::int > 10").await;
+    let run = sweep(&world, "items").await;
+    assert_eq!(run["state"], "done", "{run}");
+    assert_eq!(world.count("select count(*) from products").await, 10);
+    assert_eq!(world.count("select count(*) from sluice.link where gone_at is not null").await, 0);
+    world.check_rules().await;
+    world.all_arrived().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_finds_what_no_poll_told_of() {
+    let world = World::new(Setup::new(PRODUCTS, items(""))).await;
+    let ids = seed(&world, 450).await;
+    poll(&world).await;
+    // A link that is wrong, a row that was forgotten, a record deleted in Zoho, which Inventory tells nobody.
+    world.run("update sluice.link set fields = jsonb_set(fields, '{rate,zoho}', '4') where key = '7'").await;
+    world.run("delete from sluice.link where key = '8'; update products set zoho_item_id = null, name = 'other' where id = 8").await;
+    world.zoho.forget_calls().await;
+    world.zoho.delete("inventory", "items", &ids[100]).await;
+    let run = sweep(&world, "items").await;
+    assert_eq!((&run["state"], &run["total"], &run["failed"]), (&json!("done"), &json!(449), &json!(0)), "{run}");
+    assert_eq!((&run["created"], &run["unchanged"]), (&json!(1), &json!(447)), "{run}");
+    assert_eq!(world.count("select count(*) from products").await, 450, "one deleted, one made anew");
+    assert_eq!(world.count("select count(*) from sluice.link where key = '7' and (fields #>> '{rate,zoho}')::numeric = 5").await, 1);
+    let coverage = world.rows("select linked, verified_within, oldest_verified_at is not null as all, last_sweep_at is not null as swept, drift from sluice.coverage").await;
+    assert_eq!(coverage, [json!({"linked": 449, "verified_within": 449, "all": true, "swept": true, "drift": 3})]);
+
+    // Nothing is left to find: the pages, and nothing else.
+    world.zoho.forget_calls().await;
+    let run = sweep(&world, "items").await;
+    assert_eq!((&run["unchanged"], &run["messages"]), (&json!(449), &json!([])));
+    assert_eq!(world.zoho.count_calls().await, 3);
+    world.check_rules().await;
+    world.all_arrived().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_whose_change_nobody_captured_are_pushed() {
+    let world = World::new(Setup::new(CUSTOMERS, contacts(""))).await;
+    world.run("insert into customers select n, 'c' || n || '@example.com', 'old' from generate_series(1, 300) n").await;
+    world.all_arrived().await;
+    world
+        .run(
+            "alter table customers disable trigger all; update customers set note = 'new' where id <= 5;
+             insert into customers values (1000, 'late@example.com', 'late'); alter table customers enable trigger all",
+        )
+        .await;
+    let run = sweep(&world, "contacts").await;
+    assert_eq!(run["state"], "done", "{run}");
+    world.all_arrived().await;
+    let there = world.zoho.records("crm", "Contacts").await;
+    assert_eq!(there.len(), 301);
+    assert_eq!(there.iter().filter(|contact| contact["Description"] == "new").count(), 5);
+    let drift = world.rows("select drift from sluice.coverage").await;
+    assert_eq!(drift, [json!({"drift": 6})]);
+    let run = sweep(&world, "contacts").await;
+    assert_eq!((&run["messages"], &run["total"]), (&json!([]), &json!(301)));
+    world.check_rules().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn edits_in_zoho_of_a_sync_that_pushes_are_shown_and_only_repaired_where_it_says_so() {
+    for (repaired, expected) in [(false, "theirs"), (true, "ours")] {
+        let config = contacts("").replace("owner = \"local\"", &format!("owner = \"local\", repair = {repaired}"));
+        let world = World::new(Setup::new(CUSTOMERS, config)).await;
+        world.run("insert into customers select n, 'c' || n || '@example.com', 'ours' from generate_series(1, 3) n").await;
+        world.all_arrived().await;
+        let id = world.rows("select zoho_id from sluice.link where key = '2'").await[0]["zoho_id"].as_str().expect("an id").to_owned();
+        world.zoho.put_later("crm", "Contacts", &id, json!({"Description": "theirs"})).await;
+        let run = sweep(&world, "contacts").await;
+        let said = run["messages"][0].as_str().unwrap_or_default();
+        assert!(said.starts_with(&format!("2 ({id}): Description is \"theirs\" in Zoho, not \"ours\"")), "{run}");
+        let contact = world.zoho.records("crm", "Contacts").await.into_iter().find(|one| one["id"] == json!(id)).expect("the contact");
+        assert_eq!(contact["Description"], expected);
+        world.check_rules().await;
+        world.all_arrived().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_rows_that_nobody_captured_wait_for_a_person() {
+    let world = World::new(Setup::new(CUSTOMERS, contacts("brake = { max_changes = 50 }"))).await;
+    for hundred in 0..4 {
+        world
+            .run(&format!(
+                "insert into customers select n, 'c' || n || '@example.com', 'old' from generate_series({}, {}) n",
+                hundred * 40 + 1,
+                hundred * 40 + 40
+            ))
+            .await;
+        world.all_arrived().await;
+        world.run("delete from sluice.brake_record").await;
+    }
+    world
+        .run("alter table customers disable trigger all; update customers set note = null; alter table customers enable trigger all")
+        .await;
+    world.zoho.forget_calls().await;
+    let run = sweep(&world, "contacts").await;
+    assert_eq!(run["state"], "held", "{run}");
+    let held = world.rows("select operation, records from sluice.held_change where resolution is null").await;
+    assert_eq!(held, [json!({"operation": "change", "records": 160})]);
+    assert_eq!(world.zoho.count_calls().await, 1, "the list, and no write");
+    assert_eq!(world.count("select sluice.approve(id, max_records => 10) from sluice.held_change where resolution is null").await, 10);
+    world.settled().await;
+    let emptied = world.zoho.records("crm", "Contacts").await.iter().filter(|contact| contact["Description"].is_null()).count();
+    assert_eq!(emptied, 10);
+    world.check_rules().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_goes_on_where_it_stopped_and_no_faster_than_its_calls_a_day() {
+    let world = World::without_roles(Setup::new(PRODUCTS, items("reconcile = { within = \"30d\", max_calls_per_day = 2 }"))).await;
+    // the producer is not to ask by itself before there is anything
+    world.run("insert into sluice.reconcile_cursor (sync, asked_at) values ('items', clock_timestamp())").await;
+    world.start_producer().await;
+    world.start_worker();
+    seed(&world, 450).await;
+    poll(&world).await;
+    world.run("update sluice.link set verified_at = null, synced_at = null").await;
+    // Two pages a day.
+    world.run("select sluice.reconcile('items')").await;
+    world.until("select exists (select from sluice.slot where key = 'reconcile:items' and state = 'available' and due_at > clock_timestamp() + interval '1 s')").await;
+    let verified = world.count("select count(*) from sluice.link where verified_at is not null").await;
+    assert!((300..=400).contains(&verified), "{verified}");
+    assert_eq!(world.count("select calls::bigint from sluice.reconcile_cursor").await, 2);
+    // Tomorrow
+    world.run("update sluice.reconcile_cursor set calls_on = calls_on - 1; update sluice.slot set due_at = clock_timestamp(), not_before = '-infinity'; select sluice.reconcile('items')").await;
+    world.until("select not exists (select from sluice.run where kind = 'reconcile' and state = 'running')").await;
+    world.settled().await;
+    assert_eq!(world.count("select verified_within from sluice.coverage").await, 450);
+    assert_eq!(world.count("select count(*) from sluice.run where kind = 'reconcile'").await, 1);
+    world.check_rules().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mass_change_in_zoho_is_held_and_applied_when_somebody_approves() {
+    let world = World::new(Setup::new(PRODUCTS, items("brake = { max_changes = \"5%\", max_deletes = 5 }"))).await;
+    let ids = seed(&world, 200).await;
+    poll(&world).await;
+    assert_eq!(world.count("select count(*) from products").await, 0, "a first import is a mass change as well");
+    assert_eq!(world.count("select sluice.approve(id) from sluice.held_change where resolution is null").await, 200);
+    world.settled().await;
+    assert_eq!(world.count("select count(*) from products").await, 200);
+    world.run("delete from sluice.alert").await;
+
+    world.zoho.post("clock", json!({"advance_seconds": 60})).await;
+    for id in &ids {
+        world.zoho.put("inventory", "items", Some(id), json!({"rate": 0})).await;
+    }
+    poll(&world).await;
+    assert_eq!(world.count("select count(*) from products where price = 5").await, 200, "nothing was applied");
+    let held = world
+        .rows("select operation, records, jsonb_array_length(sample) as sample, sample #>> '{0,changed,rate,old}' as old, sample #>> '{0,changed,rate,new}' as new from sluice.held_change where resolution is null")
+        .await;
+    assert_eq!(held, [json!({"operation": "pull", "records": 200, "sample": 10, "old": "5.00", "new": "0"})]);
+    assert_eq!(world.count("select count(*) from sluice.alert where occasion = 'brake'").await, 1);
+
+    // A part of it, the rest is dropped and is not asked about again.
+    assert_eq!(world.count("select sluice.approve(id, max_records => 30) from sluice.held_change where resolution is null").await, 30);
+    world.settled().await;
+    assert_eq!(world.count("select count(*) from products where price = 0").await, 30);
+    world.run("select sluice.reject(id) from sluice.held_change where resolution is null").await;
+    let run = sweep(&world, "items").await;
+    assert_eq!(run["state"], "done", "{run}");
+    assert_eq!(world.count("select count(*) from sluice.held_change where resolution is null").await, 0);
+    assert_eq!(world.count("select count(*) from products where price = 5").await, 170);
+
+    // What is changed again is another change, and few enough go through.
+    world.zoho.put_later("inventory", "items", &ids[150], json!({"rate": 7})).await;
+    poll(&world).await;
+    assert_eq!(world.count("select count(*) from products where price = 7").await, 1);
+
+    // Deletes have a limit of their own, and what is missing is asked about once.
+    for id in &ids[..8] {
+        world.zoho.delete("inventory", "items", id).await;
+    }
+    let run = sweep(&world, "items").await;
+    assert_eq!(run["state"], "held", "{run}");
+    assert_eq!(world.count("select sluice.approve(id) from sluice.held_change where resolution is null").await, 8);
+    world.settled().await;
+    assert_eq!(world.count("select count(*) from products").await, 192);
+    assert_eq!(world.count("select count(*) from sluice.held_change where resolution is null").await, 0);
+    world.check_rules().await;
+    world.all_arrived().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_is_asked_for_by_itself_and_once_however_many_producers_look() {
+    let world = World::new(Setup::new(PRODUCTS, items("reconcile = { within = \"7d\" }"))).await;
+    world.start_producer().await;
+    world.start_producer().await;
+    world.until("select exists (select from sluice.coverage where last_sweep_at is not null)").await;
+    world.settled().await;
+    let due = "select count(*) from (select sluice.reconcile_if_due(name, hash, interval '7 days') as run from sluice.sync) due where run is not null";
+    assert_eq!(world.count(due).await, 0);
+    assert_eq!(world.count("select count(*) from sluice.run where kind = 'reconcile'").await, 1);
+    world.run("update sluice.reconcile_cursor set began_at = began_at - interval '8 days', completed_at = completed_at - interval '8 days', asked_at = asked_at - interval '8 days'").await;
+    assert_eq!(world.count(due).await, 1);
+    world.settled().await;
+    assert_eq!(world.count("select count(*) from sluice.run where kind = 'reconcile' and state = 'done'").await, 2);
+}
