@@ -82,8 +82,11 @@ impl World {
 fn configuration(recipe: &Recipe, url: &str, simulator: &Simulator) -> anyhow::Result<Config> {
     let zoho = simulator.credentials();
     let secret: String = rand::rng().sample_iter(rand::distr::Alphanumeric).take(SECRET_LENGTH).map(char::from).collect();
+    let listen = web_address();
+    let public_url = format!("http://{listen}");
     let environment: Environment = [
         ("DATABASE_URL", url),
+        ("PUBLIC_URL", &public_url),
         ("ZOHO_CLIENT_ID", &zoho.client_id),
         ("ZOHO_CLIENT_SECRET", &zoho.client_secret),
         ("ZOHO_REFRESH_TOKEN", &zoho.refresh_token),
@@ -106,7 +109,7 @@ fn configuration(recipe: &Recipe, url: &str, simulator: &Simulator) -> anyhow::R
         }
     }
     config.security.key = Some(random_key());
-    config.http.listen = web_address();
+    config.http.listen = listen;
     // CRM is asked to notify us there
     config.http.public_url = Some(format!("http://{}", config.http.listen));
     Ok(config)
