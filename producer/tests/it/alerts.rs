@@ -174,7 +174,7 @@ async fn a_pause_and_a_standstill_are_told_of_once() {
     setting
         .run(
             "insert into sluice.slot (sync, key, shape_id, kind, lane, due_at)
-             select 'customers', '2', id, 'push', 2, now() - interval '20 min' from sluice.shape where sync = 'customers'",
+             select 'customers', '2', id, 'push', 2, now() - interval '20 min' from sluice.shape where sync = 'customers' and kind = 'push'",
         )
         .await;
     let raise = || async {
