@@ -62,7 +62,7 @@ async fn one(engine: &Engine, definition: &Definition, key: &str, id: i64) -> Re
         tracing::error!(
             sync = definition.name(),
             key,
-            "a pull that this version cannot read was dropped; the next poll finds its record again"
+            "a pull that this version cannot read was dropped; a reconcile finds its record again"
         );
         tx.commit().await?;
         return Ok(true);
@@ -260,6 +260,7 @@ fn with_writeback(definition: &Definition, pull: &Pull, new: bool) -> Map<String
         put(&own.id, json!(pull.zoho_id));
     }
     put(&own.status, json!("synced"));
+    put(&own.error, Value::Null); // what an earlier run said of the row
     put(&own.synced_at, json!(chrono::Utc::now().to_rfc3339()));
     columns
 }

@@ -145,10 +145,11 @@ async fn the_newer_of_two_edits_of_a_field_stands() {
     // pushes wait: both sides are edited before either is looked at
     world.run("select sluice.pause(sync => 'contracts')").await;
     world.zoho.put("crm", "Deals", Some(&id(&first)), json!({"Deal_Name": "Earlier in Zoho"})).await;
-    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    // Zoho's times have seconds: until its next one has begun, by the clock that the capture reads
+    world.run("select pg_sleep_until(date_trunc('second', clock_timestamp()) + interval '1 second')").await;
     world.run("update contracts set title = 'Later here' where number = 'C-1'").await;
     world.run("update contracts set title = 'Earlier here' where number = 'C-2'").await;
-    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    world.zoho.post("clock", json!({"advance_seconds": 2})).await;
     world.zoho.put("crm", "Deals", Some(&id(&second)), json!({"Deal_Name": "Later in Zoho"})).await;
     world.run("select sluice.resume(sync => 'contracts')").await;
     world.all_arrived().await;
