@@ -3,7 +3,6 @@
 -- No index: what every business transaction writes should cost it as little as can be, and who takes changes takes whatever lies there.
 -- An update in its short form, which is the usual one, says only which row (`key`, or `after`) and which columns by number (`touched`).
 create table sluice.change (
-  id          bigint      generated always as identity,
   relation    text        not null,                           -- schema.name of the configured table, also for a change on one of its partitions
   operation   text        not null,
   before      jsonb,                                          -- key columns, and the columns that a watch names; never the whole row
@@ -12,28 +11,50 @@ create table sluice.change (
   kept        text,                                           -- the only column to keep; its value, before and after, is `key`
   key         text,
   touched     bigint,                                         -- bit n - 1: column number n (pg_attribute.attnum) of `relid` differs
+  known       smallint,                                       -- columns with greater numbers were added later: nobody knows whether they differ
   relid       oid,
+  move        bigint,                                         -- of an update of `before`: which came first. All others have no order and need none
   origin      text,                                           -- a label only: 'sluice' for our own writes. Never a reason to drop
   captured_at timestamptz not null default clock_timestamp()
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 10000);
 
+create sequence sluice.change_move;
+
+-- What was taken, in packs: the changes that one drain took of a relation and that have the same form. A row of history for each change
+-- made consuming it twice as dear. The view sluice.change_log reads them one by one.
 create table sluice.change_history (
-  id          bigint      not null,
   relation    text        not null,
   operation   text        not null,
-  before      jsonb,
-  after       jsonb,
-  changed     text[],
   kept        text,
-  key         text,
-  touched     bigint,
   relid       oid,
-  origin      text,
-  captured_at timestamptz not null,
+  known       smallint,
+  keys        text[],                                         -- null in all of these: no change of the pack has it
+  before      jsonb[],
+  after       jsonb[],
+  changed     jsonb[],                                        -- each an array of names
+  touched     bigint[],
+  origins     text[],
+  captured_at timestamptz[] not null,
   consumed_at timestamptz not null default clock_timestamp()
 ) partition by range (consumed_at);
--- A B-tree here took a third of what consuming a change costs. History is read by time, and for that a range of blocks is near enough.
+-- Compressing them took as long as taking them.
+alter table sluice.change_history alter keys set storage external, alter touched set storage external, alter captured_at set storage external;
+-- History is read by time, and for that a range of blocks is near enough.
 create index change_history_consumed_idx on sluice.change_history using brin (consumed_at) with (pages_per_range = 16);
+
+create view sluice.change_log as
+select h.relation, h.operation, h.kept, h.relid, h.known, c.key, c.before, c.after, c.changed, c.touched, nullif(c.origin, '') as origin, c.captured_at, h.consumed_at
+from sluice.change_history h,
+     unnest(h.keys, h.before, h.after, h.changed, h.touched, h.origins, h.captured_at) as c (key, before, after, changed, touched, origin, captured_at);
+
+-- Of one relation; packs that say by `keys` that the key is not among theirs are not unpacked. Changes in the long form come all.
+create function sluice.changes_of(p_relation text, p_key text, p_since timestamptz) returns setof sluice.change_log
+language sql stable set search_path = pg_catalog, sluice as $$
+  select h.relation, h.operation, h.kept, h.relid, h.known, c.key, c.before, c.after, c.changed, c.touched, nullif(c.origin, ''), c.captured_at, h.consumed_at
+  from sluice.change_history h,
+       unnest(h.keys, h.before, h.after, h.changed, h.touched, h.origins, h.captured_at) as c (key, before, after, changed, touched, origin, captured_at)
+  where h.relation = p_relation and h.consumed_at >= p_since and (h.keys is null or p_key = any (h.keys)) and (c.key is null or c.key = p_key)
+$$;
 
 -- The columns to keep of a row. Not `strict`, so that the planner can put it in place of the call, as it does with sluice.changed.
 create function sluice.kept(p_columns text[], p_row jsonb) returns jsonb
@@ -54,13 +75,13 @@ begin
     -- Rows of both transition tables stand in the order in which they were changed, so their numbers pair them; the key may have
     -- changed. A full join, though every row has its twin: the plan is kept for the session, and one made for two rows must not
     -- become a nested loop over a hundred thousand. Full joins are never nested loops.
-    insert into sluice.change (relation, operation, before, after, changed, origin)
-    select tg_argv[0], 'update', sluice.kept(kept, p.record), sluice.kept(kept, q.record), sluice.changed(p.record, q.record),
-           current_setting('sluice.origin', true)
-    from (select row_number() over () as number, to_jsonb(r) as record from old_rows r) p
-    full join (select row_number() over () as number, to_jsonb(r) as record from new_rows r) q using (number)
-    where p.record is distinct from q.record
-    order by number;
+    insert into sluice.change (relation, operation, before, after, changed, move, origin)
+    select tg_argv[0], 'update', c.before, c.after, c.changed, case when c.before <> c.after then nextval('sluice.change_move') end, current_setting('sluice.origin', true)
+    from (select sluice.kept(kept, p.record) as before, sluice.kept(kept, q.record) as after, sluice.changed(p.record, q.record) as changed
+          from (select row_number() over () as number, to_jsonb(r) as record from old_rows r) p
+          full join (select row_number() over () as number, to_jsonb(r) as record from new_rows r) q using (number)
+          where p.record is distinct from q.record
+          order by number) c;
   elsif tg_op = 'INSERT' then
     insert into sluice.change (relation, operation, after, origin)
     select tg_argv[0], 'insert', sluice.kept(kept, q.record), current_setting('sluice.origin', true)
@@ -82,25 +103,30 @@ end $$;
 -- What a generated capture function falls back on when the table no longer has the columns that it was made for.
 create function sluice.capture_update(p_relation text, p_kept text[], p_before jsonb, p_after jsonb) returns void
 language sql set search_path = pg_catalog, sluice as $$
-  insert into sluice.change (relation, operation, before, after, changed, origin)
-  select p_relation, 'update', sluice.kept(p_kept, p_before), sluice.kept(p_kept, p_after), sluice.changed(p_before, p_after), current_setting('sluice.origin', true)
+  insert into sluice.change (relation, operation, before, after, changed, move, origin)
+  select p_relation, 'update', c.before, c.after, sluice.changed(p_before, p_after), case when c.before <> c.after then nextval('sluice.change_move') end,
+         current_setting('sluice.origin', true)
+  from (select sluice.kept(p_kept, p_before) as before, sluice.kept(p_kept, p_after) as after) c
   where p_before is distinct from p_after
 $$;
 
--- The names of the columns that an update changed, whichever form it was captured in. Null: the table is gone since, so nobody knows.
-create function sluice.changed_columns(changed text[], relid oid, touched bigint) returns text[]
+-- The names of the columns that an update changed, whichever form it was captured in. Null: nobody knows, since the table is gone or has
+-- columns that capture did not know.
+create function sluice.changed_columns(changed text[], relid oid, touched bigint, known smallint) returns text[]
 language sql stable as $$
   select case when $3 is null then $1
-              else (select array_agg(a.attname::text order by a.attnum) filter (where $3 >> (a.attnum - 1) & 1 = 1)
-                    from pg_catalog.pg_attribute a where a.attrelid = $2 and a.attnum between 1 and 63 and not a.attisdropped) end
+              else (select case when max(a.attnum) <= $4 then array_agg(a.attname::text order by a.attnum) filter (where $3 >> (a.attnum - 1) & 1 = 1) end
+                    from pg_catalog.pg_attribute a where a.attrelid = $2 and a.attnum >= 1 and not a.attisdropped) end
 $$;
 
 -- The body of a table's own capture of updates, once a row: it compares columns by name instead of turning rows into JSON and joining
 -- transition tables. Each column is compared as exactly as its text would be, or more finely; `collate "C"`, since to a collation of the
--- user's two texts may be equal. That a column was dropped, renamed or retyped since is an error here, that one was added is seen by its
--- number; in both cases the general form is taken, so that the business statement goes through and no changed column is missed.
+-- user's two texts may be equal. That a column was dropped, renamed or retyped since is an error here, and the general form is taken, so
+-- that the business statement goes through; so it is when nothing seems to differ and yet the rows do, in a column that was added since.
 -- Each expression costs, since a transaction sets all of them up anew. So the changed columns are bits of one number, whose sign says
 -- that one of the columns to keep is among them. A table with columns beyond the 63rd takes the general form.
+-- It runs with its owner's rights under the caller's search_path, since setting that took a sixth of a small transaction. So every name in
+-- it, operators included, is qualified: nothing that a caller has put into a schema of his own is ever called.
 create function sluice.capture_source(p_table regclass, p_relation text, p_kept text[]) returns text
 language plpgsql stable set search_path = pg_catalog, sluice as $$
 declare
@@ -111,14 +137,13 @@ declare
   last_column integer;
 begin
   select c.relnatts into last_column from pg_class c where c.oid = p_table;
-  select string_agg(format(case
-           when t.typtype = 'e' or b.oid in ('bool'::regtype, 'int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'oid'::regtype, 'uuid'::regtype, 'numeric'::regtype, 'date'::regtype,
-                'time'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype, 'float4'::regtype, 'float8'::regtype, 'bytea'::regtype, 'jsonb'::regtype)
-             then 'case when old.%1$I is distinct from new.%1$I then %2$s else 0 end'
-           when b.oid in ('text'::regtype, 'varchar'::regtype)
-             then 'case when old.%1$I collate "C" is distinct from new.%1$I collate "C" then %2$s else 0 end'
-           else 'case when old.%1$I::text collate "C" is distinct from new.%1$I::text collate "C" then %2$s else 0 end' end,
-           a.attname, format('%L::bigint', (1::bigint << (a.attnum - 1)) | case when a.attname = any (p_kept) then 1::bigint << 63 else 0 end)), e'\n      | ' order by a.attnum)
+  select string_agg(format('case when %s then %L::bigint else 0 end',
+           sluice.differs(a.attname, a.attnotnull, case
+             when t.typtype = 'e' or b.oid in ('bool'::regtype, 'int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'oid'::regtype, 'uuid'::regtype, 'numeric'::regtype, 'date'::regtype,
+                  'time'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype, 'float4'::regtype, 'float8'::regtype, 'bytea'::regtype, 'jsonb'::regtype) then ''
+             when b.oid in ('text'::regtype, 'varchar'::regtype) then ' collate pg_catalog."C"'
+             else '::pg_catalog.text collate pg_catalog."C"' end),
+           (1::bigint << (a.attnum - 1)) | case when a.attname = any (p_kept) then 1::bigint << 63 else 0 end), e'\n      operator(pg_catalog.|) ' order by a.attnum)
     into comparisons
     from pg_attribute a
     join pg_type t on t.oid = a.atttypid
@@ -131,35 +156,44 @@ begin
     where a.attrelid = p_table and a.attname = p_kept[1] and not a.attisdropped
       and t.oid in ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'uuid'::regtype, 'text'::regtype, 'varchar'::regtype, 'bool'::regtype, 'numeric'::regtype))
   then
-    short := format('(relation, operation, kept, key, touched, relid, origin) values (%L, %L, %L, new.%I::text', p_relation, 'update', p_kept[1], p_kept[1]);
+    short := format('(relation, operation, kept, key, touched, known, relid, origin) values (%L, %L, %L, new.%I::pg_catalog.text', p_relation, 'update', p_kept[1], p_kept[1]);
   else
-    short := format('(relation, operation, after, touched, relid, origin) values (%L, %L, jsonb_build_object(%s)', p_relation, 'update', after);
+    short := format('(relation, operation, after, touched, known, relid, origin) values (%L, %L, pg_catalog.jsonb_build_object(%s)', p_relation, 'update', after);
   end if;
   return format($body$
 declare
   touched bigint;
 begin
   begin
-    touched := case when %1$s <= 63 and has_column_privilege(tg_relid, %2$s::smallint, 'select') is null then %5$s end;
+    touched := %1$s;
   exception when others then
     touched := null;
   end;
-  if touched > 0 then
-    insert into sluice.change %8$s, touched, %9$s, current_setting('sluice.origin', true));
-  elsif touched = 0 then
-    return null;
-  elsif touched < 0 then
-    insert into sluice.change (relation, operation, before, after, touched, relid, origin)
-    values (%6$L, 'update', jsonb_build_object(%3$s), jsonb_build_object(%4$s), touched & 9223372036854775807, %9$s, current_setting('sluice.origin', true));
+  if touched operator(pg_catalog.>) 0 then
+    insert into sluice.change %7$s, touched, %2$s, %8$s, pg_catalog.current_setting('sluice.origin', true));
+  elsif touched operator(pg_catalog.<) 0 then
+    insert into sluice.change (relation, operation, before, after, touched, known, relid, move, origin)
+    values (%5$L, 'update', pg_catalog.jsonb_build_object(%3$s), pg_catalog.jsonb_build_object(%4$s), touched operator(pg_catalog.&) 9223372036854775807, %2$s, %8$s,
+            pg_catalog.nextval('sluice.change_move'), pg_catalog.current_setting('sluice.origin', true));
+  elsif pg_catalog.record_image_ne(old, new) then
+    perform sluice.capture_update(%5$L, %6$L, pg_catalog.to_jsonb(old), pg_catalog.to_jsonb(new));
   else
-    perform sluice.capture_update(%6$L, %7$L, to_jsonb(old), to_jsonb(new));
+    return null;
   end if;
-  if pg_sequence_last_value('sluice.change_sleeper'::regclass) > date_part('epoch', clock_timestamp()) then
-    perform pg_notify('sluice_change', '');
+  if pg_catalog.pg_sequence_last_value('sluice.change_sleeper') operator(pg_catalog.>) pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) then
+    perform pg_catalog.pg_notify('sluice_change', '');
   end if;
   return null;
-end $body$, last_column, last_column + 1, before, after, coalesce(comparisons, '0'), p_relation, p_kept, short, p_table::oid);
+end $body$, case when last_column <= 63 then comparisons else '0' end, last_column, before, after, p_relation, p_kept, short, p_table::oid);
 end $$;
+
+-- `is distinct from`, but with an operator that the caller's search_path does not choose. How the column is to be read comes as a suffix.
+create function sluice.differs(p_column name, p_never_null boolean, p_suffix text) returns text
+language sql immutable set search_path = pg_catalog as $$
+  select format(case when p_never_null then 'old.%1$I%2$s operator(pg_catalog.<>) new.%1$I%2$s'
+                     else '(old.%1$I%2$s operator(pg_catalog.<>) new.%1$I%2$s) is not false and (old.%1$I is not null or new.%1$I is not null)' end,
+                p_column, p_suffix)
+$$;
 
 create function sluice.base_type(p_type oid) returns oid
 language sql stable as $$
@@ -176,7 +210,7 @@ language sql immutable as $$ select ('capture_update_' || left(md5(p_relation), 
 create function sluice.make_capture(p_table regclass, p_relation text, p_kept text[]) returns void
 language plpgsql set search_path = pg_catalog, sluice as $$
 begin
-  execute format('create or replace function sluice.%I() returns trigger language plpgsql security definer set search_path = pg_catalog, sluice as %L',
+  execute format('create or replace function sluice.%I() returns trigger language plpgsql security definer as %L',
                  sluice.capture_name(p_relation), sluice.capture_source(p_table, p_relation, p_kept));
   execute format('revoke all on function sluice.%I() from public', sluice.capture_name(p_relation));
   execute format('comment on function sluice.%I() is %L', sluice.capture_name(p_relation), 'captures updates of ' || p_relation || '; made by "sluice attach"');
@@ -206,16 +240,18 @@ begin
   end if;
 end $$;
 
--- Takes changes out of the table and into their history: only rows that are seen, never up to an id, since an older id may become
+-- Takes changes out of the table and into their history: only rows that are seen, never up to an id, since an older one may become
 -- visible later. Names and hashes are the replica's own definitions. Changes of tables that concern a published sync whose
 -- definition differs are left for replicas that agree. Both are judged in one snapshot: whoever sees a change made after a publish sees
 -- that publish as well, so no change is ever weighed by a mapping that was already replaced.
 -- An update that touches no column of `p_mapped` (relation → the columns that any sync reads of it; a relation that is absent has none to
 -- spare) concerns nobody: such updates come as one row for all of a relation, operation 'untouched', with their number.
--- `changed` is null where nobody can tell any more what it was.
+-- Which columns an update changed is `changed`, or the bits of `touched`; sluice.changed_columns names them. Updates with a `move` are
+-- remembered by the caller, who may have to put them back.
 create function sluice.take_changes(p_names text[], p_hashes text[], p_mapped jsonb, p_limit integer)
-returns table (id bigint, relation text, operation text, before jsonb, after jsonb, changed text[], changes bigint)
-language plpgsql set search_path = pg_catalog, sluice set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+returns table (relation text, operation text, before jsonb, after jsonb, changed text[], relid oid, touched bigint, known smallint, move bigint, origin text, captured_at timestamptz, changes bigint)
+-- By its place each change is found at once: a scan would pass by everything that waits behind.
+language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
 #variable_conflict use_column
 declare
   strangers text[] := array(
@@ -223,49 +259,58 @@ declare
     where y.retired_at is null and not exists (select from unnest(p_names, p_hashes) as own (name, hash) where own.name = y.name and own.hash = y.hash));
   places tid[];
   newest_move bigint;
-  keeps_history constant boolean := to_regclass('sluice.change_history_' || to_char(clock_timestamp() at time zone 'UTC', 'YYYYMMDD')) is not null;
+  keeps_history constant boolean := sluice.keeps_history();
 begin
-  places := array(select c.ctid from sluice.change c where c.relation <> all (strangers) limit p_limit for update of c skip locked);
-  if cardinality(places) = 0 then
+  select array_agg(c.place), max(c.move) into places, newest_move
+  from (select c.ctid as place, c.move from sluice.change c where c.relation <> all (strangers) limit p_limit for update of c skip locked) c;
+  if places is null then
     return;
   end if;
   -- The rows lie roughly in the order in which they were written. Of keys that moved the order matters, so all earlier moves come along.
-  newest_move := (select max(c.id) from sluice.change c where c.ctid = any (places) and c.operation = 'update' and c.before <> c.after);
   if newest_move is not null then
     places := array(
       select c.ctid from sluice.change c
-      where c.ctid = any (places) or (c.operation = 'update' and c.before <> c.after and c.id < newest_move and c.relation <> all (strangers))
+      where c.ctid = any (places) or (c.move < newest_move and c.relation <> all (strangers))
       for update of c skip locked);
-  end if;
-  if not keeps_history then
-    raise warning 'sluice.change_history has no partition for today'; -- that costs history, never a change
   end if;
   return query
     with taken as (
       delete from sluice.change c where c.ctid = any (places) returning c.*
     ), remembered as (
-      insert into sluice.change_history (id, relation, operation, before, after, changed, kept, key, touched, relid, origin, captured_at)
-      select t.id, t.relation, t.operation, t.before, t.after, t.changed, t.kept, t.key, t.touched, t.relid, nullif(t.origin, ''), t.captured_at
-      from taken t where keeps_history
+      insert into sluice.change_history (relation, operation, kept, relid, known, keys, before, after, changed, touched, origins, captured_at)
+      select t.relation, t.operation, t.kept, t.relid, t.known, array_agg(t.key) filter (where t.key is not null), array_agg(t.before) filter (where t.before is not null),
+             array_agg(t.after) filter (where t.after is not null), array_agg(to_jsonb(t.changed)) filter (where t.changed is not null),
+             array_agg(t.touched) filter (where t.touched is not null), array_agg(t.origin) filter (where t.origin <> ''), array_agg(t.captured_at)
+      from taken t where keeps_history and t.move is null
+      -- of one form, so that no array has gaps
+      group by t.relation, t.operation, t.kept, t.relid, t.known, t.key is null, t.before is null, t.after is null, t.changed is null, t.touched is null, coalesce(t.origin, '') = ''
     ), numbered as materialized (
-      -- all bits, when a column of that name is not there (any more): then whatever changed may be it
-      select r.relid, r.relation,
-             case when count(m.name) = count(a.attname) then coalesce(bit_or(1::bigint << (a.attnum - 1)), 0) else -1 end as mask
-      from (select distinct t.relid, t.relation from taken t where t.touched is not null) r
+      -- all bits, when a column of that name is not there (any more), or is one that capture did not know: then whatever changed may be it
+      select r.relid, r.relation, r.known,
+             case when count(m.name) = count(a.attname) filter (where a.attnum <= r.known) then coalesce(bit_or(1::bigint << (a.attnum - 1)), 0) else -1 end as mask
+      from (select distinct t.relid, t.relation, t.known from taken t where t.touched is not null and p_mapped ? t.relation) r
       left join jsonb_array_elements_text(p_mapped -> r.relation) m (name) on true
       left join pg_attribute a on a.attrelid = r.relid and a.attname = m.name and a.attnum between 1 and 63 and not a.attisdropped
-      group by r.relid, r.relation
+      group by r.relid, r.relation, r.known
     ), judged as (
-      select t.*, t.operation = 'update' and p_mapped ? t.relation
-               and case when t.touched is null then not (p_mapped -> t.relation) ?| t.changed
-                        else t.touched & (select n.mask from numbered n where n.relid = t.relid and n.relation = t.relation) = 0 end as untouched
-      from taken t
-    ), concerning as (
-      select j.id, j.relation, j.operation, j.before, case when j.kept is null then j.after else jsonb_build_object(j.kept, j.key) end,
-             sluice.changed_columns(j.changed, j.relid, j.touched), 1::bigint
-      from judged j where not j.untouched order by j.id
+      select t.*, t.operation = 'update' and case when t.touched is not null then t.touched & n.mask = 0
+                                                  else p_mapped ? t.relation and not (p_mapped -> t.relation) ?| t.changed end as untouched
+      from taken t left join numbered n on n.relid = t.relid and n.relation = t.relation and n.known = t.known
     )
-    select * from concerning
+    select j.relation, j.operation, j.before, case when j.kept is null then j.after else jsonb_build_object(j.kept, j.key) end,
+           j.changed, j.relid, j.touched, j.known, j.move, j.origin, j.captured_at, 1::bigint
+    from judged j where j.move is not null or j.untouched is not true
     union all
-    select max(j.id), j.relation, 'untouched', null::jsonb, null::jsonb, '{}'::text[], count(*) from judged j where j.untouched group by j.relation;
+    select j.relation, 'untouched', null, null, null, null, null, null, null, null, null, count(*) from judged j where j.move is null and j.untouched group by j.relation;
+end $$;
+
+-- Whether there is a partition to remember changes in. That there is none costs history, never a change.
+create function sluice.keeps_history() returns boolean
+language plpgsql stable set search_path = pg_catalog, sluice as $$
+begin
+  if to_regclass('sluice.change_history_' || to_char(clock_timestamp() at time zone 'UTC', 'YYYYMMDD')) is null then
+    raise warning 'sluice.change_history has no partition for today';
+    return false;
+  end if;
+  return true;
 end $$;

@@ -129,14 +129,13 @@ declare
   canonical text := sluice.canonical_key($1, to_jsonb($2));
   deadline timestamptz := clock_timestamp() + $3;
   relations text[] := (select array[y.relation] || y.watched from sluice.sync y where y.name = $1);
-  newest bigint := (select max(c.id) from sluice.change c);
   started timestamptz := clock_timestamp();
   letter sluice.dead_letter;
   held bigint;
 begin
   loop
     commit;
-    exit when not exists (select from sluice.change c where c.id <= newest and c.relation = any (relations))
+    exit when not exists (select from sluice.change c where c.captured_at <= started and c.relation = any (relations))
       and not exists (select from sluice.job j where j.sync = $1 and j.key = canonical and j.run_at <= clock_timestamp())
       and not exists (select from sluice.slot s where s.sync = $1 and s.key = canonical)
       and not exists (select from sluice.held_record r join sluice.held_change h on h.id = r.held_id

@@ -18,12 +18,12 @@ enum Fate {
     Later,
 }
 
-/// Moves links in the order of the changes. Returns how many changes were put back.
-pub(super) async fn follow(
+/// Moves links in the order of the changes, and puts back what must wait, or remembers it. Returns how many changes were put back.
+pub(super) async fn follow<'a>(
     tx: &mut Tx,
     reader: &Reader,
     definitions: &Definitions,
-    changes: &[Change],
+    changes: &'a [Change],
     sifted: &mut Sifted,
 ) -> Result<u64, sqlx::Error> {
     let moves = std::mem::take(&mut sifted.moves);
@@ -43,10 +43,13 @@ pub(super) async fn follow(
             }
         }
     }
-    if !later.is_empty() {
-        let ids: Vec<i64> = changes.iter().map(|change| change.id).filter(|id| later.contains(id)).collect();
-        store::put_back(tx, &ids).await?;
+    let numbered = changes.iter().filter_map(|change| Some((change.moved.as_ref()?.number, change)));
+    let (back, settled): (Vec<_>, Vec<_>) = numbered.partition(|(number, _)| later.contains(number));
+    let plain = |changes: Vec<(i64, &'a Change)>| -> Vec<&Change> { changes.into_iter().map(|(_, change)| change).collect() };
+    if !back.is_empty() {
+        store::put_back(tx, &plain(back)).await?;
     }
+    store::remember(tx, &plain(settled)).await?;
     Ok(later.len() as u64)
 }
 

@@ -105,7 +105,8 @@ async fn own_change(sifted: &mut Sifted, keys: &mut Keys<'_>, definition: &Defin
     }
     match found.as_slice() {
         [from, to] if change.operation == Operation::Update && from != to => {
-            sifted.moves.push(Move { change: change.id, sync: definition.name().to_owned(), from: from.clone(), to: to.clone() });
+            let change = change.moved.as_ref().map_or(0, |moved| moved.number);
+            sifted.moves.push(Move { change, sync: definition.name().to_owned(), from: from.clone(), to: to.clone() });
         }
         _ => found.dedup(),
     }

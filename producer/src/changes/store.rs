@@ -1,9 +1,11 @@
 //! The tables of captured changes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sluice_core::db::Tx;
+use sqlx::postgres::types::Oid;
 
 use sluice_sync::definition::Columns;
 
@@ -13,18 +15,30 @@ use crate::publish::relation;
 /// A captured change.
 #[derive(Debug, Clone)]
 pub(super) struct Change {
-    pub(super) id: i64,
     /// schema.name of the table.
     pub(super) relation: String,
     pub(super) operation: Operation,
-    /// The kept columns before; `None` for inserts.
+    /// The kept columns before; `None` for inserts, and where none of them changed.
     pub(super) before: Option<Value>,
     /// The kept columns after; `None` for deletes.
     pub(super) after: Option<Value>,
     /// Of an update: the columns that differ; `None`: nobody knows any more.
     pub(super) changed: Option<Vec<String>>,
+    /// Of an update of `before`: its place among these, and what it takes to put it back.
+    pub(super) moved: Option<Moved>,
     /// One; of [`Operation::Untouched`], how many it stands for.
     pub(super) changes: u64,
+}
+
+/// The rest of the row of an update of kept columns.
+#[derive(Debug, Clone)]
+pub(super) struct Moved {
+    pub(super) number: i64,
+    relid: Option<Oid>,
+    touched: Option<i64>,
+    known: Option<i16>,
+    origin: Option<String>,
+    captured_at: DateTime<Utc>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,17 +64,18 @@ pub(super) struct Held {
 pub(super) async fn take(tx: &mut Tx, definitions: &Definitions, busy: &BTreeSet<String>, limit: i32) -> Result<Vec<Change>, sqlx::Error> {
     let (names, hashes) = own(definitions, busy);
     let rows = sqlx::query!(
-        r#"select id as "id!", relation as "relation!", operation as "operation!", before, after, changed, changes as "changes!"
+        r#"select relation as "relation!", operation as "operation!", before, after, changed, relid, touched, known, move, origin, captured_at, changes as "changes!"
            from sluice.take_changes($1, $2, $3, $4)"#,
         &names,
         &hashes,
         mapped(definitions),
         limit
     )
-    .fetch_all(tx)
+    .fetch_all(&mut *tx)
     .await?;
+    let tables: HashSet<Oid> = rows.iter().filter(|row| row.touched.is_some()).filter_map(|row| row.relid).collect();
+    let columns = columns(tx, tables).await?;
     let changes = rows.into_iter().map(|row| Change {
-        id: row.id,
         relation: row.relation,
         operation: match row.operation.as_str() {
             "insert" => Operation::Insert,
@@ -71,10 +86,56 @@ pub(super) async fn take(tx: &mut Tx, definitions: &Definitions, busy: &BTreeSet
         },
         before: row.before,
         after: row.after,
-        changed: row.changed,
+        changed: match (row.touched, row.relid) {
+            (Some(touched), Some(table)) => columns.get(&table).and_then(|columns| columns.named(touched, row.known)),
+            _ => row.changed,
+        },
+        moved: row.r#move.zip(row.captured_at).map(|(number, captured_at)| Moved {
+            number,
+            relid: row.relid,
+            touched: row.touched,
+            known: row.known,
+            origin: row.origin,
+            captured_at,
+        }),
         changes: row.changes.unsigned_abs(),
     });
-    Ok(changes.collect())
+    let mut changes: Vec<Change> = changes.collect();
+    changes.sort_by_key(|change| change.moved.as_ref().map(|moved| moved.number));
+    Ok(changes)
+}
+
+/// A table's columns by number.
+#[derive(Debug, Default)]
+struct ColumnNames(BTreeMap<i16, String>);
+
+impl ColumnNames {
+    /// Those whose bits are set: bit n - 1 stands for column n. `None` if there are columns that capture did not know.
+    fn named(&self, touched: i64, known: Option<i16>) -> Option<Vec<String>> {
+        let all_known = self.0.last_key_value().is_none_or(|(last, _)| Some(*last) <= known);
+        let named = || self.0.iter().filter(|(number, _)| touched >> (**number - 1) & 1 == 1).map(|(_, name)| name.clone()).collect();
+        all_known.then(named)
+    }
+}
+
+/// Of tables that are gone there are none.
+async fn columns(tx: &mut Tx, tables: HashSet<Oid>) -> Result<HashMap<Oid, ColumnNames>, sqlx::Error> {
+    let tables: Vec<Oid> = tables.into_iter().collect();
+    let mut columns: HashMap<Oid, ColumnNames> = HashMap::new();
+    if tables.is_empty() {
+        return Ok(columns);
+    }
+    let rows = sqlx::query!(
+        r#"select attrelid as table, attnum as number, attname::text as "name!" from pg_catalog.pg_attribute
+           where attrelid = any ($1) and attnum >= 1 and not attisdropped"#,
+        &tables
+    )
+    .fetch_all(tx)
+    .await?;
+    for row in rows {
+        columns.entry(row.table).or_default().0.insert(row.number, row.name);
+    }
+    Ok(columns)
 }
 
 /// Relation → the columns that any sync reads of it, where not every column matters.
@@ -113,17 +174,92 @@ pub(super) async fn agreed(tx: &mut Tx, definitions: &Definitions, busy: &BTreeS
     Ok(rows.into_iter().collect())
 }
 
-/// Puts changes back: as new rows, with the time at which they were captured.
-pub(super) async fn put_back(tx: &mut Tx, ids: &[i64]) -> Result<(), sqlx::Error> {
+/// Puts changes with a number back, with the time at which they were captured.
+pub(super) async fn put_back(tx: &mut Tx, changes: &[&Change]) -> Result<(), sqlx::Error> {
+    let rows = Rows::of(changes);
     sqlx::query!(
-        "with taken as (delete from sluice.change_history where id = any ($1) and consumed_at > clock_timestamp() - interval '1 min' returning *)
-         insert into sluice.change (relation, operation, before, after, changed, kept, key, touched, relid, origin, captured_at)
-         select relation, operation, before, after, changed, kept, key, touched, relid, origin, captured_at from taken order by id",
-        ids
+        "insert into sluice.change (relation, operation, before, after, changed, touched, known, relid, move, origin, captured_at)
+         select c.relation, 'update', c.before, c.after, case when c.changed <> 'null' then array(select jsonb_array_elements_text(c.changed)) end, c.touched, c.known, c.relid, c.move, c.origin, c.captured_at
+         from unnest($1::text[], $2::jsonb[], $3::jsonb[], $4::jsonb[], $5::bigint[], $6::smallint[], $7::oid[], $8::bigint[], $9::text[], $10::timestamptz[])
+           as c (relation, before, after, changed, touched, known, relid, move, origin, captured_at)",
+        &rows.relations,
+        &rows.before,
+        &rows.after,
+        &rows.changed,
+        &rows.touched as &[Option<i64>],
+        &rows.known as &[Option<i16>],
+        &rows.relids as &[Option<Oid>],
+        &rows.numbers,
+        &rows.origins as &[Option<String>],
+        &rows.captured_at
     )
     .execute(tx)
     .await?;
     Ok(())
+}
+
+/// Leaves changes with a number in the history, where `take` has put all others.
+pub(super) async fn remember(tx: &mut Tx, changes: &[&Change]) -> Result<(), sqlx::Error> {
+    let rows = Rows::of(changes);
+    if rows.numbers.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "insert into sluice.change_history (relation, operation, relid, known, before, after, changed, touched, origins, captured_at)
+         select c.relation, 'update', c.relid, c.known, array_agg(c.before), array_agg(c.after), array_agg(nullif(c.changed, 'null')), array_agg(c.touched), array_agg(c.origin), array_agg(c.captured_at)
+         from unnest($1::text[], $2::jsonb[], $3::jsonb[], $4::jsonb[], $5::bigint[], $6::smallint[], $7::oid[], $8::text[], $9::timestamptz[])
+           as c (relation, before, after, changed, touched, known, relid, origin, captured_at)
+         where sluice.keeps_history()
+         group by c.relation, c.relid, c.known",
+        &rows.relations,
+        &rows.before,
+        &rows.after,
+        &rows.changed,
+        &rows.touched as &[Option<i64>],
+        &rows.known as &[Option<i16>],
+        &rows.relids as &[Option<Oid>],
+        &rows.origins as &[Option<String>],
+        &rows.captured_at
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Changes with a number, column by column.
+#[derive(Debug, Default)]
+struct Rows {
+    relations: Vec<String>,
+    before: Vec<Value>,
+    after: Vec<Value>,
+    changed: Vec<Value>,
+    touched: Vec<Option<i64>>,
+    known: Vec<Option<i16>>,
+    relids: Vec<Option<Oid>>,
+    numbers: Vec<i64>,
+    origins: Vec<Option<String>>,
+    captured_at: Vec<DateTime<Utc>>,
+}
+
+impl Rows {
+    fn of(changes: &[&Change]) -> Self {
+        let mut rows = Self::default();
+        for change in changes {
+            if let Some(moved) = &change.moved {
+                rows.relations.push(change.relation.clone());
+                rows.before.push(change.before.clone().unwrap_or_default());
+                rows.after.push(change.after.clone().unwrap_or_default());
+                rows.changed.push(change.changed.clone().map_or(Value::Null, Value::from));
+                rows.touched.push(moved.touched);
+                rows.known.push(moved.known);
+                rows.relids.push(moved.relid);
+                rows.numbers.push(moved.number);
+                rows.origins.push(moved.origin.clone());
+                rows.captured_at.push(moved.captured_at);
+            }
+        }
+        rows
+    }
 }
 
 /// One row per held change; a truncate that is still open is not held twice, and somebody is told of it.

@@ -19,7 +19,7 @@ async fn every_kind_of_change_becomes_one_job_per_record() {
     let drained = setting.drain().await;
     assert_eq!(drained, Drained { taken: 5, deferred: 0, jobs: 2, avoided: 0, held: 0 });
     assert_eq!(setting.jobs().await, pairs(&[("customers", "1"), ("customers", "2")]));
-    assert_eq!(setting.count("select count(*) from sluice.change_history").await, 5);
+    assert_eq!(setting.count("select count(*) from sluice.change_log").await, 5);
     assert_eq!(setting.drain().await.taken, 0);
 }
 
@@ -189,9 +189,9 @@ async fn earlier_changes_of_a_key_come_along_with_later_ones_wherever_they_lie()
     setting.drain().await;
     setting.link("1", "a", None).await;
     setting.run("update customers set id = 2; update customers set id = 3; update customers set name = 'b'").await;
-    setting.run("with taken as (delete from sluice.change where after ->> 'id' = '2' returning *) insert into sluice.change overriding system value select * from taken").await;
+    setting.run("with taken as (delete from sluice.change where after ->> 'id' = '2' returning *) insert into sluice.change select * from taken").await;
     let (names, hashes): (Vec<String>, Vec<String>) = setting.definitions.hashes().into_iter().unzip();
-    let taken: Vec<String> = sqlx::query_scalar("select after ->> 'id' from sluice.take_changes($1, $2, '{}', 1)")
+    let taken: Vec<String> = sqlx::query_scalar("select after ->> 'id' from sluice.take_changes($1, $2, '{}', 1) order by move")
         .bind(&names)
         .bind(&hashes)
         .fetch_all(setting.db())

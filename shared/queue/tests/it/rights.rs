@@ -89,7 +89,7 @@ async fn sluice_read_reads_everything_but_credentials_and_changes_nothing() {
     as_role(
         &world,
         "sluice_read",
-        "select sluice.job_result(1), sluice.zoho_id('customers', '042'), sluice.changed_columns(array['name'], null, null)",
+        "select sluice.job_result(1), sluice.zoho_id('customers', '042'), sluice.changed_columns(array['name'], null, null, null)",
     )
     .await
     .unwrap();

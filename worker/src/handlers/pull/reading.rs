@@ -174,7 +174,7 @@ impl Run<'_> {
         };
         sqlx::query_scalar!(
             r#"select max(c.captured_at) from (
-                 select captured_at, key, after, origin from sluice.change_history where relation = $1 and consumed_at > clock_timestamp() - interval '1 day'
+                 select captured_at, key, after, origin from sluice.changes_of($1, $2, clock_timestamp() - interval '1 day')
                  union all select captured_at, key, after, origin from sluice.change where relation = $1) c
                where (c.key = $2 or c.after ->> $3 = $2) and c.origin is distinct from 'sluice'"#,
             relation,
