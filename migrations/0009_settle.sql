@@ -116,6 +116,10 @@ begin
   if coalesce((p_report ->> 'sent')::boolean, true) and not coalesce((p_report ->> 'answered')::boolean, false) then
     b.flight_id := null;
     b.heavy_id := null;
+  else
+    -- A call that took its time may have outlived its places in flight: somebody else may have them by now.
+    b.flight_id := (select p.id from sluice.place p where p.id = b.flight_id and p.batch = p_token and p.free_at > now_);
+    b.heavy_id := (select p.id from sluice.place p where p.id = b.heavy_id and p.batch = p_token and p.free_at > now_);
   end if;
   update sluice.batch set place_id = null, flight_id = b.flight_id, heavy_id = b.heavy_id, cost = 0 where token = p_token;
   if exists (select from sluice.connection c where c.name = b.connection and c.paused_at is not null)

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use secrecy::{ExposeSecret as _, SecretString};
 use sluice_core::db::Db;
-use sluice_core::grant::Grant;
+use sluice_core::grant::{Grant, Moment};
 use sluice_core::secrets::{self, KeyRing};
 use sluice_zoho::{AccessToken, Client, oauth};
 use tokio::sync::Notify;
@@ -286,7 +286,7 @@ impl Tokens {
     }
 
     async fn mint(&self, name: &str, connection: &Connection, stored: &store::Stored) -> Result<(), Trouble> {
-        let asked_at = Instant::now();
+        let asked_at = Moment::now();
         let timeout = connection.client.settings().request_timeout;
         let Some(place) = store::take_mint(&self.db, &stored.fingerprint, timeout).await? else {
             let why = "ten tokens were minted in ten minutes; Zoho allows no more";
