@@ -3,6 +3,7 @@
 //! A background task keeps each connection's token in memory. Work of a connection without a live token is not claimed at all, so no
 //! grant is spent on waiting for one. No transaction spans the call to Zoho.
 
+mod mints;
 mod store;
 
 use std::collections::BTreeMap;
@@ -288,13 +289,13 @@ impl Tokens {
     async fn mint(&self, name: &str, connection: &Connection, stored: &store::Stored) -> Result<(), Trouble> {
         let asked_at = Moment::now();
         let timeout = connection.client.settings().request_timeout;
-        let Some(place) = store::take_mint(&self.db, &stored.fingerprint, timeout).await? else {
+        let Some(place) = mints::take(&self.db, &stored.fingerprint, timeout).await? else {
             let why = "ten tokens were minted in ten minutes; Zoho allows no more";
             store::refresh_failed(&self.db, &stored.fingerprint, &self.worker, why, Duration::from_secs(10)).await?;
             return Ok(());
         };
         let refresh_token = self.keys.decrypt(&stored.refresh_token, &stored.fingerprint)?;
-        let grant = Grant::issued(i64::from(place), asked_at, Duration::from_secs(2));
+        let grant = Grant::issued(i64::from(place.number), asked_at, mints::SEND_WITHIN);
         match oauth::refresh(grant, &connection.client, &refresh_token).await {
             Ok(answer) => {
                 let token = answer.value;
@@ -304,7 +305,7 @@ impl Tokens {
             }
             Err(failed) => {
                 if matches!(failed.evidence.sent, sluice_zoho::Sent::Nothing) {
-                    store::return_mint(&self.db, &stored.fingerprint, place).await?;
+                    mints::give_back(&self.db, &stored.fingerprint, place).await?;
                 }
                 let retry_in = match &failed.error {
                     oauth::Error::Throttled { retry_after } => *retry_after,

@@ -1,11 +1,8 @@
-//! `sluice.credential` and `sluice.mint`: one encrypted row per refresh token, and ten places per ten minutes for its mints.
+//! `sluice.credential`: one encrypted row per refresh token.
 
 use std::time::Duration;
 
 use sqlx::PgExecutor;
-
-/// Zoho mints ten access tokens per ten minutes and refresh token (CRM sheet §1.6).
-const MINT_WINDOW: Duration = Duration::from_secs(600);
 
 /// What is stored of a connection's tokens.
 #[derive(Debug)]
@@ -110,19 +107,6 @@ pub(crate) async fn take_refresh(
     Ok(taken.rows_affected() == 1)
 }
 
-/// Takes a place for one mint, counted from the last moment at which its request can arrive. `None`: ten were asked for in ten minutes.
-pub(crate) async fn take_mint(db: impl PgExecutor<'_>, fingerprint: &str, timeout: Duration) -> Result<Option<i16>, sqlx::Error> {
-    sqlx::query_scalar!(
-        "update sluice.mint set minted_at = clock_timestamp(), free_at = clock_timestamp() + interval '2 s' + make_interval(secs => $2)
-         where fingerprint = $1 and place = (select place from sluice.mint where fingerprint = $1 and free_at <= clock_timestamp() order by free_at limit 1 for update skip locked)
-         returning place",
-        fingerprint,
-        (timeout + MINT_WINDOW).as_secs_f64()
-    )
-    .fetch_optional(db)
-    .await
-}
-
 /// Lets a refresh that failed be tried again at once: what was wrong may be mended. A pause that Zoho asked for is longer than a minute, and kept.
 pub(crate) async fn try_again(db: impl PgExecutor<'_>, connection: &str) -> Result<(), sqlx::Error> {
     sqlx::query!(
@@ -132,14 +116,6 @@ pub(crate) async fn try_again(db: impl PgExecutor<'_>, connection: &str) -> Resu
     )
     .execute(db)
     .await?;
-    Ok(())
-}
-
-/// Gives back a place whose request never left.
-pub(crate) async fn return_mint(db: impl PgExecutor<'_>, fingerprint: &str, place: i16) -> Result<(), sqlx::Error> {
-    sqlx::query!("update sluice.mint set free_at = clock_timestamp() where fingerprint = $1 and place = $2", fingerprint, place)
-        .execute(db)
-        .await?;
     Ok(())
 }
 
