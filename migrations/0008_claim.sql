@@ -330,10 +330,16 @@ declare
   intended record;
   answered timestamptz;
   outage_end timestamptz;
+  asks_plan boolean;
   slots jsonb;
 begin
   select * into s from sluice.shape where id = p_shape;
-  select p.answered_at, p.outage_ended_at into answered, outage_end from sluice.product p where p.connection = s.connection and p.product = s.product;
+  select p.answered_at, p.outage_ended_at, p.plan_due_at <= p_now into answered, outage_end, asks_plan
+  from sluice.product p where p.connection = s.connection and p.product = s.product;
+  if asks_plan then
+    -- one batch asks; another one, if nothing came of that
+    update sluice.product set plan_due_at = p_now + interval '10 min' where connection = s.connection and product = s.product;
+  end if;
   select '{}'::text[] as intents, '{}'::jsonb as doubts into intended;
   if s.kind = 'push' or s.kind = 'pull' and exists (select from sluice.sync y where y.name = s.sync and y.direction = 'both') then
     intended := sluice.intend(s.sync, array(select w.key from sluice.slot w where w.id = any (p_slots) and (s.kind = 'push' or w.key not like 'zoho:%') order by w.key), p_now);
@@ -360,5 +366,6 @@ begin
     select min(o.job_id) as job_id, coalesce(bool_or(o.kind <> 'push'), false) as look
     from (select job_id, kind from sluice.slot_job where slot_id = w.id offset 0) o) j;
   return jsonb_build_object('token', p_token, 'connection', s.connection, 'product', s.product, 'kind', s.kind, 'sync', s.sync,
-    'cost', sluice.call_cost(s.product, s.kind, cardinality(p_slots)), 'heavy', sluice.call_is_heavy(s.product, s.kind, cardinality(p_slots)), 'slots', slots);
+    'cost', sluice.call_cost(s.product, s.kind, cardinality(p_slots)), 'heavy', sluice.call_is_heavy(s.product, s.kind, cardinality(p_slots)),
+    'asks_plan', coalesce(asks_plan, false), 'slots', slots);
 end $$;

@@ -36,6 +36,9 @@ pub struct Batch {
     pub cost: u16,
     /// Whether a place in the heavy pool was.
     pub heavy: bool,
+    /// Whether this batch's grant is to be spent on asking Zoho for the plan, which nobody knows yet.
+    #[serde(default)]
+    pub asks_plan: bool,
     /// The records, by key.
     pub slots: Vec<Claimed>,
 }

@@ -19,6 +19,7 @@ mod lost;
 mod matching;
 mod outages;
 mod parents;
+mod plans;
 mod provisioning;
 mod pulling;
 mod recipe_crm;

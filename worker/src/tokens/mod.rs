@@ -6,8 +6,8 @@
 mod mints;
 mod store;
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use secrecy::{ExposeSecret as _, SecretString};
@@ -18,6 +18,8 @@ use sluice_zoho::{AccessToken, Client, oauth};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::pause;
+
 /// A token is replaced when it has less than this left.
 const EARLY: Duration = Duration::from_secs(300);
 /// A token with less than this left is not used any more.
@@ -26,6 +28,8 @@ const TOO_OLD: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_secs(5);
 /// And while a connection has no token.
 const LOOK_SOON: Duration = Duration::from_millis(100);
+/// How long until Zoho is asked again about a refresh token, or a client, that it did not accept.
+const NOT_ACCEPTED: Duration = Duration::from_secs(300);
 /// A token that is refused this soon after another one was: the next would be refused too, so the connection rests as long.
 const REFUSED_AGAIN: Duration = Duration::from_secs(60);
 
@@ -40,6 +44,8 @@ pub(crate) struct Tokens {
     refused: RwLock<BTreeMap<String, Refused>>,
     /// The finance organisation of each connection, as it is published or was found.
     organizations: RwLock<BTreeMap<String, String>>,
+    /// The connections for which this process has looked at its file's token.
+    seeded: Mutex<BTreeSet<String>>,
     /// Held by whoever asks Zoho for one.
     finding: tokio::sync::Mutex<()>,
     look: Notify,
@@ -109,6 +115,7 @@ impl Tokens {
             live: RwLock::default(),
             refused: RwLock::default(),
             organizations: RwLock::default(),
+            seeded: Mutex::default(),
             finding: tokio::sync::Mutex::default(),
             look: Notify::new(),
             changed,
@@ -253,6 +260,10 @@ impl Tokens {
         let Some(given) = &connection.from_file else { return Ok(()) };
         let fingerprint = secrets::hash_token(given.expose_secret());
         let Some((seeded, current)) = store::seeded(&self.db, name).await? else { return Ok(()) };
+        // Once in a process's life: replicas with the older file must not bring back the older token.
+        if !self.seeded.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned()) {
+            return Ok(());
+        }
         if seeded.as_deref() == Some(fingerprint.as_str()) || (seeded.is_none() && current.is_some()) {
             return Ok(());
         }
@@ -300,7 +311,9 @@ impl Tokens {
             Ok(answer) => {
                 let token = answer.value;
                 let sealed = self.keys.encrypt(token.access.secret(), &stored.fingerprint)?;
-                store::refreshed(&self.db, &stored.fingerprint, &self.worker, &sealed, token.expires_in, token.access.api_domain()).await?;
+                let mut tx = self.db.begin().await?;
+                store::refreshed(&mut tx, &stored.fingerprint, &self.worker, &sealed, token.expires_in, token.access.api_domain()).await?;
+                tx.commit().await?;
                 tracing::info!(connection = name, lives_s = token.expires_in.as_secs(), "minted an access token");
             }
             Err(failed) => {
@@ -310,19 +323,33 @@ impl Tokens {
                 let retry_in = match &failed.error {
                     oauth::Error::Throttled { retry_after } => *retry_after,
                     oauth::Error::Unavailable { .. } | oauth::Error::NotSent(_) => Duration::from_secs(5),
-                    oauth::Error::Client { .. }
-                    | oauth::Error::InvalidCode
-                    | oauth::Error::AccessDenied
+                    oauth::Error::Client { .. } | oauth::Error::InvalidCode => NOT_ACCEPTED,
+                    oauth::Error::AccessDenied
                     | oauth::Error::Malformed { .. }
                     | oauth::Error::UntrustedHost { .. }
                     | oauth::Error::Refused { .. } => Duration::from_secs(60),
                 };
                 tracing::warn!(connection = name, error = %failed.error, retry_s = retry_in.as_secs(), "no access token; the connection's work waits");
                 store::refresh_failed(&self.db, &stored.fingerprint, &self.worker, &failed.error.to_string(), retry_in).await?;
+                if let Some(reason) = not_accepted(&failed.error)
+                    && pause::without_token(&self.db, &stored.fingerprint, &reason).await?
+                {
+                    tracing::error!(connection = name, reason, "paused the connection; its records wait");
+                }
             }
         }
         Ok(())
     }
+}
+
+/// What a person is to do where Zoho will not accept the refresh token or the client, however often it is asked.
+fn not_accepted(error: &oauth::Error) -> Option<String> {
+    let todo = match error {
+        oauth::Error::InvalidCode => "Give it a new refresh token: `sluice auth {connection}`, or refresh_token in [connections.{connection}] and a restart of the workers",
+        oauth::Error::Client { .. } => "Mend [connections.{connection}] and restart the workers; it goes on within five minutes",
+        _ => return None,
+    };
+    Some(format!("{error}. {todo}"))
 }
 
 /// Stores the refresh token that `sluice auth` got for a connection; replicas use it from their next look on.

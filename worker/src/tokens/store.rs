@@ -39,8 +39,8 @@ pub(crate) async fn learn_organization(db: impl PgExecutor<'_>, connection: &str
     sqlx::query_scalar!(r#"select sluice.learn_organization($1, $2) as "learnt!""#, connection, id).fetch_one(db).await
 }
 
-/// Stores a refresh token with its ten places and makes it the connection's. Keeps what is there under the same fingerprint. Syncs of the
-/// connection that were paused for want of a right go on: this token may have it.
+/// Stores a refresh token with its ten places and makes it the connection's. Keeps what is there under the same fingerprint. The connection goes on
+/// if it was paused for want of a token, and its syncs that were for want of a right: this one may have it.
 pub(crate) async fn seed(
     tx: &mut sluice_core::db::Tx,
     connection: &str,
@@ -63,7 +63,10 @@ pub(crate) async fn seed(
     .execute(&mut *tx)
     .await?;
     sqlx::query!(
-        "update sluice.connection set credential = $2, seeded_with = case when $3 then $2 else seeded_with end where name = $1",
+        "update sluice.connection set credential = $2, seeded_with = case when $3 then $2 else seeded_with end,
+           paused_at = case when pause_cause is distinct from 'token' then paused_at end, paused_by = case when pause_cause is distinct from 'token' then paused_by end,
+           pause_reason = case when pause_cause is distinct from 'token' then pause_reason end, pause_cause = nullif(pause_cause, 'token')
+         where name = $1",
         connection,
         fingerprint,
         from_file
@@ -119,9 +122,9 @@ pub(crate) async fn try_again(db: impl PgExecutor<'_>, connection: &str) -> Resu
     Ok(())
 }
 
-/// Stores a minted token and ends the lease.
+/// Stores a minted token and ends the lease. Connections that were paused because Zoho gave none go on.
 pub(crate) async fn refreshed(
-    db: impl PgExecutor<'_>,
+    tx: &mut sluice_core::db::Tx,
     fingerprint: &str,
     worker: &str,
     access_token: &[u8],
@@ -138,7 +141,13 @@ pub(crate) async fn refreshed(
         expires_in.as_secs_f64(),
         api_domain
     )
-    .execute(db)
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query!(
+        "update sluice.connection set paused_at = null, paused_by = null, pause_reason = null, pause_cause = null where credential = $1 and pause_cause = 'token'",
+        fingerprint
+    )
+    .execute(&mut *tx)
     .await?;
     Ok(())
 }
