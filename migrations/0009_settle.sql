@@ -3,7 +3,7 @@
 -- What became of the call in hand: not sent, everything is free at once; answered, the place in the window is, a window from now, and what the call
 -- did not cost; no answer, it stays as the grant left it. Corrects the ledger by what the answer said. The caller holds the budget's row.
 -- p_report: {"sent": bool, "answered": bool, "answer_ms": int, "cost": int, "throttle": minute|day|in_flight|unknown, "retry_after_ms": int,
---   "day_limit": int, "day_remaining": int, "day_resets_ms": int, "credits_remaining": int, "health": answered|unanswered}
+--   "day_limit": int, "day_remaining": int, "day_resets_ms": int, "credits_remaining": int, "minute_remaining": int, "health": answered|unanswered}
 create function sluice.free_place(p_batch sluice.batch, p_budget sluice.budget, p_report jsonb, p_now timestamptz) returns void
 language plpgsql set search_path = pg_catalog, sluice as $$
 declare
@@ -32,6 +32,19 @@ begin
     end if;
   end if;
   perform sluice.note_throttle(p_budget, p_report, before.budget_id is not null, p_now);
+  if p_report ->> 'minute_remaining' is not null then
+    perform sluice.note_minute(p_budget, (p_report ->> 'minute_remaining')::integer, p_now);
+  end if;
+end $$;
+
+-- FSM says with each answer how many calls are left of the minute, whoever makes them (FSM sheet §8.1). Those of ours that are under way may not be in
+-- it yet; when there is none for another, nothing is granted for a window: in which unit its header counts the rest of the minute is not documented.
+create function sluice.note_minute(p_budget sluice.budget, p_left integer, p_now timestamptz) returns void
+language plpgsql set search_path = pg_catalog, sluice as $$
+begin
+  update sluice.budget set blocked_reason = 'Zoho says that the calls of the minute are used up', blocked_until = greatest(blocked_until, p_now + call_window)
+  where id = p_budget.id
+    and p_left < (select count(*) from sluice.place where budget_id = p_budget.id and kind = 'in_flight' and free_at > p_now);
 end $$;
 
 -- Zoho says that the day, or the credits, are spent, whatever we counted: nothing is granted until the day ends, or for a quarter of an hour,

@@ -26,6 +26,7 @@ mod recipe_crm;
 mod recipe_inventory;
 mod reconciling;
 mod reverted;
+mod share;
 mod similar_names;
 mod tokens;
 mod watching;

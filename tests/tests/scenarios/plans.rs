@@ -79,7 +79,10 @@ async fn a_token_that_may_not_ask_for_the_edition_stops_nothing() {
     assert_eq!(world.zoho.records("crm", "Contacts").await.len(), 20);
     assert_eq!(asked(&world.zoho.calls().await), 1);
     assert_eq!(limits(&world).await["in_flight"], 10);
-    assert_eq!(world.count("select count(*) from sluice.product where product = 'crm' and plan_failure is not null and plan_due_at > now()").await, 1);
+    assert_eq!(
+        world.count("select count(*) from sluice.product where product = 'crm' and plan_failure is not null and plan_due_at > now()").await,
+        1
+    );
     assert_eq!(world.count("select count(*) from sluice.sync where paused_at is not null").await, 0);
     assert_eq!(world.letters().await, Vec::<Value>::new());
     assert_eq!(world.count("select count(*) from sluice.attempt where error_class is not null").await, 0);

@@ -103,7 +103,8 @@ async fn a_revoked_refresh_token_pauses_its_connection_alone_says_so_once_and_an
             format!("[connections.{name}]\nclient_id = \"${{ZOHO_CLIENT_ID}}\"\nclient_secret = \"${{ZOHO_CLIENT_SECRET}}\"\nrefresh_token = \"${{{token}}}\"\norganization_id = \"${{ZOHO_ORG_ID}}\"\n")
         })
         .concat();
-    let others = BILLING.split_once("[syncs.people]").unwrap().1.replace("public.people", "public.strangers").replace("\"main\"", "\"other\"");
+    let others =
+        BILLING.split_once("[syncs.people]").unwrap().1.replace("public.people", "public.strangers").replace("\"main\"", "\"other\"");
     let config = format!("{connections}{BILLING}[syncs.strangers]{}", others.replace("[syncs.people.fields]", "[syncs.strangers.fields]"));
     let tables = "create table people (id bigint primary key, name text, mail text); create table strangers (id bigint primary key, name text, mail text);";
     let world = World::new(Setup { elsewhere: Some("other"), ..Setup::new(tables, config) }).await;

@@ -5,6 +5,8 @@
 
 mod mints;
 mod store;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -345,7 +347,9 @@ impl Tokens {
 /// What a person is to do where Zoho will not accept the refresh token or the client, however often it is asked.
 fn not_accepted(error: &oauth::Error) -> Option<String> {
     let todo = match error {
-        oauth::Error::InvalidCode => "Give it a new refresh token: `sluice auth {connection}`, or refresh_token in [connections.{connection}] and a restart of the workers",
+        oauth::Error::InvalidCode => {
+            "Give it a new refresh token: `sluice auth {connection}`, or refresh_token in [connections.{connection}] and a restart of the workers"
+        }
         oauth::Error::Client { .. } => "Mend [connections.{connection}] and restart the workers; it goes on within five minutes",
         _ => return None,
     };
