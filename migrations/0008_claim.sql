@@ -347,21 +347,24 @@ begin
   with claimed as (
     update sluice.slot w set
       state = 'running', batch = p_token, claimed_work = w.work, next_lane = null, next_due_at = null, waiting_sync = null, waiting_key = null,
-      create_intent = w.key = any (intended.intents),
+      -- most often all of them or none, without looking for each among a hundred
+      create_intent = case cardinality(intended.intents) when 0 then false when cardinality(p_slots) then true else w.key = any (intended.intents) end,
       -- a 5xx or a time-out counts only now, and only if the product has answered somebody since without having been down for everybody
       failures = w.failures + case when w.unbooked_at < answered and not coalesce(w.unbooked_at <= outage_end, false) then 1 else 0 end,
       unbooked_at = case when w.unbooked_at < answered then null else w.unbooked_at end
     where w.id = any (p_slots)
     returning w.*
   )
-  select jsonb_agg(jsonb_build_object('id', w.id, 'key', w.key, 'kind', w.kind, 'args', w.args, 'failures', w.failures, 'tries', w.tries, 'deaths', w.deaths,
-      'panics', w.panics, 'max_failures', w.max_failures, 'progress', w.progress, 'doubt', intended.doubts -> w.key,
-      'doubt_age_ms', (extract(epoch from p_now - (intended.doubts -> w.key ->> 'since')::timestamptz) * 1000)::bigint,
-      -- `offset 0`: or the planner walks the jobs in the order of their ids until one is this slot's
-      'job_id', j.job_id,
+  -- What an ordinary record has nothing of is left out: a hundred objects of a dozen members would cost as much as everything else here.
+  select jsonb_agg(jsonb_build_object('id', w.id, 'key', w.key, 'job_id', j.job_id,
       -- somebody asked to look at Zoho, or it is not known what happened there
-      'look', s.kind = 'pull' and (j.look or w.tries > 0)) order by w.sync, w.key)
+      'look', s.kind = 'pull' and (j.look or w.tries > 0))
+      || case when w.tries = 0 and w.failures = 0 and w.panics = 0 and coalesce(w.args, w.progress) is null and w.max_failures is null and intended.doubts = '{}' then '{}'
+         else jsonb_build_object('args', w.args, 'failures', w.failures, 'tries', w.tries, 'panics', w.panics, 'max_failures', w.max_failures, 'progress', w.progress,
+           'doubt', intended.doubts -> w.key,
+           'doubt_age_ms', (extract(epoch from p_now - (intended.doubts -> w.key ->> 'since')::timestamptz) * 1000)::bigint) end order by w.sync, w.key)
   into slots from claimed w
+  -- `offset 0`: or the planner walks the jobs in the order of their ids until one is this slot's
   cross join lateral (
     select min(o.job_id) as job_id, coalesce(bool_or(o.kind <> 'push'), false) as look
     from (select job_id, kind from sluice.slot_job where slot_id = w.id offset 0) o) j;

@@ -43,7 +43,7 @@ pub struct Batch {
     pub slots: Vec<Claimed>,
 }
 
-/// One record of a batch.
+/// One record of a batch. The SQL leaves out what a record has nothing of.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Claimed {
     /// The slot.
@@ -53,10 +53,13 @@ pub struct Claimed {
     /// The arguments, for kinds that never coalesce.
     pub args: Option<Value>,
     /// Failures counted so far.
+    #[serde(default)]
     pub failures: u32,
     /// Runs since the last success, whatever became of them: the backoff grows with it.
+    #[serde(default)]
     pub tries: u32,
     /// Panics in a row, alone in the batch.
+    #[serde(default)]
     pub panics: u32,
     /// The largest `max_failures` any of its jobs asked for.
     pub max_failures: Option<u32>,
