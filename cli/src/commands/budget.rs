@@ -95,7 +95,9 @@ fn notices(rows: &[Value]) -> Vec<String> {
             plans.insert(format!("{name}: Zoho says that the plan is {plan}{users}"));
         } else if let Some(failure) = row["plan_failure"].as_str() {
             let connection = output::plain(&row["connection"]);
-            plans.insert(format!("{name}: Zoho does not say which plan this is ({failure}); set `plan` in [connections.{connection}.budget]"));
+            plans.insert(format!(
+                "{name}: Zoho does not say which plan this is ({failure}); set `plan` in [connections.{connection}.budget]"
+            ));
         }
         if let Some(note) = row["note"].as_str() {
             notices.push(format!("{name}: {note}"));
@@ -115,6 +117,6 @@ async fn limits(db: &Db) -> Result<Vec<Value>, sqlx::Error> {
            from sluice.budget_status b left join sluice.product p on p.connection = b.connection and p.product = b.product
            order by b.connection, b.product nulls last, b.limit_kind"#
     )
-        .fetch_all(db)
-        .await
+    .fetch_all(db)
+    .await
 }
