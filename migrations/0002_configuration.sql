@@ -15,7 +15,7 @@ create table sluice.connection (
   published_by    text        not null default '',
   retired_at      timestamptz,
   constraint connection_pkey primary key (name),
-  constraint connection_pause_cause_check check (pause_cause = 'organization')
+  constraint connection_pause_cause_check check (pause_cause in ('organization', 'token'))
 );
 
 create table sluice.sync (

@@ -92,6 +92,11 @@ create table sluice.product (
   probe_at    timestamptz,
   answered_at timestamptz not null default '-infinity',       -- the last answer below 500 to anybody
   outage_ended_at timestamptz,                                -- when the circuit last closed: what failed until then is nobody's failure
+  plan        text,                                           -- what Zoho calls the plan or edition; null: not asked, or not said
+  plan_users  integer,                                        -- licensed users, who add to CRM's credits
+  plan_in_flight integer,                                     -- calls under way that follow from it
+  plan_failure text,                                          -- why Zoho did not say
+  plan_due_at timestamptz,                                    -- the next batch after that asks; null: the configuration names the plan, or nobody can be asked
   constraint product_pkey primary key (connection, product),
   constraint product_budget_id_fkey foreign key (budget_id) references sluice.budget (id)
 ) with (fillfactor = 50);

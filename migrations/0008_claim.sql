@@ -330,10 +330,16 @@ declare
   intended record;
   answered timestamptz;
   outage_end timestamptz;
+  asks_plan boolean;
   slots jsonb;
 begin
   select * into s from sluice.shape where id = p_shape;
-  select p.answered_at, p.outage_ended_at into answered, outage_end from sluice.product p where p.connection = s.connection and p.product = s.product;
+  select p.answered_at, p.outage_ended_at, p.plan_due_at <= p_now into answered, outage_end, asks_plan
+  from sluice.product p where p.connection = s.connection and p.product = s.product;
+  if asks_plan then
+    -- one batch asks; another one, if nothing came of that
+    update sluice.product set plan_due_at = p_now + interval '10 min' where connection = s.connection and product = s.product;
+  end if;
   select '{}'::text[] as intents, '{}'::jsonb as doubts into intended;
   if s.kind = 'push' or s.kind = 'pull' and exists (select from sluice.sync y where y.name = s.sync and y.direction = 'both') then
     intended := sluice.intend(s.sync, array(select w.key from sluice.slot w where w.id = any (p_slots) and (s.kind = 'push' or w.key not like 'zoho:%') order by w.key), p_now);
@@ -341,75 +347,28 @@ begin
   with claimed as (
     update sluice.slot w set
       state = 'running', batch = p_token, claimed_work = w.work, next_lane = null, next_due_at = null, waiting_sync = null, waiting_key = null,
-      create_intent = w.key = any (intended.intents),
+      -- most often all of them or none, without looking for each among a hundred
+      create_intent = case cardinality(intended.intents) when 0 then false when cardinality(p_slots) then true else w.key = any (intended.intents) end,
       -- a 5xx or a time-out counts only now, and only if the product has answered somebody since without having been down for everybody
       failures = w.failures + case when w.unbooked_at < answered and not coalesce(w.unbooked_at <= outage_end, false) then 1 else 0 end,
       unbooked_at = case when w.unbooked_at < answered then null else w.unbooked_at end
     where w.id = any (p_slots)
     returning w.*
   )
-  select jsonb_agg(jsonb_build_object('id', w.id, 'key', w.key, 'kind', w.kind, 'args', w.args, 'failures', w.failures, 'tries', w.tries, 'deaths', w.deaths,
-      'panics', w.panics, 'max_failures', w.max_failures, 'progress', w.progress, 'doubt', intended.doubts -> w.key,
-      'doubt_age_ms', (extract(epoch from p_now - (intended.doubts -> w.key ->> 'since')::timestamptz) * 1000)::bigint,
-      -- `offset 0`: or the planner walks the jobs in the order of their ids until one is this slot's
-      'job_id', j.job_id,
+  -- What an ordinary record has nothing of is left out: a hundred objects of a dozen members would cost as much as everything else here.
+  select jsonb_agg(jsonb_build_object('id', w.id, 'key', w.key, 'job_id', j.job_id,
       -- somebody asked to look at Zoho, or it is not known what happened there
-      'look', s.kind = 'pull' and (j.look or w.tries > 0)) order by w.sync, w.key)
+      'look', s.kind = 'pull' and (j.look or w.tries > 0))
+      || case when w.tries = 0 and w.failures = 0 and w.panics = 0 and coalesce(w.args, w.progress) is null and w.max_failures is null and intended.doubts = '{}' then '{}'
+         else jsonb_build_object('args', w.args, 'failures', w.failures, 'tries', w.tries, 'panics', w.panics, 'max_failures', w.max_failures, 'progress', w.progress,
+           'doubt', intended.doubts -> w.key,
+           'doubt_age_ms', (extract(epoch from p_now - (intended.doubts -> w.key ->> 'since')::timestamptz) * 1000)::bigint) end order by w.sync, w.key)
   into slots from claimed w
+  -- `offset 0`: or the planner walks the jobs in the order of their ids until one is this slot's
   cross join lateral (
     select min(o.job_id) as job_id, coalesce(bool_or(o.kind <> 'push'), false) as look
     from (select job_id, kind from sluice.slot_job where slot_id = w.id offset 0) o) j;
   return jsonb_build_object('token', p_token, 'connection', s.connection, 'product', s.product, 'kind', s.kind, 'sync', s.sync,
-    'cost', sluice.call_cost(s.product, s.kind, cardinality(p_slots)), 'heavy', sluice.call_is_heavy(s.product, s.kind, cardinality(p_slots)), 'slots', slots);
-end $$;
-
--- A handler that needs another call asks once, without waiting, and says what it costs. The call before is settled here. Null: the lease is lost.
-create function sluice.grant_again(p_token bigint, p_worker text, p_report jsonb, p_cost integer, p_heavy boolean) returns jsonb
-language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
-declare
-  b sluice.batch;
-  budget sluice.budget;
-  places record;
-  m sluice.meter;
-  now_ timestamptz;
-  bulk boolean;
-begin
-  select * into b from sluice.batch where token = p_token and worker = p_worker for update;
-  if not found or b.lease_until < clock_timestamp() then
-    return null;
-  end if;
-  select * into budget from sluice.budget where id = b.budget_id for no key update;
-  now_ := clock_timestamp();
-  perform sluice.free_place(b, budget, p_report, now_);
-  perform sluice.note_health(b.connection, b.product, p_report, now_);
-  -- A call that was not answered may be under way still: its places in flight stay taken, and another call needs others.
-  if coalesce((p_report ->> 'sent')::boolean, true) and not coalesce((p_report ->> 'answered')::boolean, false) then
-    b.flight_id := null;
-    b.heavy_id := null;
-  end if;
-  update sluice.batch set place_id = null, flight_id = b.flight_id, heavy_id = b.heavy_id, cost = 0 where token = p_token;
-  if exists (select from sluice.connection c where c.name = b.connection and c.paused_at is not null)
-    or exists (select from sluice.shape h join sluice.sync y on y.name = h.sync where h.id = b.shape_id and y.paused_at is not null)
-    or exists (select from sluice.product p where p.connection = b.connection and p.product = b.product and p.opened_at is not null) then
-    return jsonb_build_object('wait_ms', 1000);
-  end if;
-  m := sluice.read_meter(budget, b.product, now_);
-  if m.blocked_until > now_ or sluice.meter_left(m) - sluice.meter_kept(m, b.lane, now_) < p_cost then
-    return jsonb_build_object('wait_ms', 1000);
-  end if;
-  select * into budget from sluice.budget where id = b.budget_id;    -- as the report left it
-  bulk := b.lane >= 2;
-  places := sluice.take_places(budget, now_, bulk, b.flight_id is null, p_heavy and b.heavy_id is null and budget.heavy > 0);
-  if places.place_id is null or (p_heavy and budget.heavy > 0 and coalesce(b.heavy_id, places.heavy_id) is null) then
-    return jsonb_build_object('wait_ms', greatest(20, ceil(extract(epoch from places.ready_at - now_) * 1000))::bigint);
-  end if;
-  -- the places in flight stay ours from call to call of one batch
-  b.flight_id := coalesce(places.flight_id, b.flight_id);
-  b.heavy_id := coalesce(places.heavy_id, b.heavy_id);
-  if m.budget_id is not null then
-    perform sluice.write_meter(sluice.meter_charged(m, p_cost, b.lane, now_));
-  end if;
-  perform sluice.note_grant(budget, array[places.place_id, b.flight_id, b.heavy_id], p_token, b.lane, now_, now_ + interval '2 s', b.timeout, bulk);
-  update sluice.batch set place_id = places.place_id, flight_id = b.flight_id, heavy_id = b.heavy_id, granted_at = now_, cost = p_cost, send_by = now_ + interval '2 s' where token = p_token;
-  return jsonb_build_object('place', places.place_id, 'send_by_ms', 2000);
+    'cost', sluice.call_cost(s.product, s.kind, cardinality(p_slots)), 'heavy', sluice.call_is_heavy(s.product, s.kind, cardinality(p_slots)),
+    'asks_plan', coalesce(asks_plan, false), 'slots', slots);
 end $$;

@@ -1,9 +1,9 @@
--- What became of a batch: settled by its worker, or taken back from a dead one.
+-- What became of a call: another one follows, the batch is settled by its worker, or it is taken back from a dead one.
 
 -- What became of the call in hand: not sent, everything is free at once; answered, the place in the window is, a window from now, and what the call
 -- did not cost; no answer, it stays as the grant left it. Corrects the ledger by what the answer said. The caller holds the budget's row.
 -- p_report: {"sent": bool, "answered": bool, "answer_ms": int, "cost": int, "throttle": minute|day|in_flight|unknown, "retry_after_ms": int,
---   "day_limit": int, "day_remaining": int, "day_resets_ms": int, "credits_remaining": int, "health": answered|unanswered}
+--   "day_limit": int, "day_remaining": int, "day_resets_ms": int, "credits_remaining": int, "minute_remaining": int, "health": answered|unanswered}
 create function sluice.free_place(p_batch sluice.batch, p_budget sluice.budget, p_report jsonb, p_now timestamptz) returns void
 language plpgsql set search_path = pg_catalog, sluice as $$
 declare
@@ -32,6 +32,19 @@ begin
     end if;
   end if;
   perform sluice.note_throttle(p_budget, p_report, before.budget_id is not null, p_now);
+  if p_report ->> 'minute_remaining' is not null then
+    perform sluice.note_minute(p_budget, (p_report ->> 'minute_remaining')::integer, p_now);
+  end if;
+end $$;
+
+-- FSM says with each answer how many calls are left of the minute, whoever makes them (FSM sheet §8.1). Those of ours that are under way may not be in
+-- it yet; when there is none for another, nothing is granted for a window: in which unit its header counts the rest of the minute is not documented.
+create function sluice.note_minute(p_budget sluice.budget, p_left integer, p_now timestamptz) returns void
+language plpgsql set search_path = pg_catalog, sluice as $$
+begin
+  update sluice.budget set blocked_reason = 'Zoho says that the calls of the minute are used up', blocked_until = greatest(blocked_until, p_now + call_window)
+  where id = p_budget.id
+    and p_left < (select count(*) from sluice.place where budget_id = p_budget.id and kind = 'in_flight' and free_at > p_now);
 end $$;
 
 -- Zoho says that the day, or the credits, are spent, whatever we counted: nothing is granted until the day ends, or for a quarter of an hour,
@@ -91,6 +104,61 @@ begin
     else
       null;
   end case;
+end $$;
+
+-- A handler that needs another call asks once, without waiting, and says what it costs. The call before is settled here. Null: the lease is lost.
+create function sluice.grant_again(p_token bigint, p_worker text, p_report jsonb, p_cost integer, p_heavy boolean) returns jsonb
+language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+declare
+  b sluice.batch;
+  budget sluice.budget;
+  places record;
+  m sluice.meter;
+  now_ timestamptz;
+  bulk boolean;
+begin
+  select * into b from sluice.batch where token = p_token and worker = p_worker for update;
+  if not found or b.lease_until < clock_timestamp() then
+    return null;
+  end if;
+  select * into budget from sluice.budget where id = b.budget_id for no key update;
+  now_ := clock_timestamp();
+  perform sluice.free_place(b, budget, p_report, now_);
+  perform sluice.note_health(b.connection, b.product, p_report, now_);
+  -- A call that was not answered may be under way still: its places in flight stay taken, and another call needs others.
+  if coalesce((p_report ->> 'sent')::boolean, true) and not coalesce((p_report ->> 'answered')::boolean, false) then
+    b.flight_id := null;
+    b.heavy_id := null;
+  else
+    -- A call that took its time may have outlived its places in flight: somebody else may have them by now.
+    b.flight_id := (select p.id from sluice.place p where p.id = b.flight_id and p.batch = p_token and p.free_at > now_);
+    b.heavy_id := (select p.id from sluice.place p where p.id = b.heavy_id and p.batch = p_token and p.free_at > now_);
+  end if;
+  update sluice.batch set place_id = null, flight_id = b.flight_id, heavy_id = b.heavy_id, cost = 0 where token = p_token;
+  if exists (select from sluice.connection c where c.name = b.connection and c.paused_at is not null)
+    or exists (select from sluice.shape h join sluice.sync y on y.name = h.sync where h.id = b.shape_id and y.paused_at is not null)
+    or exists (select from sluice.product p where p.connection = b.connection and p.product = b.product and p.opened_at is not null) then
+    return jsonb_build_object('wait_ms', 1000);
+  end if;
+  m := sluice.read_meter(budget, b.product, now_);
+  if m.blocked_until > now_ or sluice.meter_left(m) - sluice.meter_kept(m, b.lane, now_) < p_cost then
+    return jsonb_build_object('wait_ms', 1000);
+  end if;
+  select * into budget from sluice.budget where id = b.budget_id;    -- as the report left it
+  bulk := b.lane >= 2;
+  places := sluice.take_places(budget, now_, bulk, b.flight_id is null, p_heavy and b.heavy_id is null and budget.heavy > 0);
+  if places.place_id is null or (p_heavy and budget.heavy > 0 and coalesce(b.heavy_id, places.heavy_id) is null) then
+    return jsonb_build_object('wait_ms', greatest(20, ceil(extract(epoch from places.ready_at - now_) * 1000))::bigint);
+  end if;
+  -- the places in flight stay ours from call to call of one batch
+  b.flight_id := coalesce(places.flight_id, b.flight_id);
+  b.heavy_id := coalesce(places.heavy_id, b.heavy_id);
+  if m.budget_id is not null then
+    perform sluice.write_meter(sluice.meter_charged(m, p_cost, b.lane, now_));
+  end if;
+  perform sluice.note_grant(budget, array[places.place_id, b.flight_id, b.heavy_id], p_token, b.lane, now_, now_ + interval '2 s', b.timeout, bulk);
+  update sluice.batch set place_id = places.place_id, flight_id = b.flight_id, heavy_id = b.heavy_id, granted_at = now_, cost = p_cost, send_by = now_ + interval '2 s' where token = p_token;
+  return jsonb_build_object('place', places.place_id, 'send_by_ms', 2000);
 end $$;
 
 -- Heartbeat. Returns the tokens that are still this worker's; the others were taken away and must be dropped.

@@ -48,6 +48,51 @@ begin
   return true;
 end $$;
 
+-- Notes what Zoho says of the plan of a connection's product, and what follows from it: calls under way and what a day has. Null: not known, or the
+-- configuration says so. `p_in_flight_else`: what holds for those who draw from the same budget and were not asked. A figure that answers' headers
+-- gave of a day of calls stands; CRM's header says only what is left.
+create function sluice.learn_plan(p_connection text, p_product text, p_plan text, p_users integer, p_in_flight integer, p_in_flight_else integer, p_day integer,
+  p_time_zone text) returns boolean
+language plpgsql set search_path = pg_catalog, sluice as $$
+declare
+  b sluice.budget;
+  wanted integer;
+  now_ timestamptz;
+begin
+  select u.* into b from sluice.budget u join sluice.product p on p.budget_id = u.id
+  where p.connection = p_connection and p.product = p_product for no key update of u;
+  if not found then
+    return false;
+  end if;
+  now_ := clock_timestamp();
+  -- an unknown zone is not taken
+  if b.time_zone is null and exists (select from pg_timezone_names z where z.name = p_time_zone) then
+    update sluice.budget set time_zone = p_time_zone where id = b.id;
+    update sluice.meter set resets_at = sluice.next_midnight(p_time_zone, now_) where budget_id = b.id and kind = 'calls' and told_by is distinct from 'header';
+  end if;
+  update sluice.meter set told = p_day, told_by = 'organization'
+  where budget_id = b.id and product = p_product and p_day is not null and (kind = 'credits' or told_by is distinct from 'header');
+  update sluice.product set plan = p_plan, plan_users = p_users, plan_in_flight = p_in_flight, plan_failure = null, plan_due_at = now_ + interval '7 days'
+  where connection = p_connection and product = p_product;
+  if p_in_flight is not null then
+    select min(coalesce(p.plan_in_flight, p_in_flight_else)) into wanted from sluice.product p where p.budget_id = b.id;
+    update sluice.budget set in_flight = wanted where id = b.id and in_flight <> wanted;
+    insert into sluice.place (budget_id, kind) select b.id, 'in_flight'
+    from generate_series((select count(*) from sluice.place p where p.budget_id = b.id and p.kind = 'in_flight') + 1, wanted);
+    -- those in use go later, with publishing's upkeep; until then none of the free ones may be taken beside them
+    delete from sluice.place where id in (
+      select p.id from sluice.place p where p.budget_id = b.id and p.kind = 'in_flight' and p.free_at <= now_ order by p.free_at
+      limit greatest(0, (select count(*) from sluice.place x where x.budget_id = b.id and x.kind = 'in_flight') - wanted));
+  end if;
+  return true;
+end $$;
+
+-- Zoho does not say: the defaults stand, and it is asked again after a day.
+create function sluice.plan_unsaid(p_connection text, p_product text, p_why text) returns void
+language sql set search_path = pg_catalog, sluice as $$
+  update sluice.product set plan_failure = p_why, plan_due_at = clock_timestamp() + interval '1 day' where connection = p_connection and product = p_product
+$$;
+
 -- A grant for a call that no job asks for: `sluice check` wants to know whether Zoho lets us in. It is a batch without records, so that lease,
 -- settle and rescue hold for it as for any other; pauses do not, since a paused connection is the one to ask about. Null: nothing is
 -- published under that name.
@@ -80,4 +125,4 @@ begin
   return jsonb_build_object('token', token_, 'place', places.place_id, 'send_by_ms', 2000);
 end $$;
 
-revoke all on function sluice.learn_organization(text, text), sluice.grant_alone(text, text, text, interval, interval) from public;
+revoke all on function sluice.learn_organization(text, text), sluice.learn_plan(text, text, text, integer, integer, integer, integer, text), sluice.plan_unsaid(text, text, text), sluice.grant_alone(text, text, text, interval, interval) from public;

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::handlers::matching::Walks;
 use crate::pace::Pace;
+use crate::share::Share;
 use crate::tokens::Tokens;
 use crate::work::Work;
 
@@ -47,6 +48,7 @@ pub(crate) struct Engine {
     pub(crate) shapes: watch::Receiver<Arc<Vec<i64>>>,
     pub(crate) wake: Arc<Notify>,
     pub(crate) pace: Pace,
+    pub(crate) share: Share,
     pub(crate) walks: Walks,
     /// Told when a settle left a writeback.
     pub(crate) written: Arc<Notify>,
@@ -133,7 +135,7 @@ impl Engine {
         if shapes.is_empty() {
             return Ok(Look::Nothing { folded: false, wait: None });
         }
-        let too_soon = self.pace.wait();
+        let too_soon = self.share.rests().max(self.pace.wait());
         if !too_soon.is_zero() {
             return Ok(Look::Nothing { folded: true, wait: Some(too_soon) });
         }

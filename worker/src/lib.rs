@@ -17,6 +17,7 @@ mod provision;
 mod session;
 mod settle;
 mod shapes;
+mod share;
 mod tokens;
 mod upkeep;
 mod work;
@@ -133,6 +134,7 @@ async fn start(
         policy: Policy { max_failures: config.retry.max_failures, base: config.retry.base, cap: config.retry.cap },
         keeper: lease::Keeper::spawn(db.clone(), worker.clone(), config.worker.lease, background.clone()),
         pace: pace::Pace::new(concurrency),
+        share: share::Share::default(),
         walks: handlers::matching::Walks::default(),
         written: Arc::new(Notify::new()),
         wake: wake.clone(),

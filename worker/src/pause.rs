@@ -24,6 +24,21 @@ pub(crate) async fn connection(db: impl PgExecutor<'_>, name: &str, organization
     Ok(paused.rows_affected() == 1)
 }
 
+/// Pauses the connections that use this refresh token, which Zoho does not accept: until another one comes, or Zoho accepts it after all.
+/// `{connection}` in the reason is the connection's name.
+pub(crate) async fn without_token(db: impl PgExecutor<'_>, fingerprint: &str, reason: &str) -> Result<bool, sqlx::Error> {
+    let paused = sqlx::query!(
+        "update sluice.connection set paused_at = clock_timestamp(), paused_by = $3, pause_reason = replace($2, '{connection}', name), pause_cause = 'token'
+         where credential = $1 and paused_at is null",
+        fingerprint,
+        reason,
+        BY
+    )
+    .execute(db)
+    .await?;
+    Ok(paused.rows_affected() > 0)
+}
+
 /// Pauses the sync, if its connection still has the refresh token of this fingerprint and its definition this hash.
 pub(crate) async fn sync(
     db: impl PgExecutor<'_>,

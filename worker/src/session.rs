@@ -97,6 +97,16 @@ impl<'a> Session<'a> {
     {
         let cost = Cost { units: cost.units, heavy: cost.heavy };
         let grant = self.work.calls.grant(&self.engine.db, cost).await.map_err(Ended::NoGrant)?;
+        let Engine { share, config, .. } = self.engine;
+        let (connection, product) = (&self.work.batch.connection, &self.work.batch.product);
+        if share.take(config, connection, product).is_err() {
+            tracing::error!(
+                connection,
+                product,
+                "the ledger granted more calls than a window may have; not sent. Is the file's per_minute that of `sluice budget`?"
+            );
+            return Err(Ended::NoGrant(NoGrant::Later)); // the grant goes back unused
+        }
         self.work.calls.sending();
         match send(grant, &self.client, &self.live.token).await {
             Ok(Answer { value, evidence }) => {
@@ -106,6 +116,9 @@ impl<'a> Session<'a> {
             }
             Err(Failed { error, evidence }) => {
                 report(&self.work.calls, &evidence, cost, Some(&error));
+                if evidence.sent == Sent::Nothing {
+                    share.give_back(config, connection, product);
+                }
                 if outcome::stops(&error, self.live.replaces_refused()) == Some(Stops::Token) {
                     self.engine.tokens.refused(&self.work.batch.connection, &self.live).await;
                 }
@@ -177,5 +190,6 @@ fn seen(limits: &Limits) -> Seen {
         day_remaining: limits.day_remaining,
         day_resets_in: limits.day_resets_in,
         credits_remaining: limits.credits_remaining,
+        minute_remaining: limits.minute_remaining,
     }
 }

@@ -1,13 +1,13 @@
 //! `sluice auth`: turns a grant code, valid for minutes and once, into a refresh token that is stored encrypted.
 
 use std::io::{self, IsTerminal};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
 use secrecy::SecretString;
 use serde_json::json;
 use sluice_core::config::{Config, Connection};
-use sluice_core::grant::Grant;
+use sluice_core::grant::{Grant, Moment};
 use sluice_core::secrets::KeyRing;
 use sluice_zoho::{Client, Settings, oauth};
 
@@ -36,7 +36,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> anyhow::Result<Answer>
     let client = client(&config, connection)?;
     let code = read_code()?;
     // The refresh token does not exist yet, and so has no mints in the ledger that this one could exceed.
-    let grant = Grant::issued(0, Instant::now(), SEND_WITHIN);
+    let grant = Grant::issued(0, Moment::now(), SEND_WITHIN);
     let answer = oauth::exchange_code(grant, &client, &code, args.redirect_uri.as_deref()).await;
     let token = answer.map_err(|failed| anyhow::Error::new(failed.error))?.value;
     let refresh_token =

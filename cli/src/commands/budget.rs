@@ -1,5 +1,6 @@
 //! `sluice budget`: every limit, as the ledger has it.
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::time::Duration;
 
@@ -71,6 +72,7 @@ async fn show(session: &Session, db: &Db) -> anyhow::Result<()> {
 /// What stands still and why, and what will: a line each, once.
 fn notices(rows: &[Value]) -> Vec<String> {
     let mut notices = Vec::new();
+    let mut plans = BTreeSet::new(); // a line for each product, not for each limit
     for row in rows {
         let name = [output::plain(&row["connection"]), output::plain(&row["product"])].join(" ");
         let name = name.trim();
@@ -88,6 +90,15 @@ fn notices(rows: &[Value]) -> Vec<String> {
                 at.format("%H:%M UTC")
             ));
         }
+        if let Some(plan) = row["plan"].as_str() {
+            let users = row["plan_users"].as_i64().map(|users| format!(" with {users} licensed users")).unwrap_or_default();
+            plans.insert(format!("{name}: Zoho says that the plan is {plan}{users}"));
+        } else if let Some(failure) = row["plan_failure"].as_str() {
+            let connection = output::plain(&row["connection"]);
+            plans.insert(format!(
+                "{name}: Zoho does not say which plan this is ({failure}); set `plan` in [connections.{connection}.budget]"
+            ));
+        }
         if let Some(note) = row["note"].as_str() {
             notices.push(format!("{name}: {note}"));
         }
@@ -96,11 +107,16 @@ fn notices(rows: &[Value]) -> Vec<String> {
         }
     }
     notices.dedup();
+    notices.extend(plans);
     notices
 }
 
 async fn limits(db: &Db) -> Result<Vec<Value>, sqlx::Error> {
-    sqlx::query_scalar!(r#"select to_jsonb(b) as "row!" from sluice.budget_status b order by connection, product nulls last, limit_kind"#)
-        .fetch_all(db)
-        .await
+    sqlx::query_scalar!(
+        r#"select to_jsonb(b) || jsonb_build_object('plan', p.plan, 'plan_users', p.plan_users, 'plan_failure', p.plan_failure) as "row!"
+           from sluice.budget_status b left join sluice.product p on p.connection = b.connection and p.product = b.product
+           order by b.connection, b.product nulls last, b.limit_kind"#
+    )
+    .fetch_all(db)
+    .await
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use sluice_core::config::limits::{Limits, Meter};
+use sluice_core::config::limits::{Limits, Meter, plan_named};
 use sluice_core::config::{Config, Connection, Product};
 use sluice_core::db::{Db, Tx};
 
@@ -48,6 +48,7 @@ pub(super) async fn publish(tx: &mut Tx, config: &Config, published: &mut Publis
         let Some(id) = ids.get(key) else { continue };
         draw_from(tx, connection, *product, *id).await?;
     }
+    ask_for_plans(tx, config).await?;
     fill(tx).await?;
     // Every product of a connection can be asked by `call`, whether a sync uses it or not.
     sqlx::query!(
@@ -86,7 +87,12 @@ async fn wanted(tx: &mut Tx, config: &Config) -> Result<Wanted, sqlx::Error> {
     for (name, connection) in &config.connections {
         let organization = organization(tx, name, connection).await?;
         for product in Product::ALL {
-            let (scope, budget) = connection.budget_of(product);
+            let (scope, mut budget) = connection.budget_of(product);
+            if budget.plan.is_none()
+                && let Some(learnt) = learnt(tx, name, product).await?
+            {
+                (budget.plan, budget.users) = (Some(learnt.0.to_owned()), budget.users.or(learnt.1));
+            }
             let limits = Limits::of(product, &budget);
             let metered = Metered { meter: limits.meter, configured: limits.configured.map(int), by_plan: limits.by_plan.map(int) };
             let one = Shared {
@@ -106,6 +112,37 @@ async fn wanted(tx: &mut Tx, config: &Config) -> Result<Wanted, sqlx::Error> {
         }
     }
     Ok((budgets, products))
+}
+
+/// The plan that Zoho named, and its licensed users, where somebody asked.
+async fn learnt(tx: &mut Tx, connection: &str, product: Product) -> Result<Option<(&'static str, Option<u32>)>, sqlx::Error> {
+    let row =
+        sqlx::query!("select plan, plan_users from sluice.product where connection = $1 and product = $2", connection, product.as_str())
+            .fetch_optional(tx)
+            .await?;
+    let Some(row) = row else { return Ok(None) };
+    let users = row.plan_users.and_then(|users| u32::try_from(users).ok());
+    Ok(row.plan.as_deref().and_then(plan_named).map(|plan| (plan, users)))
+}
+
+/// Where the file names no plan, a worker asks Zoho with its first call. FSM has nobody to ask.
+async fn ask_for_plans(tx: &mut Tx, config: &Config) -> Result<(), sqlx::Error> {
+    for (name, connection) in &config.connections {
+        for product in Product::ALL {
+            let asks = product != Product::Fsm && connection.budget_of(product).1.plan.is_none();
+            sqlx::query!(
+                "update sluice.product set plan_due_at = case when $3 then coalesce(plan_due_at, '-infinity') end,
+                   plan = case when $3 then plan end, plan_users = case when $3 then plan_users end, plan_in_flight = case when $3 then plan_in_flight end
+                 where connection = $1 and product = $2",
+                name,
+                product.as_str(),
+                asks
+            )
+            .execute(&mut *tx)
+            .await?;
+        }
+    }
+    Ok(())
 }
 
 fn int(value: u32) -> i32 {
@@ -166,8 +203,9 @@ async fn publish_one(
     .fetch_optional(&mut *tx)
     .await?;
     if let Some(known) = known {
+        let time_zone = limits.time_zone.clone().or_else(|| known.time_zone.clone()); // or what Zoho said
         let figures = (known.cap, known.in_flight, known.heavy, known.time_zone);
-        if figures != (limits.cap, limits.in_flight, limits.heavy, limits.time_zone.clone())
+        if figures != (limits.cap, limits.in_flight, limits.heavy, time_zone.clone())
             || known.window_seconds != f64::from(limits.window_seconds)
         {
             sqlx::query!(
@@ -177,7 +215,7 @@ async fn publish_one(
                 limits.in_flight,
                 f64::from(limits.window_seconds),
                 limits.heavy,
-                limits.time_zone
+                time_zone
             )
             .execute(tx)
             .await?;

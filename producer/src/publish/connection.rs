@@ -27,7 +27,7 @@ pub(super) async fn publish(tx: &mut Tx, config: &Config, options: &Options, pub
         sqlx::query!(
             "insert into sluice.connection as c (name, data_center, organization_id, hash, published_by) values ($1, $2, $3, $4, $5)
              on conflict on constraint connection_pkey do update set
-               organization_id = coalesce(excluded.organization_id, case when c.data_center = excluded.data_center and c.pause_cause is null then c.organization_id end),
+               organization_id = coalesce(excluded.organization_id, case when c.data_center = excluded.data_center and c.pause_cause is distinct from 'organization' then c.organization_id end),
                data_center = excluded.data_center, hash = excluded.hash, published_at = clock_timestamp(), published_by = excluded.published_by, retired_at = null",
             name,
             connection.data_center.as_str(),

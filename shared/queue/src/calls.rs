@@ -3,10 +3,10 @@
 //! Shared between the handler, which calls, and the settle, which must know what was sent even if the handler panicked.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sluice_core::db::Db;
-use sluice_core::grant::Grant;
+use sluice_core::grant::{Grant, Moment};
 
 use crate::settle::{Cost, Health, Report, Seen, Throttled};
 use crate::store;
@@ -63,7 +63,7 @@ impl Calls {
             }
             state.report
         };
-        let asked_at = Instant::now();
+        let asked_at = Moment::now();
         let answer = store::grant_again(db, self.token, &self.worker, &report, cost).await.map_err(NoGrant::Ledger)?;
         let mut state = self.lock();
         match answer {

@@ -1,11 +1,11 @@
 //! What a claim answers: a batch of records with a grant for one call, or when to ask again.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use sluice_core::grant::Grant;
+use sluice_core::grant::{Grant, Moment};
 
 /// The answer to one claim.
 #[derive(Debug)]
@@ -36,11 +36,14 @@ pub struct Batch {
     pub cost: u16,
     /// Whether a place in the heavy pool was.
     pub heavy: bool,
+    /// Whether this batch's grant is to be spent on asking Zoho for the plan, which nobody knows yet.
+    #[serde(default)]
+    pub asks_plan: bool,
     /// The records, by key.
     pub slots: Vec<Claimed>,
 }
 
-/// One record of a batch.
+/// One record of a batch. The SQL leaves out what a record has nothing of.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Claimed {
     /// The slot.
@@ -50,10 +53,13 @@ pub struct Claimed {
     /// The arguments, for kinds that never coalesce.
     pub args: Option<Value>,
     /// Failures counted so far.
+    #[serde(default)]
     pub failures: u32,
     /// Runs since the last success, whatever became of them: the backoff grows with it.
+    #[serde(default)]
     pub tries: u32,
     /// Panics in a row, alone in the batch.
+    #[serde(default)]
     pub panics: u32,
     /// The largest `max_failures` any of its jobs asked for.
     pub max_failures: Option<u32>,
@@ -91,8 +97,8 @@ struct Granted {
 }
 
 impl Claim {
-    /// Reads what `sluice.claim` answered. `asked_at` is this process's clock from before it asked.
-    pub(crate) fn read(answer: Value, asked_at: Instant) -> Result<Self, serde_json::Error> {
+    /// Reads what `sluice.claim` answered. `asked_at` is a moment from before this process asked.
+    pub(crate) fn read(answer: Value, asked_at: Moment) -> Result<Self, serde_json::Error> {
         // A batch that cannot be read must not pass for "nothing to do", as it would with optional fields.
         if answer.get("token").is_none() {
             let Waiting { wait_ms } = serde_json::from_value(answer)?;
@@ -105,6 +111,8 @@ impl Claim {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Instant, SystemTime};
+
     use super::*;
     use proptest::prelude::*;
     use serde_json::json;
@@ -112,23 +120,26 @@ mod tests {
     proptest! {
         #[test]
         fn an_answer_without_a_batch_is_a_wait_of_that_long(ms in proptest::option::of(0_u64..10_000_000)) {
-            let read = Claim::read(json!({"wait_ms": ms}), Instant::now());
+            let read = Claim::read(json!({"wait_ms": ms}), Moment::now());
             prop_assert!(matches!(read, Ok(Claim::Wait(wait)) if wait == ms.map(Duration::from_millis)));
         }
 
         #[test]
         fn a_grants_deadline_counts_from_before_the_asking(ms in 0_u64..10_000, place in any::<i64>()) {
-            let asked_at = Instant::now();
+            let (steady, wall) = (Instant::now(), SystemTime::now());
+            let at = |ms| Moment::shown(steady + Duration::from_millis(ms), wall);
             let answer = json!({"token": 1, "place": place, "send_by_ms": ms, "connection": "main", "product": "crm", "kind": "push", "sync": "a", "lane": "normal", "cost": 1, "heavy": false, "slots": []});
-            let Ok(Claim::Batch(_, grant)) = Claim::read(answer, asked_at) else { return Err(TestCaseError::fail("a batch")) };
+            let Ok(Claim::Batch(_, grant)) = Claim::read(answer.clone(), at(0)) else { return Err(TestCaseError::fail("a batch")) };
             prop_assert_eq!(grant.place(), place);
-            prop_assert_eq!(grant.send_by(), asked_at + Duration::from_millis(ms));
+            prop_assert!(grant.spend(at(ms)).is_ok());
+            let Ok(Claim::Batch(_, grant)) = Claim::read(answer, at(0)) else { return Err(TestCaseError::fail("a batch")) };
+            prop_assert!(grant.spend(at(ms + 1)).is_err());
         }
     }
 
     #[test]
     fn a_batch_that_cannot_be_read_is_an_error_and_never_a_wait() {
         let answer = json!({"token": 1, "place": 2, "connection": "main", "product": "crm", "kind": "push", "lane": "normal", "cost": 1, "heavy": false, "slots": [{"id": "x"}]});
-        assert!(Claim::read(answer, Instant::now()).is_err());
+        assert!(Claim::read(answer, Moment::now()).is_err());
     }
 }

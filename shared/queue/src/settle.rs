@@ -67,6 +67,8 @@ pub struct Seen {
     pub day_resets_in: Option<Duration>,
     /// Credits left of the last 24 hours.
     pub credits_remaining: Option<i64>,
+    /// Calls left of the minute (FSM).
+    pub minute_remaining: Option<i64>,
 }
 
 /// What a call costs of the product's day or credits, and whether it needs a place in the heavy pool.
@@ -117,6 +119,7 @@ impl Report {
             "day_remaining": figure(self.seen.day_remaining),
             "day_resets_ms": self.seen.day_resets_in.map(millis),
             "credits_remaining": figure(self.seen.credits_remaining),
+            "minute_remaining": figure(self.seen.minute_remaining),
         })
     }
 }

@@ -1,10 +1,10 @@
 //! The queue's SQL, each function named for what it does. The functions behind are in `migrations/`; they are fenced by the batch's token.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
-use sluice_core::grant::Grant;
+use sluice_core::grant::{Grant, Moment};
 use sqlx::PgExecutor;
 
 use crate::calls::Calls;
@@ -44,7 +44,7 @@ pub async fn claim(
     lease: Duration,
     timeout: Duration,
 ) -> Result<Claim, sqlx::Error> {
-    let asked_at = Instant::now();
+    let asked_at = Moment::now();
     let answer = sqlx::query_scalar!(
         r#"select sluice.claim($1, $2, make_interval(secs => $3), make_interval(secs => $4)) as "answer!""#,
         worker,
@@ -123,7 +123,7 @@ pub async fn grant_alone(
     lease: Duration,
     timeout: Duration,
 ) -> Result<Alone, sqlx::Error> {
-    let asked_at = Instant::now();
+    let asked_at = Moment::now();
     let answer = sqlx::query_scalar!(
         "select sluice.grant_alone($1, $2, $3, make_interval(secs => $4), make_interval(secs => $5)) as answer",
         worker,

@@ -8,11 +8,11 @@ use std::time::Instant;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use secrecy::ExposeSecret;
 use serde_json::Value;
-use sluice_core::grant::Grant;
+use sluice_core::grant::{Grant, Moment};
 use url::Url;
 
 use crate::classify::{self, Body, Effect, Facts};
-use crate::network::{before, http_client, read_body, timed_out, transport_error};
+use crate::network::{http_client, read_body, timed_out, transport_error, within};
 use crate::{AccessToken, Answer, BuildError, Error, Evidence, Failed, Limits, Method, NotSent, Product, Sent, Settings, address};
 
 /// Longest body that is sent, in bytes.
@@ -131,13 +131,12 @@ impl Client {
     ) -> Result<Reply, Failed<Error>> {
         let (method, path) = (request.method().clone(), request.url().path().to_owned());
         let place = grant.place();
-        let started = Instant::now();
-        if let Err(late) = grant.spend(started) {
+        let (started, began) = (Instant::now(), Moment::now());
+        if let Err(late) = grant.spend(began) {
             tracing::debug!(product = target, %method, path, late_by = ?late.late_by, "grant too late; nothing sent");
             return Err(not_sent(place, late.into()));
         }
-        let deadline = started + self.settings.request_timeout;
-        let answered = before(deadline, self.http.execute(request)).await;
+        let answered = within(began, self.settings.request_timeout, self.http.execute(request)).await;
         let mut evidence = Evidence { sent: Sent::Maybe, latency: started.elapsed(), ..Evidence::nothing_sent(place) };
         let result = match answered {
             None => Err(timed_out(effect)),

@@ -6,6 +6,7 @@
 
 pub mod lists;
 pub mod names;
+pub mod organization;
 mod records;
 
 use std::collections::{HashMap, HashSet};

@@ -3,8 +3,9 @@
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use sluice_core::grant::Moment;
 use url::Url;
 
 use crate::classify::{self, Body, Effect};
@@ -55,11 +56,11 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// Runs `future` while the clock says so *before* each step: a process that was stopped while it connected must not go on to
-/// send when it is continued, even if its timers have not fired yet.
-pub(crate) async fn before<T>(deadline: Instant, future: impl Future<Output = T>) -> Option<T> {
+/// Runs `future` while the clocks say so *before* each step: a process that was stopped while it connected, or whose machine slept, must not go
+/// on to send when it is continued, even if its timers have not fired yet.
+pub(crate) async fn within<T>(began: Moment, limit: Duration, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
-    poll_fn(move |cx| if Instant::now() > deadline { Poll::Ready(None) } else { future.as_mut().poll(cx).map(Some) }).await
+    poll_fn(move |cx| if began.until(Moment::now()) > limit { Poll::Ready(None) } else { future.as_mut().poll(cx).map(Some) }).await
 }
 
 pub(crate) fn timed_out(effect: Effect) -> Error {

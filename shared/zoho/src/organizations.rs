@@ -19,6 +19,10 @@ pub struct Organization {
     pub name: String,
     /// The one that Zoho opens for this user.
     pub is_default: bool,
+    /// The name of its plan of the product that was asked, such as `Professional` (finance sheet §1.2, recorded for Books).
+    pub plan: Option<String>,
+    /// Its time zone, such as `America/New_York`, at whose midnight its day ends.
+    pub time_zone: Option<String>,
 }
 
 /// Lists them. The client's own organisation, if it has one, is not sent.
@@ -45,7 +49,9 @@ fn read(row: &Value) -> Option<Organization> {
         _ => return None,
     };
     let name = mask::text(row.get("name").and_then(Value::as_str).unwrap_or_default());
-    Some(Organization { id, name, is_default: row.get("is_default_org").and_then(Value::as_bool).unwrap_or(false) })
+    let text = |key: &str| row.get(key).and_then(Value::as_str).filter(|text| !text.is_empty()).map(mask::text);
+    let (plan, time_zone) = (text("plan_name"), text("time_zone"));
+    Some(Organization { id, name, plan, time_zone, is_default: row.get("is_default_org").and_then(Value::as_bool).unwrap_or(false) })
 }
 
 #[cfg(test)]
@@ -56,6 +62,8 @@ mod tests {
 
     #[test]
     fn an_organisation_is_read_whether_its_id_is_a_text_or_a_number_and_one_without_is_left_out() {
+        let plan = read(&json!({"organization_id": "1", "plan_name": "Professional", "time_zone": "America/New_York"})).unwrap();
+        assert_eq!((plan.plan.as_deref(), plan.time_zone.as_deref()), (Some("Professional"), Some("America/New_York")));
         let read = |row: Value| read(&row).map(|one| (one.id, one.name, one.is_default));
         assert_eq!(
             read(json!({"organization_id": "10234695", "name": "Zillum", "is_default_org": true})),

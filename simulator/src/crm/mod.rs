@@ -208,6 +208,10 @@ impl Crm {
         let body = json!({ "org": [{
             "id": self.organization_id, "zgid": self.organization_id, "company_name": "Simulated", "type": "production",
             "time_zone": context.scenario.time_zone, "currency": "US Dollar", "iso_code": "USD", "domain_name": "simulated",
+            "license_details": {
+                "paid": true, "paid_type": context.scenario.crm.edition, "paid_expiry": null, "trial_type": null, "trial_expiry": null,
+                "users_license_purchased": context.scenario.crm.users, "portal_users_license_purchased": 0,
+            },
         }]});
         Answer::json(200, body)
     }

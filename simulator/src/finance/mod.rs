@@ -150,7 +150,7 @@ pub(crate) fn organizations(context: &Context<'_>) -> Answer {
     let is_default = |id: &str| known.len() == 1 || finance.default_organization.as_deref() == Some(id);
     let rows: Vec<Value> = known
         .iter()
-        .map(|id| json!({ "organization_id": id, "name": format!("Organisation {id}"), "is_default_org": is_default(id), "currency_code": "EUR", "time_zone": context.scenario.time_zone }))
+        .map(|id| json!({ "organization_id": id, "name": format!("Organisation {id}"), "is_default_org": is_default(id), "currency_code": "EUR", "plan_name": finance.plan, "time_zone": context.scenario.time_zone }))
         .collect();
     Answer::json(200, json!({ "code": 0, "message": "success", "organizations": rows }))
 }

@@ -29,6 +29,7 @@
 //! in_flight = 10
 //! refuse_in_flight = true         # false: recorded, but answered
 //! per_day = 10000
+//! plan = "Premium"                # its name, as GET /organizations shows it; limits nothing by itself
 //! unique_display_name = false     # true: a second customer of one name is refused with 3062
 //!
 //! [finance.custom_fields]         # a module that is named here knows only these; others take any
@@ -44,6 +45,8 @@
 //! in_flight = 10
 //! heavy_in_flight = 10            # of them, complex calls: writes of more than 10 records, sorted lists
 //! credits = 50000                 # in any 24 hours (scaled)
+//! edition = "standard"            # as GET /org shows it, with so many licensed users; limits nothing by itself
+//! users = 0
 //! refuse_in_flight = true
 //! search_lag_seconds = 2          # until a write is found by a search, by Zoho's clock
 //! coql_rows = 200                 # most rows of one COQL call: 200 and 2000 are both documented
@@ -227,6 +230,8 @@ pub struct Finance {
     pub refuse_in_flight: bool,
     /// Calls per day of the organisation's zone.
     pub per_day: u64,
+    /// The plan's name.
+    pub plan: String,
     /// Whether a customer's `display_name` must be unique.
     pub unique_display_name: bool,
     /// Known custom fields by module, as API names; a module that is absent takes any.
@@ -257,6 +262,10 @@ pub struct Crm {
     pub heavy_in_flight: usize,
     /// Credits in any 24 hours of Zoho's.
     pub credits: u64,
+    /// The edition's name.
+    pub edition: String,
+    /// Licensed users.
+    pub users: u32,
     /// Whether an excess in flight is refused, or only recorded.
     pub refuse_in_flight: bool,
     /// How long the search index lags behind a write, in seconds of Zoho's clock.
@@ -357,6 +366,7 @@ impl Default for Finance {
             in_flight: 10,
             refuse_in_flight: true,
             per_day: 10_000,
+            plan: "Premium".to_owned(),
             unique_display_name: false,
             custom_fields: BTreeMap::new(),
         }
@@ -369,6 +379,8 @@ impl Default for Crm {
             in_flight: 10,
             heavy_in_flight: 10,
             credits: 50_000,
+            edition: "standard".to_owned(),
+            users: 0,
             refuse_in_flight: true,
             search_lag_seconds: 2.0,
             coql_rows: 200,

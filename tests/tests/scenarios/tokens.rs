@@ -1,6 +1,10 @@
 //! Access tokens: one for all workers, renewed when Zoho refuses it, and never more often than Zoho allows.
 
+use std::sync::Arc;
+
+use secrecy::SecretString;
 use serde_json::{Value, json};
+use sluice_core::config::Config;
 
 use crate::world::{Setup, World};
 
@@ -89,5 +93,49 @@ async fn when_zoho_denies_another_token_nobody_asks_until_it_allows_one_again() 
     assert_eq!((&tokens["minted"], &tokens["throttled"]), (&json!(1), &json!(1)), "asked once, denied once");
     assert_eq!(world.letters().await, Vec::<Value>::new());
     assert_eq!(world.count("select count(*) from sluice.slot where failures > 0").await, 0);
+    world.check_rules().await;
+}
+
+#[tokio::test]
+async fn a_revoked_refresh_token_pauses_its_connection_alone_says_so_once_and_another_one_goes_on() {
+    let connections: String = [("main", "ZOHO_REFRESH_TOKEN"), ("other", "ZOHO_WHOLESALE_REFRESH_TOKEN")]
+        .map(|(name, token)| {
+            format!("[connections.{name}]\nclient_id = \"${{ZOHO_CLIENT_ID}}\"\nclient_secret = \"${{ZOHO_CLIENT_SECRET}}\"\nrefresh_token = \"${{{token}}}\"\norganization_id = \"${{ZOHO_ORG_ID}}\"\n")
+        })
+        .concat();
+    let others =
+        BILLING.split_once("[syncs.people]").unwrap().1.replace("public.people", "public.strangers").replace("\"main\"", "\"other\"");
+    let config = format!("{connections}{BILLING}[syncs.strangers]{}", others.replace("[syncs.people.fields]", "[syncs.strangers.fields]"));
+    let tables = "create table people (id bigint primary key, name text, mail text); create table strangers (id bigint primary key, name text, mail text);";
+    let world = World::new(Setup { elsewhere: Some("other"), ..Setup::new(tables, config) }).await;
+    let elsewhere = world.elsewhere.clone().unwrap();
+    people(&world, 1, 5).await;
+    world.settled().await;
+    world.zoho.post("oauth/revoke", json!({})).await;
+    people(&world, 6, 10).await;
+    world.run("insert into strangers select n, 'Stranger ' || n, 's' || n || '@people.example' from generate_series(1, 5) n").await;
+    world.until("select paused_at is not null and pause_cause = 'token' from sluice.connection where name = 'main'").await;
+    world.until("select count(*) = 5 from sluice.link where sync = 'strangers' and zoho_id is not null").await;
+    assert_eq!(elsewhere.records("billing", "customers").await.len(), 5, "the other connection goes on");
+    let reason = world.rows("select pause_reason as said from sluice.connection where name = 'main'").await.remove(0)["said"].clone();
+    assert!(reason.as_str().unwrap().contains("sluice auth main"), "{reason}");
+    for _ in 0..3 {
+        world.run("select sluice.raise_alerts()").await;
+    }
+    let alerts = world.rows("select occasion, subject from sluice.alert").await;
+    assert_eq!(alerts, [json!({"occasion": "connection_paused", "subject": "connection main"})]);
+    assert_eq!(world.zoho.records("billing", "customers").await.len(), 5, "five wait");
+    assert_eq!(world.count("select count(*) from sluice.slot where failures > 0").await, 0);
+    assert_eq!(world.letters().await, Vec::<Value>::new());
+
+    // The replica with the old file goes on beside the new one, and does not bring the old token back.
+    let mut config = Config::clone(&world.config);
+    let token = world.zoho.post("oauth/refresh-tokens", json!({})).await["refresh_token"].as_str().unwrap().to_owned();
+    config.connections.get_mut("main").unwrap().refresh_token = Some(SecretString::from(token));
+    world.start_worker_with(Arc::new(config));
+    world.settled().await;
+    assert_eq!(world.zoho.records("billing", "customers").await.len(), 10);
+    assert_eq!(world.count("select count(*) from sluice.connection where paused_at is not null").await, 0);
+    assert_eq!(world.letters().await, Vec::<Value>::new());
     world.check_rules().await;
 }

@@ -42,11 +42,21 @@ pub(crate) struct Setup {
     pub(crate) speed: f64,
     /// The connection whose organisation is another Zoho, if one is.
     pub(crate) elsewhere: Option<&'static str>,
+    /// Whether the file names the plans; otherwise Zoho is asked, a call for each product.
+    pub(crate) plans: bool,
 }
 
 impl Setup {
     pub(crate) fn new(tables: &'static str, config: impl Into<String>) -> Self {
-        Self { tables, config: config.into(), scenario: "", request_timeout: Duration::from_secs(5), speed: SPEED, elsewhere: None }
+        Self {
+            tables,
+            config: config.into(),
+            scenario: "",
+            request_timeout: Duration::from_secs(5),
+            speed: SPEED,
+            elsewhere: None,
+            plans: true,
+        }
     }
 }
 
@@ -451,7 +461,11 @@ fn configuration(setup: &Setup, environment: &Environment, zoho: &str, key: &slu
         connection.accounts_url = Some(zoho.to_owned());
         connection.api_url = Some(zoho.to_owned());
         for scope in ["finance", "crm", "fsm"] {
-            connection.budget.entry(scope.to_owned()).or_default().window_seconds = if setup.speed > 1.0 { 1 } else { 60 };
+            let budget = connection.budget.entry(scope.to_owned()).or_default();
+            budget.window_seconds = if setup.speed > 1.0 { 1 } else { 60 };
+            if setup.plans {
+                budget.plan.get_or_insert_with(|| if scope == "crm" { "standard" } else { "premium" }.to_owned());
+            }
         }
     }
     config.security.key = Some(key.clone());

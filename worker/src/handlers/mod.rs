@@ -5,6 +5,7 @@ mod channel;
 mod listing;
 pub(crate) mod matching;
 pub(crate) mod organization;
+mod plan;
 mod poll;
 mod pull;
 mod push;
@@ -57,6 +58,9 @@ pub(crate) async fn run(engine: &Engine, work: &Work) -> Handled {
     };
     if let Some(product) = organization::needed(work, &session) {
         return organization::find(engine, work, &session, product).await;
+    }
+    if work.batch.asks_plan {
+        return plan::ask(engine, work, &session).await;
     }
     match kind {
         Kind::Push => push::run(engine, work, &session).await,

@@ -10,6 +10,7 @@ use sluice_zoho::cost::Cost;
 use sluice_zoho::organizations::{self, Organization};
 use sluice_zoho::{Error, Product};
 
+use super::plan::{self, Said};
 use super::{all, ended, snooze};
 use crate::engine::Engine;
 use crate::outcome::{self, PAUSED, Stops};
@@ -45,6 +46,10 @@ pub(super) async fn find(engine: &Engine, work: &Work, session: &Session<'_>, pr
             Ok(one) => match engine.tokens.learn_organization(connection, &one.id).await {
                 Ok(()) => {
                     tracing::info!(connection, organization = one.id, name = one.name, "found the connection's organisation");
+                    let said = Said { plan: one.plan.clone(), users: None, time_zone: one.time_zone.clone() };
+                    if let Err(error) = plan::learn(engine, connection, &work.batch.product, &said).await {
+                        tracing::warn!(%error, connection, "the plan could not be stored; it will be asked for");
+                    }
                     return again();
                 }
                 Err(error) => {
@@ -93,7 +98,7 @@ mod tests {
     use super::*;
 
     fn organization(id: &str, is_default: bool) -> Organization {
-        Organization { id: id.to_owned(), name: format!("Org {id}"), is_default }
+        Organization { id: id.to_owned(), name: format!("Org {id}"), is_default, plan: None, time_zone: None }
     }
 
     #[test]

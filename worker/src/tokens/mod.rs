@@ -3,19 +3,24 @@
 //! A background task keeps each connection's token in memory. Work of a connection without a live token is not claimed at all, so no
 //! grant is spent on waiting for one. No transaction spans the call to Zoho.
 
+mod mints;
 mod store;
+#[cfg(test)]
+mod tests;
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use secrecy::{ExposeSecret as _, SecretString};
 use sluice_core::db::Db;
-use sluice_core::grant::Grant;
+use sluice_core::grant::{Grant, Moment};
 use sluice_core::secrets::{self, KeyRing};
 use sluice_zoho::{AccessToken, Client, oauth};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+
+use crate::pause;
 
 /// A token is replaced when it has less than this left.
 const EARLY: Duration = Duration::from_secs(300);
@@ -25,6 +30,8 @@ const TOO_OLD: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_secs(5);
 /// And while a connection has no token.
 const LOOK_SOON: Duration = Duration::from_millis(100);
+/// How long until Zoho is asked again about a refresh token, or a client, that it did not accept.
+const NOT_ACCEPTED: Duration = Duration::from_secs(300);
 /// A token that is refused this soon after another one was: the next would be refused too, so the connection rests as long.
 const REFUSED_AGAIN: Duration = Duration::from_secs(60);
 
@@ -39,6 +46,8 @@ pub(crate) struct Tokens {
     refused: RwLock<BTreeMap<String, Refused>>,
     /// The finance organisation of each connection, as it is published or was found.
     organizations: RwLock<BTreeMap<String, String>>,
+    /// The connections for which this process has looked at its file's token.
+    seeded: Mutex<BTreeSet<String>>,
     /// Held by whoever asks Zoho for one.
     finding: tokio::sync::Mutex<()>,
     look: Notify,
@@ -108,6 +117,7 @@ impl Tokens {
             live: RwLock::default(),
             refused: RwLock::default(),
             organizations: RwLock::default(),
+            seeded: Mutex::default(),
             finding: tokio::sync::Mutex::default(),
             look: Notify::new(),
             changed,
@@ -252,6 +262,10 @@ impl Tokens {
         let Some(given) = &connection.from_file else { return Ok(()) };
         let fingerprint = secrets::hash_token(given.expose_secret());
         let Some((seeded, current)) = store::seeded(&self.db, name).await? else { return Ok(()) };
+        // Once in a process's life: replicas with the older file must not bring back the older token.
+        if !self.seeded.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned()) {
+            return Ok(());
+        }
         if seeded.as_deref() == Some(fingerprint.as_str()) || (seeded.is_none() && current.is_some()) {
             return Ok(());
         }
@@ -286,42 +300,60 @@ impl Tokens {
     }
 
     async fn mint(&self, name: &str, connection: &Connection, stored: &store::Stored) -> Result<(), Trouble> {
-        let asked_at = Instant::now();
+        let asked_at = Moment::now();
         let timeout = connection.client.settings().request_timeout;
-        let Some(place) = store::take_mint(&self.db, &stored.fingerprint, timeout).await? else {
+        let Some(place) = mints::take(&self.db, &stored.fingerprint, timeout).await? else {
             let why = "ten tokens were minted in ten minutes; Zoho allows no more";
             store::refresh_failed(&self.db, &stored.fingerprint, &self.worker, why, Duration::from_secs(10)).await?;
             return Ok(());
         };
         let refresh_token = self.keys.decrypt(&stored.refresh_token, &stored.fingerprint)?;
-        let grant = Grant::issued(i64::from(place), asked_at, Duration::from_secs(2));
+        let grant = Grant::issued(i64::from(place.number), asked_at, mints::SEND_WITHIN);
         match oauth::refresh(grant, &connection.client, &refresh_token).await {
             Ok(answer) => {
                 let token = answer.value;
                 let sealed = self.keys.encrypt(token.access.secret(), &stored.fingerprint)?;
-                store::refreshed(&self.db, &stored.fingerprint, &self.worker, &sealed, token.expires_in, token.access.api_domain()).await?;
+                let mut tx = self.db.begin().await?;
+                store::refreshed(&mut tx, &stored.fingerprint, &self.worker, &sealed, token.expires_in, token.access.api_domain()).await?;
+                tx.commit().await?;
                 tracing::info!(connection = name, lives_s = token.expires_in.as_secs(), "minted an access token");
             }
             Err(failed) => {
                 if matches!(failed.evidence.sent, sluice_zoho::Sent::Nothing) {
-                    store::return_mint(&self.db, &stored.fingerprint, place).await?;
+                    mints::give_back(&self.db, &stored.fingerprint, place).await?;
                 }
                 let retry_in = match &failed.error {
                     oauth::Error::Throttled { retry_after } => *retry_after,
                     oauth::Error::Unavailable { .. } | oauth::Error::NotSent(_) => Duration::from_secs(5),
-                    oauth::Error::Client { .. }
-                    | oauth::Error::InvalidCode
-                    | oauth::Error::AccessDenied
+                    oauth::Error::Client { .. } | oauth::Error::InvalidCode => NOT_ACCEPTED,
+                    oauth::Error::AccessDenied
                     | oauth::Error::Malformed { .. }
                     | oauth::Error::UntrustedHost { .. }
                     | oauth::Error::Refused { .. } => Duration::from_secs(60),
                 };
                 tracing::warn!(connection = name, error = %failed.error, retry_s = retry_in.as_secs(), "no access token; the connection's work waits");
                 store::refresh_failed(&self.db, &stored.fingerprint, &self.worker, &failed.error.to_string(), retry_in).await?;
+                if let Some(reason) = not_accepted(&failed.error)
+                    && pause::without_token(&self.db, &stored.fingerprint, &reason).await?
+                {
+                    tracing::error!(connection = name, reason, "paused the connection; its records wait");
+                }
             }
         }
         Ok(())
     }
+}
+
+/// What a person is to do where Zoho will not accept the refresh token or the client, however often it is asked.
+fn not_accepted(error: &oauth::Error) -> Option<String> {
+    let todo = match error {
+        oauth::Error::InvalidCode => {
+            "Give it a new refresh token: `sluice auth {connection}`, or refresh_token in [connections.{connection}] and a restart of the workers"
+        }
+        oauth::Error::Client { .. } => "Mend [connections.{connection}] and restart the workers; it goes on within five minutes",
+        _ => return None,
+    };
+    Some(format!("{error}. {todo}"))
 }
 
 /// Stores the refresh token that `sluice auth` got for a connection; replicas use it from their next look on.

@@ -1,11 +1,8 @@
-//! `sluice.credential` and `sluice.mint`: one encrypted row per refresh token, and ten places per ten minutes for its mints.
+//! `sluice.credential`: one encrypted row per refresh token.
 
 use std::time::Duration;
 
 use sqlx::PgExecutor;
-
-/// Zoho mints ten access tokens per ten minutes and refresh token (CRM sheet §1.6).
-const MINT_WINDOW: Duration = Duration::from_secs(600);
 
 /// What is stored of a connection's tokens.
 #[derive(Debug)]
@@ -42,8 +39,8 @@ pub(crate) async fn learn_organization(db: impl PgExecutor<'_>, connection: &str
     sqlx::query_scalar!(r#"select sluice.learn_organization($1, $2) as "learnt!""#, connection, id).fetch_one(db).await
 }
 
-/// Stores a refresh token with its ten places and makes it the connection's. Keeps what is there under the same fingerprint. Syncs of the
-/// connection that were paused for want of a right go on: this token may have it.
+/// Stores a refresh token with its ten places and makes it the connection's. Keeps what is there under the same fingerprint. The connection goes on
+/// if it was paused for want of a token, and its syncs that were for want of a right: this one may have it.
 pub(crate) async fn seed(
     tx: &mut sluice_core::db::Tx,
     connection: &str,
@@ -66,7 +63,10 @@ pub(crate) async fn seed(
     .execute(&mut *tx)
     .await?;
     sqlx::query!(
-        "update sluice.connection set credential = $2, seeded_with = case when $3 then $2 else seeded_with end where name = $1",
+        "update sluice.connection set credential = $2, seeded_with = case when $3 then $2 else seeded_with end,
+           paused_at = case when pause_cause is distinct from 'token' then paused_at end, paused_by = case when pause_cause is distinct from 'token' then paused_by end,
+           pause_reason = case when pause_cause is distinct from 'token' then pause_reason end, pause_cause = nullif(pause_cause, 'token')
+         where name = $1",
         connection,
         fingerprint,
         from_file
@@ -110,19 +110,6 @@ pub(crate) async fn take_refresh(
     Ok(taken.rows_affected() == 1)
 }
 
-/// Takes a place for one mint, counted from the last moment at which its request can arrive. `None`: ten were asked for in ten minutes.
-pub(crate) async fn take_mint(db: impl PgExecutor<'_>, fingerprint: &str, timeout: Duration) -> Result<Option<i16>, sqlx::Error> {
-    sqlx::query_scalar!(
-        "update sluice.mint set minted_at = clock_timestamp(), free_at = clock_timestamp() + interval '2 s' + make_interval(secs => $2)
-         where fingerprint = $1 and place = (select place from sluice.mint where fingerprint = $1 and free_at <= clock_timestamp() order by free_at limit 1 for update skip locked)
-         returning place",
-        fingerprint,
-        (timeout + MINT_WINDOW).as_secs_f64()
-    )
-    .fetch_optional(db)
-    .await
-}
-
 /// Lets a refresh that failed be tried again at once: what was wrong may be mended. A pause that Zoho asked for is longer than a minute, and kept.
 pub(crate) async fn try_again(db: impl PgExecutor<'_>, connection: &str) -> Result<(), sqlx::Error> {
     sqlx::query!(
@@ -135,17 +122,9 @@ pub(crate) async fn try_again(db: impl PgExecutor<'_>, connection: &str) -> Resu
     Ok(())
 }
 
-/// Gives back a place whose request never left.
-pub(crate) async fn return_mint(db: impl PgExecutor<'_>, fingerprint: &str, place: i16) -> Result<(), sqlx::Error> {
-    sqlx::query!("update sluice.mint set free_at = clock_timestamp() where fingerprint = $1 and place = $2", fingerprint, place)
-        .execute(db)
-        .await?;
-    Ok(())
-}
-
-/// Stores a minted token and ends the lease.
+/// Stores a minted token and ends the lease. Connections that were paused because Zoho gave none go on.
 pub(crate) async fn refreshed(
-    db: impl PgExecutor<'_>,
+    tx: &mut sluice_core::db::Tx,
     fingerprint: &str,
     worker: &str,
     access_token: &[u8],
@@ -162,7 +141,13 @@ pub(crate) async fn refreshed(
         expires_in.as_secs_f64(),
         api_domain
     )
-    .execute(db)
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query!(
+        "update sluice.connection set paused_at = null, paused_by = null, pause_reason = null, pause_cause = null where credential = $1 and pause_cause = 'token'",
+        fingerprint
+    )
+    .execute(&mut *tx)
     .await?;
     Ok(())
 }

@@ -10,6 +10,17 @@ use super::sync::Product;
 /// Zoho's plans, by the names that `plan` takes.
 pub const PLANS: [&str; 8] = ["free", "trial", "standard", "professional", "premium", "elite", "enterprise", "ultimate"];
 
+/// The plan that Zoho means by this name. `None`: one of which nothing is published.
+pub fn plan_named(name: &str) -> Option<&'static str> {
+    let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
+    match name.as_str() {
+        "starter" => Some("standard"),
+        "zohoone" => Some("enterprise"),
+        "crmplus" => Some("ultimate"),
+        known => PLANS.into_iter().find(|plan| *plan == known),
+    }
+}
+
 /// The limits of one product's calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -144,6 +155,14 @@ mod tests {
         assert_eq!(limits(Product::Crm, "standard", Some(400)), (10, 10, Some(100_000)));
         assert_eq!(limits(Product::Crm, "enterprise", Some(40)), (20, 10, Some(90_000)));
         assert_eq!(limits(Product::Fsm, "standard", None), (15, 0, Some(25_000)));
+    }
+
+    #[test]
+    fn plans_are_known_by_the_names_that_zoho_has_for_them_and_others_promise_nothing() {
+        assert_eq!(plan_named("Professional"), Some("professional"));
+        assert_eq!(plan_named("zoho_one"), Some("enterprise"));
+        assert_eq!(plan_named("CRM Plus"), Some("ultimate"));
+        assert_eq!(plan_named("bigin"), None);
     }
 
     #[test]

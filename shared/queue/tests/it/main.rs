@@ -1,6 +1,7 @@
 //! The queue's SQL over a real PostgreSQL, called as a worker calls it.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod arrivals;
 mod budget;
 mod callers;
 mod circuit;

@@ -167,7 +167,7 @@ async fn headers_tell_the_day_and_what_others_used_but_never_take_our_own_calls_
         day_limit: Some(1000),
         day_remaining: Some(remaining),
         day_resets_in: Some(Duration::from_secs(5 * 3600)),
-        credits_remaining: None,
+        ..Seen::default()
     };
     let said = |remaining| Report { seen: seen(remaining), ..answered() };
     let row = async || {
@@ -265,4 +265,20 @@ async fn what_waits_longer_than_fresh_within_goes_one_lane_up_and_never_above_re
         order.push(batch.sync);
     }
     assert_eq!(order, ["alone", "orders", "shop", "customers"]);
+}
+
+#[tokio::test]
+async fn a_minute_that_others_have_used_up_is_waited_for_before_zoho_refuses() {
+    let world = World::new().await;
+    fill(&world, "shop", "realtime", 1..=5).await;
+    let batches = [world.claim().await.unwrap(), world.claim().await.unwrap(), world.claim().await.unwrap()];
+    let left = |minute_remaining| Report { seen: Seen { minute_remaining: Some(minute_remaining), ..Seen::default() }, ..answered() };
+    world.settle_with(&batches[0], &left(3), |s| Settlement::new(s, done())).await;
+    let another = world.claim().await.expect("one is left beside the two under way");
+    world.settle_with(&batches[1], &left(2), |s| Settlement::new(s, done())).await;
+    let Claim::Wait(Some(wait)) = store::claim(&world.db, WORKER, &world.shapes, LEASE, TIMEOUT).await.unwrap() else {
+        panic!("three were under way, and two left")
+    };
+    assert!((55..=60).contains(&wait.as_secs()), "{wait:?}");
+    assert!(world.settle(&another, done()).await);
 }

@@ -3,48 +3,166 @@
 
 /// A grant must be spent within this, in milliseconds.
 pub(crate) const SEND_WITHIN: i64 = 2_000;
+/// Credits are counted by the quarter of an hour in which they were granted, and forgotten when the 98th after it begins.
+pub(crate) const QUARTER: i64 = 900_000;
+const QUARTERS: i64 = 98;
+
+/// What one budget may have at once, and for how long.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Caps {
+    pub(crate) window_calls: usize,
+    pub(crate) in_flight: usize,
+    /// Zero: the product knows no heavy calls.
+    pub(crate) heavy: usize,
+    pub(crate) window: i64,
+    pub(crate) timeout: i64,
+}
+
+/// What is counted beside the calls of a window.
+#[derive(Debug, Clone)]
+pub(crate) enum Meter {
+    /// Calls until midnight: so many, if it is known, for everybody.
+    Day { told: Option<i64>, used: i64, others: i64 },
+    /// Credits of 24 hours, for everybody; ours by the quarter of an hour in which they were granted. What others used is forgotten as well when
+    /// nothing was written for as long.
+    Credits { told: i64, spent: Vec<(i64, i64)>, others: i64, written: i64 },
+}
+
+impl Meter {
+    pub(crate) fn used(&self, now: i64) -> i64 {
+        match self {
+            Self::Day { used, .. } => *used,
+            Self::Credits { spent, .. } => {
+                let current = now.div_euclid(QUARTER);
+                spent.iter().filter(|(quarter, _)| current - quarter < QUARTERS).map(|(_, amount)| amount).sum()
+            }
+        }
+    }
+
+    pub(crate) fn told(&self) -> Option<i64> {
+        match self {
+            Self::Day { told, .. } => *told,
+            Self::Credits { told, .. } => Some(*told),
+        }
+    }
+
+    pub(crate) fn others(&self, now: i64) -> i64 {
+        match self {
+            Self::Day { others, .. } => *others,
+            Self::Credits { others, written, .. } => {
+                if now.div_euclid(QUARTER) - written < QUARTERS {
+                    *others
+                } else {
+                    0
+                }
+            }
+        }
+    }
+
+    /// Credits of which nothing is used.
+    pub(crate) fn credits(told: i64) -> Self {
+        Self::Credits { told, spent: Vec::new(), others: 0, written: 0 }
+    }
+
+    fn left(&self, now: i64) -> Option<i64> {
+        self.told().map(|told| told - self.used(now) - self.others(now))
+    }
+
+    /// Charges a call that was granted at that time, or gives back what it did not cost.
+    fn charge(&mut self, amount: i64, granted_at: i64, now: i64) {
+        let known = self.others(now);
+        match self {
+            Self::Day { used, .. } => *used += amount,
+            Self::Credits { spent, others, written, .. } if amount != 0 => {
+                spent.push((granted_at.div_euclid(QUARTER), amount));
+                (*others, *written) = (known, now.div_euclid(QUARTER));
+            }
+            Self::Credits { .. } => {}
+        }
+    }
+}
+
+/// A place that is free from a moment on, and the batch that has it.
+type Place = (i64, u64);
 
 /// One budget and one meter.
 #[derive(Debug, Clone)]
 pub(crate) struct Model {
-    pub(crate) window: i64,
-    pub(crate) timeout: i64,
-    /// When each place is free again, and which grant has it.
-    places: Vec<(i64, u64)>,
-    flights: Vec<(i64, u64)>,
-    grants: u64,
+    caps: Caps,
+    places: Vec<Place>,
+    flights: Vec<Place>,
+    heavies: Vec<Place>,
+    batches: u64,
     /// So many may be under way since then.
     shrunk: Option<(i64, i64)>,
     blocked_until: i64,
     throttled: u32,
-    /// Zoho's limit for the day, ours, and what others used.
-    pub(crate) day: Option<i64>,
-    pub(crate) used: i64,
-    pub(crate) others: i64,
+    pub(crate) meter: Meter,
+    /// The places that the SQL took, of the window, in flight and heavy. Where several have been free for equally long, either is right.
+    pub(crate) preferred: [Option<usize>; 3],
 }
 
-/// What a grant took.
+/// A batch, and what its call in hand took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Held {
-    grant: u64,
-    place: usize,
-    flight: usize,
+    batch: u64,
+    place: Option<usize>,
+    flight: Option<usize>,
+    heavy: Option<usize>,
+    /// What is reserved for the call in hand.
+    pub(crate) cost: i64,
+    granted_at: i64,
+    /// Records of the batch.
+    pub(crate) records: i64,
+}
+
+impl Held {
+    /// Whether there is a grant in hand; without one nothing is sent.
+    pub(crate) fn may_send(&self) -> bool {
+        self.place.is_some()
+    }
+
+    pub(crate) fn has_heavy(&self) -> bool {
+        self.heavy.is_some()
+    }
+}
+
+/// What became of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Became {
+    NotSent,
+    /// Answered, and it cost so much of what was reserved.
+    Answered(i64),
+    Unanswered,
+    /// Answered with "too many at once".
+    Crowded,
+    /// Answered, and told Zoho's limit and what is left of it. Credits: only what is left.
+    Told(i64, i64),
+}
+
+/// The place that has been free for longest; of several, the one that is `preferred`.
+fn free(places: &[Place], preferred: Option<usize>, now: i64) -> Option<usize> {
+    (0..places.len()).min_by_key(|index| (places[*index].0, Some(*index) != preferred)).filter(|index| places[*index].0 <= now)
+}
+
+fn taken(places: &[Place], now: i64) -> usize {
+    places.iter().filter(|(free_at, _)| *free_at > now).count()
 }
 
 impl Model {
-    pub(crate) fn new(cap: usize, in_flight: usize, window: i64, timeout: i64) -> Self {
+    pub(crate) fn new(caps: Caps, meter: Meter) -> Self {
+        let places = |count| vec![(i64::MIN, 0); count];
         Self {
-            window,
-            timeout,
-            places: vec![(i64::MIN, 0); cap],
-            flights: vec![(i64::MIN, 0); in_flight],
-            grants: 0,
+            caps,
+            places: places(caps.window_calls),
+            flights: places(caps.in_flight),
+            heavies: places(caps.heavy),
+            batches: 0,
             shrunk: None,
             blocked_until: i64::MIN,
             throttled: 0,
-            day: None,
-            used: 0,
-            others: 0,
+            meter,
+            preferred: [None; 3],
         }
     }
 
@@ -53,63 +171,150 @@ impl Model {
         self.shrunk.map_or(all, |(to, at)| all.min(usize::try_from(to + (now - at).div_euclid(10_000)).unwrap_or(0)))
     }
 
-    /// All that a call needs, or nothing.
-    pub(crate) fn grant(&mut self, now: i64) -> Option<Held> {
-        let spent = self.day.is_some_and(|day| day - self.used - self.others < 1);
-        let (_, under_way) = self.taken(now);
-        if spent || self.blocked_until > now || under_way >= self.flights_allowed(now) {
+    /// A batch with all that its call needs, or nothing. Fewer records than wanted where the heavy pool or the credits have no room.
+    pub(crate) fn grant(&mut self, wanted: i64, now: i64) -> Option<Held> {
+        let left = self.meter.left(now);
+        if left.is_some_and(|left| left < 1) || self.blocked_until > now || taken(&self.flights, now) >= self.flights_allowed(now) {
             return None;
         }
-        // the place that has been free for longest, as the SQL takes it
-        let free = |places: &[(i64, u64)]| (0..places.len()).min_by_key(|index| places[*index].0).filter(|index| places[*index].0 <= now);
-        let held = Held { grant: self.grants + 1, place: free(&self.places)?, flight: free(&self.flights)? };
-        self.grants = held.grant;
-        self.places[held.place] = (now + SEND_WITHIN + self.timeout + self.window, held.grant);
-        self.flights[held.flight] = (now + SEND_WITHIN + self.timeout, held.grant);
-        self.used += 1;
+        let [place, flight, heavy] = self.free(now);
+        let (place, flight) = (place?, flight?);
+        let credits = matches!(self.meter, Meter::Credits { .. });
+        let mut records = wanted;
+        if credits && wanted > 1 {
+            if heavy.is_none() {
+                records = records.min(10);
+            }
+            records = records.min(10 * left.unwrap_or(i64::MAX / 10).max(1));
+        }
+        let cost = if credits { (records + 9) / 10 } else { 1 };
+        self.batches += 1;
+        let heavy = heavy.filter(|_| credits && records > 10);
+        let held = Held { batch: self.batches, place: Some(place), flight: Some(flight), heavy, cost, granted_at: now, records };
+        self.meter.charge(cost, now, now);
+        self.take(&held, now);
         Some(held)
     }
 
-    /// Sets when the places of a grant are free, if they are still its own: those of a late one may be another's.
-    fn free(&mut self, held: Held, place_free_at: i64) {
-        if self.places[held.place].1 == held.grant {
-            self.places[held.place] = (place_free_at, 0);
+    fn free(&self, now: i64) -> [Option<usize>; 3] {
+        let [place, flight, heavy] = self.preferred;
+        [free(&self.places, place, now), free(&self.flights, flight, now), free(&self.heavies, heavy, now)]
+    }
+
+    fn take(&mut self, held: &Held, now: i64) {
+        let arrived_by = now + SEND_WITHIN + self.caps.timeout;
+        if let Some(place) = held.place {
+            self.places[place] = (arrived_by + self.caps.window, held.batch);
         }
-        if self.flights[held.flight].1 == held.grant {
-            self.flights[held.flight] = (i64::MIN, 0);
+        for (places, index) in [(&mut self.flights, held.flight), (&mut self.heavies, held.heavy)] {
+            if let Some(index) = index {
+                places[index] = (arrived_by, held.batch);
+            }
         }
     }
 
-    pub(crate) fn answered(&mut self, held: Held, now: i64) {
-        self.free(held, now + self.window);
-        self.throttled = 0;
+    /// The call in hand is over. Its place is touched only if it is still its own: that of a late one may be another's.
+    fn end_call(&mut self, held: &Held, became: Became, now: i64) {
+        let answered = !matches!(became, Became::NotSent | Became::Unanswered);
+        if let Some(place) = held.place
+            && self.places[place].1 == held.batch
+        {
+            match became {
+                Became::NotSent => self.places[place] = (i64::MIN, 0),
+                Became::Unanswered => {}
+                _ => self.places[place] = (now + self.caps.window, 0),
+            }
+        }
+        let unused = match became {
+            Became::NotSent => held.cost,
+            Became::Answered(cost) => (held.cost - cost).max(0),
+            _ => 0,
+        };
+        self.meter.charge(-unused, held.granted_at, now);
+        self.hear(became, answered, now);
+        if became == Became::Crowded {
+            let under_way = taken(&self.flights, now).min(self.flights_allowed(now));
+            self.shrunk = Some((i64::try_from(under_way / 2).unwrap_or(0).max(1), now));
+            self.blocked_until = self.blocked_until.max(now + 1_000 * 2_i64.pow(self.throttled).min(60));
+            self.throttled = (self.throttled + 1).min(10);
+        } else if answered {
+            self.throttled = 0;
+        }
     }
 
-    pub(crate) fn not_sent(&mut self, held: Held) {
-        self.free(held, i64::MIN);
-        self.used -= 1;
+    /// What the answer says of the meter. Only what exceeds all that we were granted is taken for others'.
+    fn hear(&mut self, became: Became, answered: bool, now: i64) {
+        let (ours, known, current) = (self.meter.used(now), self.meter.others(now), now.div_euclid(QUARTER));
+        match (&mut self.meter, became) {
+            (Meter::Day { told, others, .. }, Became::Told(limit, left)) => {
+                *told = Some(limit);
+                *others = (*others).max(limit - left - ours).max(0);
+            }
+            (Meter::Credits { told, others, written, .. }, Became::Told(_, left)) => {
+                *told = (*told).max(left);
+                let new = (*told - left - ours).max(0);
+                if new != known {
+                    (*others, *written) = (new, current);
+                }
+            }
+            // the figure is sent once half is spent: without it others have spent less
+            (Meter::Credits { told, others, written, .. }, _) if answered => {
+                let new = known.min((*told / 2 - ours).max(0));
+                if new != known {
+                    (*others, *written) = (new, current);
+                }
+            }
+            _ => {}
+        }
     }
 
-    /// Answered with "too many at once".
-    pub(crate) fn crowded(&mut self, held: Held, now: i64) {
-        let under_way = self.taken(now).1.min(self.flights_allowed(now));
-        self.shrunk = Some((i64::try_from(under_way / 2).unwrap_or(0).max(1), now));
-        self.blocked_until = self.blocked_until.max(now + 1_000 * 2_i64.pow(self.throttled).min(60));
-        let throttled = self.throttled + 1;
-        self.answered(held, now);
-        self.throttled = throttled.min(10);
+    /// The batch is settled; an unanswered call may be under way still.
+    pub(crate) fn settle(&mut self, held: Held, became: Became, now: i64) {
+        self.end_call(&held, became, now);
+        if became == Became::Unanswered {
+            return;
+        }
+        for (places, index) in [(&mut self.flights, held.flight), (&mut self.heavies, held.heavy)] {
+            if let Some(index) = index
+                && places[index].1 == held.batch
+            {
+                places[index] = (i64::MIN, 0);
+            }
+        }
     }
 
-    /// Answered, and told what is left of a day of so many calls.
-    pub(crate) fn told(&mut self, held: Held, limit: i64, left: i64, now: i64) {
-        self.answered(held, now);
-        self.day = Some(limit);
-        self.others = self.others.max(limit - left - self.used).max(0);
+    /// Another call of the same batch: all that it needs, or nothing. The call before is over either way.
+    pub(crate) fn again(&mut self, held: &mut Held, became: Became, (units, heavy): (i64, bool), now: i64) -> bool {
+        self.end_call(held, became, now);
+        // those of a call that is still under way stay taken; those that it outlived may be another's
+        let kept = |places: &[Place], index: Option<usize>| {
+            index.filter(|i| became != Became::Unanswered && places[*i].0 > now && places[*i].1 == held.batch)
+        };
+        (held.flight, held.heavy) = (kept(&self.flights, held.flight), kept(&self.heavies, held.heavy));
+        (held.place, held.cost) = (None, 0);
+        let affordable = self.meter.left(now).is_none_or(|left| left >= units);
+        let crowded = held.flight.is_none() && taken(&self.flights, now) >= self.flights_allowed(now);
+        if !affordable || crowded || self.blocked_until > now {
+            return false;
+        }
+        let needs_heavy = heavy && self.caps.heavy > 0 && held.heavy.is_none();
+        let [place, flight, pool] = self.free(now);
+        let (flight, pool) = (held.flight.or(flight), held.heavy.or(pool));
+        if place.is_none() || flight.is_none() || needs_heavy && pool.is_none() {
+            return false;
+        }
+        held.flight = flight;
+        if needs_heavy {
+            held.heavy = pool;
+        }
+        (held.place, held.cost, held.granted_at) = (place, units, now);
+        self.meter.charge(units, now, now);
+        self.take(&held.clone(), now);
+        true
     }
 
-    /// Places of the window, and in flight, that are taken.
-    pub(crate) fn taken(&self, now: i64) -> (usize, usize) {
-        let taken = |places: &[(i64, u64)]| places.iter().filter(|(free_at, _)| *free_at > now).count();
-        (taken(&self.places), taken(&self.flights))
+    /// Places that are taken: of the window, in flight, heavy.
+    pub(crate) fn taken(&self, window_at: i64, flights_at: i64) -> (usize, usize, usize) {
+        (taken(&self.places, window_at), taken(&self.flights, flights_at), taken(&self.heavies, flights_at))
     }
 }

@@ -1,9 +1,9 @@
 //! A TCP peer that answers each connection by a script. It speaks no HTTP of its own: the bytes are the test's.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use secrecy::SecretString;
-use sluice_core::grant::Grant;
+use sluice_core::grant::{Grant, Moment};
 use sluice_zoho::{AccessToken, Client, DataCenter, Settings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -95,12 +95,12 @@ pub(crate) fn client(url: &Url) -> Client {
 
 /// A grant that is good for two seconds.
 pub(crate) fn grant() -> Grant {
-    Grant::issued(7, Instant::now(), Duration::from_secs(2))
+    Grant::issued(7, Moment::now(), Duration::from_secs(2))
 }
 
 /// A grant whose deadline has passed.
 pub(crate) fn late_grant() -> Grant {
-    Grant::issued(8, Instant::now().checked_sub(Duration::from_secs(3)).unwrap(), Duration::from_secs(2))
+    Grant::issued(8, Moment::shown(Instant::now().checked_sub(Duration::from_secs(3)).unwrap(), SystemTime::now()), Duration::from_secs(2))
 }
 
 /// A token in Zoho's shape, made here so that no scanner takes the source for a leak.
