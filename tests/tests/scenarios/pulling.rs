@@ -130,14 +130,14 @@ async fn two_hundred_changed_deals_of_many_are_pulled_in_at_most_five_calls() {
         writeback = { id = "zoho_id" }
         fields = { Deal_Name = "name", Stage = "stage", Amount = "amount" }"#;
     let tables = "create table deals (id bigint generated always as identity primary key, zoho_id text, name text, stage text, amount numeric(12, 2));";
-    let world = World::new(Setup::new(tables, config)).await;
+    let world = World::new(Setup { request_timeout: std::time::Duration::from_secs(30), ..Setup::new(tables, config) }).await;
     let count = i64::try_from(sized("SLUICE_DEALS", 1_000)).expect("a count");
     let seed = json!({"product": "crm", "module": "Deals", "count": count,
         "record": {"Deal_Name": "Deal {n}", "Stage": "Proposal", "Amount": 5}, "age_seconds": 864_000, "step_seconds": 10});
     let ids = world.zoho.post("seed", seed).await["ids"].clone();
     let poll = "insert into sluice.job (kind, args) values ('poll', '{\"sync\": \"deals\"}')";
     world.run(poll).await;
-    world.settled_within(std::time::Duration::from_secs(300)).await;
+    world.settled_within(std::time::Duration::from_secs(1200)).await;
     assert_eq!(world.count("select count(*) from deals where zoho_id is not null").await, count);
     world.zoho.post("clock", json!({"advance_seconds": 60})).await;
     for id in ids.as_array().expect("ids").iter().filter_map(Value::as_str).take(200) {

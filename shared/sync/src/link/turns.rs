@@ -1,8 +1,9 @@
 //! The loop breaker: how often a field went to and fro between the sides.
 //!
-//! A turn is a value that one side gave and the other took back: Zoho changes a field that we wrote, or the row one that we pulled and that is not
-//! its own. [`MOST`] of them in a row, each at most half an hour after the one before, are no conversation of people's: the field is parked. It is
-//! left alone on both sides until somebody decides, or both say the same.
+//! A turn is a value that one side gave and the other took back: Zoho changes a field within minutes of our writing it, or the row one that we
+//! pulled and that is not its own. [`MOST`] of them in a row, each at most half an hour after the one before, are no conversation of people's: the
+//! field is parked. It is left alone on both sides until somebody decides, or both say the same. Levels, such as an item's stock, move on both sides
+//! by their nature and are not counted.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,8 @@ use super::{Pair, Pairs};
 pub const MOST: u32 = 5;
 /// Turns that lie farther apart begin to be counted anew.
 pub const APART: TimeDelta = TimeDelta::minutes(30);
+/// Zoho's change answers our write if it follows by at most this, by Zoho's own clock: a workflow takes seconds, a person is seldom so fast.
+pub const PROMPT: TimeDelta = TimeDelta::minutes(5);
 /// The name under which a link remembers a field's turns. No Zoho field is called so.
 pub(crate) const TURNS: &str = "turns:";
 

@@ -314,7 +314,10 @@ impl Merge {
             self.agreed_more = true;
             return verdict;
         }
+        let fresh = definition.module.modified_at(facts.record);
+        let prompt = fresh.zip(facts.link.zoho_modified_at).is_none_or(|(fresh, known)| fresh - known <= turns::PROMPT);
         let undone = match verdict {
+            _ if definition.module.level() == Some(path) || zoho_changed && !prompt => false,
             Verdict::Pull => true,
             Verdict::Repair => !was_sent(definition, facts.link, path, zoho),
             Verdict::Push => zoho_changed,

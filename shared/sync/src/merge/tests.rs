@@ -262,6 +262,7 @@ fn a_constant_is_ours_whatever_zoho_says() {
 fn taken_back(times: usize, minutes_apart: i64) -> Case {
     let mut case = Case::agreed().zoho("Risk", json!("high"));
     case.link.pushed_at = Some(case.read_at);
+    case.link.zoho_modified_at = crate::module::parse_time("2026-03-01T09:59:57+00:00");
     for _ in 0..times {
         case.link.fields = case.merged("").pairs;
         turns::written(&mut case.link.fields, &["Risk".to_owned()]);
@@ -284,8 +285,12 @@ fn a_field_that_goes_to_and_fro_is_parked_and_others_go_on() {
 #[test]
 fn what_goes_slowly_or_is_one_sided_is_no_flapping() {
     assert!(taken_back(20, 31).merged("").repair.contains("Risk"), "half an hour lies between");
+    let mut slow = taken_back(4, 1);
+    slow.link.zoho_modified_at = crate::module::parse_time("2026-03-01T09:54:00+00:00");
+    assert!(slow.merged("").repair.contains("Risk"), "that was no workflow");
     let mut case = Case::agreed();
     case.link.pushed_at = Some(case.read_at);
+    case.link.zoho_modified_at = crate::module::parse_time("2026-03-01T09:59:57+00:00");
     for n in 0..20 {
         // a person edits again and again, and we write nothing
         case = case.zoho("Amount", json!(n));
