@@ -41,7 +41,7 @@ create table sluice.run (
   unchanged   bigint      not null default 0,
   failed      bigint      not null default 0,
   messages    jsonb       not null default '[]',              -- of what failed, the first twenty
-  calls       bigint      not null default 0,
+  calls       bigint      not null default 0,                 -- to list, and to read and write what it found; a call for records of several runs counts for the last
   asked_by    text        not null default session_user,
   started_at  timestamptz not null default clock_timestamp(),
   finished_at timestamptz,
@@ -51,7 +51,7 @@ create table sluice.run (
 ) with (fillfactor = 70);
 create index run_sync_idx on sluice.run (sync, id);
 
--- A field that changed on both sides and whose policy leaves it to a person. Nothing is written to it on either side until then.
+-- A field that changed on both sides and whose policy leaves it to a person, or that flaps between them. Nothing is written to it on either side until then.
 create table sluice.conflict (
   id               bigint      generated always as identity,
   sync             text        not null,
@@ -64,6 +64,7 @@ create table sluice.conflict (
   local_changed_at timestamptz,
   zoho_modified_at timestamptz,
   reason           text        not null,
+  flapping         boolean     not null default false,        -- the loop breaker parked it: what one side wrote the other changed, again and again
   resolution       text,
   resolved_by      text,
   resolved_at      timestamptz,
@@ -123,10 +124,11 @@ begin
 end $$;
 
 -- Adds to a run's sums; the first twenty messages are kept.
-create function sluice.note_run(p_run bigint, p_total bigint, p_created bigint, p_updated bigint, p_unchanged bigint, p_failed bigint, p_messages jsonb) returns void
+create function sluice.note_run(p_run bigint, p_total bigint, p_created bigint, p_updated bigint, p_unchanged bigint, p_failed bigint, p_messages jsonb,
+  p_calls bigint default 0) returns void
 language sql set search_path = pg_catalog, sluice as $$
   update sluice.run set total = total + p_total, created = created + p_created, updated = updated + p_updated, unchanged = unchanged + p_unchanged,
-    failed = failed + p_failed,
+    failed = failed + p_failed, calls = calls + p_calls,
     messages = case when jsonb_array_length(messages) >= 20 then messages
       else (select coalesce(jsonb_agg(m), '[]') from (select m from jsonb_array_elements(messages || p_messages) m limit 20) t) end
   where id = p_run
@@ -134,7 +136,7 @@ $$;
 
 revoke all on sluice.poll_cursor, sluice.sighting, sluice.run, sluice.conflict from public;
 revoke all on function sluice.aim_pull(sluice.sync, text), sluice.aim_apply(bigint, text, timestamptz), sluice.resolve(bigint, text),
-  sluice.note_run(bigint, bigint, bigint, bigint, bigint, bigint, jsonb) from public;
+  sluice.note_run(bigint, bigint, bigint, bigint, bigint, bigint, jsonb, bigint) from public;
 do $$
 declare role_name text;
 begin

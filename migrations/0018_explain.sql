@@ -147,7 +147,7 @@ begin
     select r.resolved_at, 'held', format('held change %s: this record %s', r.held_id, r.resolution), jsonb_build_object('id', r.held_id, 'resolution', r.resolution)
     from sluice.held_record r where r.sync = $1 and r.key = own and r.resolved_at >= since
     union all
-    select c.created_at, 'conflict', format('%s changed on both sides: here %s, in Zoho %s; %s', c.field, coalesce(c.local::text, '?'), coalesce(c.zoho::text, '?'), c.reason), to_jsonb(c)
+    select c.created_at, 'conflict', format('%s %s: here %s, in Zoho %s; %s', c.field, case when c.flapping then 'was parked' else 'changed on both sides' end, coalesce(c.local::text, '?'), coalesce(c.zoho::text, '?'), c.reason), to_jsonb(c)
     from sluice.conflict c where c.sync = $1 and c.key = own and c.created_at >= since
     union all
     select c.resolved_at, 'conflict', format('conflict %s over %s resolved by %s: %s', c.id, c.field, c.resolved_by, c.resolution), jsonb_build_object('id', c.id, 'resolution', c.resolution)

@@ -50,6 +50,8 @@ pub enum FaultKind {
     RecordError,
     /// A list is answered as if there were nothing, by mistake.
     EmptyList,
+    /// A workflow of Zoho's: a field of what was just written is changed.
+    Rewrite,
 }
 
 impl FaultKind {
@@ -69,7 +71,13 @@ impl FaultKind {
             Self::Slow => "slow",
             Self::RecordError => "record_error",
             Self::EmptyList => "empty_list",
+            Self::Rewrite => "rewrite",
         }
+    }
+
+    /// Whether it befalls a request as a whole, not single records of it.
+    fn is_of_requests(self) -> bool {
+        !matches!(self, Self::RecordError | Self::Rewrite)
     }
 }
 
@@ -109,13 +117,13 @@ pub struct FaultSpec {
     /// For `rate_limited` the finance code, for `record_error` the CRM code.
     #[serde(default)]
     pub code: Option<Value>,
-    /// For `record_error`: API name of the module; absent: any.
+    /// For `record_error`: API name of the module; absent: any. For `rewrite`: the module as the admin API calls it.
     #[serde(default)]
     pub module: Option<String>,
-    /// For `record_error`: the field that is looked at.
+    /// For `record_error`: the field that is looked at. For `rewrite`: the one that is changed.
     #[serde(default)]
     pub field: Option<String>,
-    /// For `record_error`: the value that makes the record fail.
+    /// For `record_error`: the value that makes the record fail. For `rewrite`: what the field becomes; `{n}` in a text counts.
     #[serde(default)]
     pub value: Option<Value>,
     /// For `record_error`: Zoho's message.
@@ -163,6 +171,9 @@ impl FaultSpec {
         }
         if self.kind == FaultKind::RecordError && (self.field.is_none() || self.value.is_none()) {
             return Err("a record_error needs `field` and `value`".to_owned());
+        }
+        if self.kind == FaultKind::Rewrite && (self.module.is_none() || self.field.is_none() || self.value.is_none()) {
+            return Err("a rewrite needs `module`, `field` and `value`".to_owned());
         }
         if self.status.is_some_and(|status| !(500..600).contains(&status)) {
             return Err("a fault's status must be a 5xx".to_owned());
@@ -282,10 +293,8 @@ impl Faults {
 
     /// The first fault that applies to this request, with its chance drawn and its count taken.
     pub(crate) fn draw(&mut self, request: &Request, ids: &mut Ids) -> Option<Drawn> {
-        let position = self
-            .set
-            .iter()
-            .position(|(_, spec)| spec.kind != FaultKind::RecordError && spec.matches(request) && hits(spec.probability, ids))?;
+        let position =
+            self.set.iter().position(|(_, spec)| spec.kind.is_of_requests() && spec.matches(request) && hits(spec.probability, ids))?;
         let spec = self.use_up(position);
         let wait = match spec.kind {
             FaultKind::DropLate => spec.delay_ms,
@@ -305,6 +314,19 @@ impl Faults {
     pub(crate) fn record_error(&mut self, module: &str, record: &Map<String, Value>, ids: &mut Ids) -> Option<FaultSpec> {
         let position = self.set.iter().position(|(_, spec)| spec.matches_record(module, record) && hits(spec.probability, ids))?;
         Some(self.use_up(position))
+    }
+
+    /// What a workflow makes of a record of this module that the request wrote, if one is scripted: the field and its value.
+    pub(crate) fn rewrite(&mut self, request: &Request, module: &str, ids: &mut Ids) -> Option<(String, Value)> {
+        let fits = |spec: &FaultSpec| spec.kind == FaultKind::Rewrite && spec.module.as_deref() == Some(module) && spec.matches(request);
+        let position = self.set.iter().position(|(_, spec)| fits(spec) && hits(spec.probability, ids))?;
+        let spec = self.use_up(position);
+        let times = self.applied.get(FaultKind::Rewrite.name()).copied().unwrap_or_default();
+        let value = match spec.value? {
+            Value::String(text) => Value::String(text.replace("{n}", &times.to_string())),
+            other => other,
+        };
+        Some((spec.field?, value))
     }
 
     fn use_up(&mut self, position: usize) -> FaultSpec {

@@ -218,7 +218,7 @@ async fn faulty(shared: &Arc<Shared>, request: &Request, plan: &Plan, fault: Dra
         }
         FaultKind::EmptyList => Ending::Answer(emptied(commit())),
         // Drawn for single records, where they are written.
-        FaultKind::RecordError => Ending::Answer(commit()),
+        FaultKind::RecordError | FaultKind::Rewrite => Ending::Answer(commit()),
     }
 }
 

@@ -34,6 +34,9 @@ use crate::{
 /// Most organisations of a finance product that may exist.
 const MOST_ORGANIZATIONS: usize = 100;
 
+/// How long a workflow takes, by Zoho's calendar: the record's time is later than that of the write which it follows.
+const WORKFLOW_TAKES: Duration = Duration::from_secs(2);
+
 /// What all connections share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -234,10 +237,26 @@ impl State {
             (None, None) => return finance::unknown_url(),
             (None, Some((operation, captures))) => self.perform(operation, captures, request),
         };
+        self.run_workflows(request);
         self.tell();
         let committed = request.method != "GET" && answer.status < 400 && error_code(&answer).is_none();
         self.log.carried_out(plan.number, committed, &answer.ids);
         answer
+    }
+
+    /// Carries out the scripted workflows on what a request has written. They run after its answer is made, and take their time.
+    fn run_workflows(&mut self, request: &Request) {
+        let written: Vec<_> = self
+            .changes
+            .iter()
+            .filter(|change| change.workflow && change.operation != crate::outgoing::Operation::Delete)
+            .cloned()
+            .collect();
+        for change in written {
+            let Some((field, value)) = self.faults.rewrite(request, &change.module, &mut self.ids) else { continue };
+            self.clock.advance(WORKFLOW_TAKES);
+            admin::rewrite(self, &change, &field, value);
+        }
     }
 
     /// Tells webhooks and channels what has changed.
@@ -342,6 +361,10 @@ impl State {
         }
         if product == Product::Crm {
             answer.headers.extend(self.limits.crm_headers(&self.scenario));
+        }
+        // Zoho has one clock: that of the records' times.
+        if product != Product::Oauth {
+            answer.headers.push(("Date", self.clock.now().format("%a, %d %b %Y %H:%M:%S GMT").to_string()));
         }
     }
 

@@ -118,6 +118,8 @@ pub(crate) struct Sums {
     pub(crate) unchanged: i64,
     pub(crate) failed: i64,
     pub(crate) messages: Vec<String>,
+    /// Calls that were made for it.
+    pub(crate) calls: i64,
 }
 
 /// What the application's own row is to say.

@@ -7,7 +7,7 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use chrono::{DateTime, Utc};
 
-use super::store::{BudgetStatus, Standing};
+use super::store::{BudgetStatus, Events, Standing, Verdicts};
 use super::{Failed, State, store};
 
 /// One number of a limit; `None` where it has none.
@@ -15,10 +15,11 @@ type Figure = fn(&BudgetStatus, DateTime<Utc>) -> Option<i64>;
 
 pub(super) async fn metrics(Shared(state): Shared<State>) -> Result<impl IntoResponse, Failed> {
     let standing = store::standing(&state.0.db).await?;
-    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text(&standing)))
+    let events = store::events(&state.0.db).await?;
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text(&standing, &events)))
 }
 
-fn text(standing: &Standing) -> String {
+fn text(standing: &Standing, events: &Events) -> String {
     let mut out = String::new();
     syncs(&mut out, standing);
     budgets(&mut out, standing);
@@ -31,7 +32,30 @@ fn text(standing: &Standing) -> String {
     line(&mut out, "sluice_changes_waiting", &[], standing.attention.changes_waiting);
     head(&mut out, "sluice_held_changes", "gauge", "Changes held for a person.");
     line(&mut out, "sluice_held_changes", &[], standing.attention.held);
+    webhooks(&mut out, events);
     out
+}
+
+fn webhooks(out: &mut String, events: &Events) {
+    let of_sources: [(&str, &str, &str, &[Verdicts]); 2] = [
+        (
+            "sluice_events",
+            "gauge",
+            "Webhook events of the last ten minutes, by what verifying them said; of those that enforce refuses the last 20.",
+            &events.lately,
+        ),
+        ("sluice_events_refused_total", "counter", "Webhook events that were refused.", &events.refused),
+    ];
+    for (name, kind, help, verdicts) in of_sources {
+        head(out, name, kind, help);
+        for one in verdicts {
+            line(out, name, &[("source", &one.source), ("verdict", &one.verdict)], one.events);
+        }
+    }
+    head(out, "sluice_events_undecided", "gauge", "Webhook events that wait for a run of their record to end.");
+    line(out, "sluice_events_undecided", &[], events.undecided);
+    head(out, "sluice_oldest_undecided_event_seconds", "gauge", "How long the oldest of them has waited; 0 without any.");
+    line(out, "sluice_oldest_undecided_event_seconds", &[], events.oldest_seconds);
 }
 
 fn syncs(out: &mut String, standing: &Standing) {

@@ -72,6 +72,44 @@ pub(super) async fn standing(db: &Db) -> Result<Standing, sqlx::Error> {
     Ok(Standing { syncs: syncs(db).await?, budgets: budgets(db).await?, avoided: avoided(db).await?, attention: attention(db).await? })
 }
 
+/// How many events of a source had a verdict.
+#[derive(Debug, Clone)]
+pub(super) struct Verdicts {
+    pub(super) source: String,
+    pub(super) verdict: String,
+    pub(super) events: i64,
+}
+
+/// What is known of webhook events.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Events {
+    /// Those of the last ten minutes that are stored; of what `enforce` refuses that is the last twenty.
+    pub(super) lately: Vec<Verdicts>,
+    /// All that were ever refused.
+    pub(super) refused: Vec<Verdicts>,
+    /// Those that wait for a decision, and how long the oldest has waited; 0 where none does.
+    pub(super) undecided: i64,
+    pub(super) oldest_seconds: i64,
+}
+
+/// Looks at ten minutes, however long events are kept.
+pub(super) async fn events(db: &Db) -> Result<Events, sqlx::Error> {
+    let lately = sqlx::query_as!(
+        Verdicts,
+        r#"select source, verdict, count(*) as "events!" from sluice.event where received_at > clock_timestamp() - interval '10 min'
+           group by source, verdict order by source, verdict"#
+    );
+    let lately = lately.fetch_all(db).await?;
+    let refused = sqlx::query_as!(Verdicts, "select source, verdict, refused as events from sluice.event_refusal order by source, verdict");
+    let refused = refused.fetch_all(db).await?;
+    let waiting = sqlx::query!(
+        r#"select count(*) as "undecided!", coalesce(extract(epoch from clock_timestamp() - min(received_at)), 0)::int8 as "oldest_seconds!"
+           from sluice.event where decide_at is not null"#
+    );
+    let waiting = waiting.fetch_one(db).await?;
+    Ok(Events { lately, refused, undecided: waiting.undecided, oldest_seconds: waiting.oldest_seconds })
+}
+
 async fn syncs(db: &Db) -> Result<Vec<SyncStatus>, sqlx::Error> {
     sqlx::query_as!(
         SyncStatus,

@@ -53,6 +53,7 @@ pub(crate) struct Served {
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) head: String,
+    /// What is no JSON stands here as text.
     pub(crate) body: Value,
 }
 
@@ -143,7 +144,7 @@ pub(crate) async fn ask(address: SocketAddr, method: &str, path: &str, headers: 
     let text = String::from_utf8(text).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    Answer { status, head: head.to_ascii_lowercase(), body: serde_json::from_str(body).unwrap_or(Value::Null) }
+    Answer { status, head: head.to_ascii_lowercase(), body: serde_json::from_str(body).unwrap_or_else(|_| body.into()) }
 }
 
 /// What the finance suite would sign `text` with.

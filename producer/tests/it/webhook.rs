@@ -1,9 +1,11 @@
 //! Webhooks over real HTTP: what is answered, what is stored, what it leads to.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::json;
+use sluice_producer::alerts::{Sender, round};
 use sluice_tests::wait_until;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -46,6 +48,44 @@ async fn each_scheme_lets_in_its_own_proof_and_no_other() {
         "select count(*) from sluice.event where convert_from(body, 'UTF8') like $1 or query::text like $1 or headers::text like $1",
     );
     assert_eq!(leaks.bind(format!("%{secret}%")).fetch_one(served.setting.db()).await.unwrap(), 0, "a secret stands in the table");
+}
+
+#[tokio::test]
+async fn events_that_prove_nothing_raise_one_alert_and_stand_in_the_metrics_by_source_and_verdict() {
+    let served =
+        Served::with(&[hook("one", "zoho-signature", "sync = \"items\""), hook("other", "zoho-signature", "sync = \"items\"")].concat())
+            .await;
+    let alerts = || async {
+        for _ in 0..2 {
+            round(served.setting.db(), &BTreeMap::new(), &Sender::default()).await.unwrap();
+        }
+        let told = sqlx::query_as::<_, (String, String)>("select subject, message from sluice.alert where occasion = 'signature_failures'");
+        told.fetch_all(served.setting.db()).await.unwrap()
+    };
+    let body = item("1", "2026-01-02T03:04:05+0000");
+    for _ in 0..4 {
+        assert_eq!(served.post("/webhook/one", &[], &body).await.status, 401);
+        served.signed("/webhook/other", &body).await;
+    }
+    assert_eq!(alerts().await, [], "four may be strays");
+    assert_eq!(served.post("/webhook/one", &[("X-Zoho-Webhook-Signature", "beef")], &body).await.status, 401);
+    let told = alerts().await;
+    assert_eq!((told.len(), told[0].0.as_str()), (1, "one"), "{told:?}");
+    assert!(told[0].1.contains("5 event(s)") && told[0].1.contains("1 bad_signature, 4 unsigned"), "{told:?}");
+
+    served.setting.run("update sluice.event set outcome = null, reason = null, decide_at = now() + interval '1 hour', received_at = now() - interval '90 s' where source = 'other' and id = (select min(id) from sluice.event where source = 'other')").await;
+    let metrics = served.get("/metrics", &[("authorization", &format!("Bearer {TOKEN}"))]).await.body;
+    let metrics = metrics.as_str().unwrap();
+    for line in [
+        "sluice_events{source=\"one\",verdict=\"unsigned\"} 4",
+        "sluice_events{source=\"other\",verdict=\"verified\"} 4",
+        "sluice_events_refused_total{source=\"one\",verdict=\"bad_signature\"} 1",
+        "sluice_events_undecided 1",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line}\n{metrics}");
+    }
+    let age = metrics.lines().find_map(|line| line.strip_prefix("sluice_oldest_undecided_event_seconds "));
+    assert!(age.unwrap().parse::<u64>().unwrap() >= 90, "{metrics}");
 }
 
 #[tokio::test]

@@ -57,7 +57,7 @@
 
 mod records;
 
-pub(crate) use records::plant;
+pub(crate) use records::{plant, rewrite};
 
 use std::time::Duration;
 

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 
 use super::{Mistake, Outcome, body, mistake};
-use crate::{billing, exchange::Request, inventory::Module, scenario::Seed, state::State};
+use crate::{billing, exchange::Request, inventory::Module, outgoing::Change, scenario::Seed, state::State};
 
 pub(super) fn show(state: &State, request: &Request) -> Outcome {
     let organization = request.query("organization");
@@ -130,6 +130,13 @@ pub(super) fn put(state: &mut State, request: &Request) -> Outcome {
         records.push(place.put(state, Some(id), record.clone(), now).ok_or_else(missing)?);
     }
     Ok(json!({ "records": records }))
+}
+
+/// Changes a field of a record that was just written, as a workflow of Zoho's does.
+pub(crate) fn rewrite(state: &mut State, written: &Change, field: &str, value: Value) {
+    let place = Place { product: written.product.to_owned(), module: written.module.clone(), organization: written.organization.clone() };
+    let now = state.clock.now();
+    place.put(state, Some(&written.id), Map::from_iter([(field.to_owned(), value)]), now);
 }
 
 pub(super) fn delete(state: &mut State, request: &Request) -> Outcome {

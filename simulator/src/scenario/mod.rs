@@ -116,6 +116,7 @@
 //! | `rate_limited` | 429: finance `code` (44), CRM TOO_MANY_REQUESTS; `retry_after` seconds, if given |
 //! | `slow` | `latency_ms = [low, high]` more before the commit, then the true answer |
 //! | `empty_list` | a list is answered as if there were nothing; other calls are answered truly |
+//! | `rewrite` | a workflow: when a record of `module` was written, its `field` becomes `value` two seconds later by Zoho's calendar; `{n}` counts. Not where a CRM write has `trigger: []` |
 //! | `record_error` | CRM: each record whose `field` has `value` fails with `code` (INVALID_DATA) and `message` |
 
 use std::{collections::BTreeMap, path::Path};

@@ -12,6 +12,7 @@ mod calls;
 mod channels;
 mod connecting;
 mod converging;
+mod flapping;
 mod hints;
 mod leaving;
 mod locks;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::world::{Setup, World};
+use crate::world::{Setup, World, sized};
 
 const PRODUCTS: &str = "
     create table products (
@@ -93,10 +93,11 @@ async fn a_persons_edit_arrives_with_the_next_poll_and_touches_no_other_row() {
     world.all_arrived().await;
 }
 
+/// `SLUICE_ITEMS=10000` has as many.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_changed_items_of_many_are_pulled_in_at_most_five_calls() {
     let world = World::new(Setup::new(PRODUCTS, items("brake = { max_deletes = 50 }"))).await;
-    let count = std::env::var("SLUICE_ITEMS").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000);
+    let count = i64::try_from(sized("SLUICE_ITEMS", 1_000)).expect("a count");
     let seed = json!({"product": "inventory", "module": "items", "organization": crate::world::ORGANIZATION, "count": count,
         "record": {"name": "Item {n}", "sku": "S{n}", "rate": 5}, "age_seconds": 864_000, "step_seconds": 10});
     let ids = world.zoho.post("seed", seed).await["ids"].clone();
@@ -111,6 +112,41 @@ async fn two_hundred_changed_items_of_many_are_pulled_in_at_most_five_calls() {
     world.zoho.forget_calls().await;
     poll(&world).await;
     assert_eq!(world.count("select count(*) from products where price = 6.5").await, 200);
+    let calls = world.zoho.count_calls().await;
+    assert!(calls <= 5, "{calls} calls: {:#?}", world.zoho.calls().await);
+    world.check_rules().await;
+}
+
+/// `SLUICE_DEALS=10000` has as many.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_changed_deals_of_many_are_pulled_in_at_most_five_calls() {
+    let config = r#"
+        [syncs.deals]
+        connection = "main"
+        table = "deals"
+        key = "id"
+        module = "crm/Deals"
+        direction = "pull"
+        writeback = { id = "zoho_id" }
+        fields = { Deal_Name = "name", Stage = "stage", Amount = "amount" }"#;
+    let tables = "create table deals (id bigint generated always as identity primary key, zoho_id text, name text, stage text, amount numeric(12, 2));";
+    let world = World::new(Setup { request_timeout: std::time::Duration::from_secs(30), ..Setup::new(tables, config) }).await;
+    let count = i64::try_from(sized("SLUICE_DEALS", 1_000)).expect("a count");
+    let seed = json!({"product": "crm", "module": "Deals", "count": count,
+        "record": {"Deal_Name": "Deal {n}", "Stage": "Proposal", "Amount": 5}, "age_seconds": 864_000, "step_seconds": 10});
+    let ids = world.zoho.post("seed", seed).await["ids"].clone();
+    let poll = "insert into sluice.job (kind, args) values ('poll', '{\"sync\": \"deals\"}')";
+    world.run(poll).await;
+    world.settled_within(std::time::Duration::from_secs(1200)).await;
+    assert_eq!(world.count("select count(*) from deals where zoho_id is not null").await, count);
+    world.zoho.post("clock", json!({"advance_seconds": 60})).await;
+    for id in ids.as_array().expect("ids").iter().filter_map(Value::as_str).take(200) {
+        world.zoho.put("crm", "Deals", Some(id), json!({"Amount": 6.5})).await;
+    }
+    world.zoho.forget_calls().await;
+    world.run(poll).await;
+    world.settled_within(std::time::Duration::from_secs(60)).await;
+    assert_eq!(world.count("select count(*) from deals where amount = 6.5").await, 200);
     let calls = world.zoho.count_calls().await;
     assert!(calls <= 5, "{calls} calls: {:#?}", world.zoho.calls().await);
     world.check_rules().await;

@@ -452,6 +452,11 @@ pub(crate) fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
+/// How many a test works with: what the environment says, else `usual`, which is cheap.
+pub(crate) fn sized(variable: &str, usual: usize) -> usize {
+    std::env::var(variable).ok().and_then(|count| count.parse().ok()).unwrap_or(usual)
+}
+
 fn configuration(setup: &Setup, environment: &Environment, zoho: &str, key: &sluice_core::secrets::SecretString) -> Config {
     const CONNECTION: &str = "[connections.main]\ndata_center = \"com\"\nclient_id = \"${ZOHO_CLIENT_ID}\"\nclient_secret = \"${ZOHO_CLIENT_SECRET}\"\n\
                               refresh_token = \"${ZOHO_REFRESH_TOKEN}\"\norganization_id = \"${ZOHO_ORG_ID}\"\n";

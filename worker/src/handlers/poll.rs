@@ -181,7 +181,8 @@ impl Poll<'_> {
     }
 }
 
+/// A page was one call.
 async fn note(tx: &mut sluice_core::db::Tx, run_id: i64, total: i64, unchanged: i64) -> Result<(), sqlx::Error> {
-    sqlx::query!("select sluice.note_run($1, $2, 0, 0, $3, 0, '[]')", run_id, total, unchanged).execute(tx).await?;
+    sqlx::query!("select sluice.note_run($1, $2, 0, 0, $3, 0, '[]', 1)", run_id, total, unchanged).execute(tx).await?;
     Ok(())
 }

@@ -128,11 +128,20 @@ async fn close_conflicts(tx: &mut Tx, sync: &str, compared: &[String], open: &[C
 async fn open_conflict(tx: &mut Tx, sync: &str, conflict: &Conflict) -> Result<(), sqlx::Error> {
     let clash = &conflict.clash;
     let base = clash.base.as_ref().map(|pair| json!({"local": pair.local, "zoho": pair.zoho}));
+    // A field that flaps in a thousand records is told of once.
     sqlx::query!(
-        "insert into sluice.conflict (sync, key, zoho_id, field, base, local, zoho, local_changed_at, zoho_modified_at, reason)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
-         on conflict (sync, key, field) where resolution is null do update set local = excluded.local, zoho = excluded.zoho,
-           local_changed_at = excluded.local_changed_at, zoho_modified_at = excluded.zoho_modified_at",
+        "with opened as (
+           insert into sluice.conflict (sync, key, zoho_id, field, base, local, zoho, local_changed_at, zoho_modified_at, reason, flapping)
+           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+           on conflict (sync, key, field) where resolution is null do update set local = excluded.local, zoho = excluded.zoho,
+             local_changed_at = excluded.local_changed_at, zoho_modified_at = excluded.zoho_modified_at, reason = excluded.reason, flapping = excluded.flapping
+           returning id, flapping)
+         insert into sluice.alert (occasion, subject, message)
+         select 'flapping', format('%s %s', $1::text, $4::text),
+           format('%s: %s of record %s goes to and fro between here and Zoho and was parked: nothing is written to it any more on either side. Which automation fights whom? See: sluice conflicts show %s', $1::text, $4::text, $2::text, o.id)
+         from opened o
+         where o.flapping and not exists (select from sluice.alert a where a.occasion = 'flapping' and a.subject = format('%s %s', $1::text, $4::text)
+           and a.raised_at > clock_timestamp() - interval '6 hours')",
         sync,
         conflict.key,
         conflict.zoho_id,
@@ -142,7 +151,8 @@ async fn open_conflict(tx: &mut Tx, sync: &str, conflict: &Conflict) -> Result<(
         clash.zoho,
         conflict.local_changed_at as Option<DateTime<Utc>>,
         conflict.zoho_modified_at as Option<DateTime<Utc>>,
-        clash.reason
+        clash.reason,
+        clash.flapping
     )
     .execute(tx)
     .await?;
@@ -185,14 +195,15 @@ async fn run_next(tx: &mut Tx, runs: &[Next], lane: &str) -> Result<(), sqlx::Er
 /// Tells a run over many records what became of some of them.
 pub(crate) async fn note_run(tx: &mut Tx, run_id: i64, sums: &Sums) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "select sluice.note_run($1, $2, $3, $4, $5, $6, $7)",
+        "select sluice.note_run($1, $2, $3, $4, $5, $6, $7, $8)",
         run_id,
         sums.total,
         sums.created,
         sums.updated,
         sums.unchanged,
         sums.failed,
-        json!(sums.messages)
+        json!(sums.messages),
+        sums.calls
     )
     .execute(tx)
     .await?;

@@ -210,6 +210,8 @@ pub enum Occasion {
     SignatureFailures,
     /// A mass change is held for a person.
     Brake,
+    /// A field went to and fro between the sides and was parked.
+    Flapping,
 }
 
 impl Occasion {
@@ -222,6 +224,7 @@ impl Occasion {
             Self::Stalled => "stalled",
             Self::SignatureFailures => "signature_failures",
             Self::Brake => "brake",
+            Self::Flapping => "flapping",
         }
     }
 }

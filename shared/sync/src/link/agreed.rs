@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use sluice_core::config::field::Field;
 
 use super::adjusting::ADJUSTING;
+use super::turns::{self, TURNS};
 use super::{Link, Pair, Pairs};
 use crate::definition::Definition;
 use crate::merge::COLUMN;
@@ -21,7 +22,10 @@ use crate::value;
 pub fn after_write(definition: &Definition, row: &Row, link: Option<&Link>, write: &Write, record: Option<&Value>) -> Pairs {
     let mut pairs = link.map(|link| link.fields.clone()).unwrap_or_default();
     pairs.remove(WITHDRAWN);
-    pairs.retain(|field, _| definition.fields().contains_key(field) || field.starts_with(COLUMN) || field == ADJUSTING);
+    pairs.retain(|field, _| {
+        let mapped = |field: &str| definition.fields().contains_key(field);
+        mapped(field) || field.starts_with(COLUMN) || field == ADJUSTING || field.strip_prefix(TURNS).is_some_and(mapped)
+    });
     let created = link.is_none_or(|link| link.zoho_id.is_none());
     for (path, field) in &row.fields {
         let local = field.local();
@@ -37,6 +41,7 @@ pub fn after_write(definition: &Definition, row: &Row, link: Option<&Link>, writ
         let zoho = zoho.as_ref().map_or(Value::Null, value::null_if_empty);
         pairs.insert(path.clone(), Pair { local, zoho, confirmed: answered.is_some() });
     }
+    turns::written(&mut pairs, &write.sent);
     pairs
 }
 

@@ -12,6 +12,7 @@ use serde_json::Value;
 pub mod adjusting;
 pub mod agreed;
 pub mod store;
+pub mod turns;
 
 /// Zoho field → the pair of values last agreed on. A field that is absent was never agreed on.
 pub type Pairs = BTreeMap<String, Pair>;

@@ -12,7 +12,7 @@ use sluice_core::config::field::{Conflict, Field, Owner};
 use crate::definition::Definition;
 use crate::link::adjusting::{self, ADJUSTING};
 use crate::link::agreed::{field_in, known_part};
-use crate::link::{Link, Pair, Pairs};
+use crate::link::{Link, Pair, Pairs, turns};
 use crate::read::{FieldValue, Parents, Row};
 use crate::value;
 
@@ -21,6 +21,9 @@ pub use local::{Incoming, NewRow, insert, mark};
 
 /// The name under which a link remembers what a pull's own column (`[syncs.NAME.columns]`) was given. No Zoho field is called so.
 pub(crate) const COLUMN: &str = "columns:";
+
+/// Why a field is parked.
+const FLAPS: &str = "it flaps: what one side writes the other changes again; left alone on both sides until it is resolved";
 
 /// Local keys of records that Zoho's record refers to, by (sync, Zoho id).
 pub type Keys = BTreeMap<(String, String), String>;
@@ -40,6 +43,8 @@ pub struct Facts<'a> {
     pub parents: &'a Parents,
     /// Rows that Zoho's record refers to.
     pub keys: &'a Keys,
+    /// When Zoho's record was read, by the database's clock.
+    pub read_at: DateTime<Utc>,
     /// When the row was last changed, by the capture; `None`: not known, then Zoho's change is taken for the later one.
     pub changed_at: Option<DateTime<Utc>>,
     /// Fields that a person has decided.
@@ -93,6 +98,8 @@ pub struct Clash {
     pub zoho: Value,
     /// Why nobody but a person can tell.
     pub reason: &'static str,
+    /// Whether the loop breaker parked it.
+    pub flapping: bool,
 }
 
 /// A change that was seen and not applied.
@@ -117,6 +124,7 @@ enum Verdict {
     Pull,
     Ignore(Side, &'static str),
     Clash(&'static str),
+    Park,
 }
 
 /// Merges one record.
@@ -131,8 +139,12 @@ pub fn merge(definition: &Definition, facts: Facts<'_>) -> Merge {
         };
         let zoho = value::null_if_empty(&known_part(definition, path, answered));
         let pair = facts.link.fields.get(path);
-        let verdict = verdict(definition, facts, path, local, &zoho, pair, ours, fresh);
-        if let (Some(pair), Verdict::Pull | Verdict::Clash(_) | Verdict::Push) = (pair.filter(|pair| !pair.confirmed), &verdict) {
+        let changed = pair.map(|pair| changed(pair, local, &zoho, ours));
+        let verdict = verdict(definition, facts, path, local, &zoho, pair.zip(changed), fresh);
+        let verdict = merge.break_loop(definition, facts, path, &zoho, changed, verdict);
+        if let (Some(pair), Verdict::Pull | Verdict::Clash(_) | Verdict::Park | Verdict::Push) =
+            (pair.filter(|pair| !pair.confirmed), &verdict)
+        {
             // It was compared with what was sent: a later write of ours must not pass for the answer to that one.
             merge.pairs.insert(path.clone(), Pair { confirmed: true, ..pair.clone() });
             merge.agreed_more = true;
@@ -159,9 +171,11 @@ pub fn merge(definition: &Definition, facts: Facts<'_>) -> Merge {
                 merge.pairs.insert(path.clone(), half);
                 merge.agreed_more = true;
             }
-            Verdict::Clash(reason) => {
+            Verdict::Clash(_) | Verdict::Park => {
+                let flapping = matches!(verdict, Verdict::Park);
+                let reason = if let Verdict::Clash(reason) = verdict { reason } else { FLAPS };
                 merge.keep_back.insert(path.clone());
-                merge.conflicts.push(Clash { field: path.clone(), base: pair.cloned(), local: local.local(), zoho, reason });
+                merge.conflicts.push(Clash { field: path.clone(), base: pair.cloned(), local: local.local(), zoho, reason, flapping });
             }
         }
     }
@@ -182,8 +196,7 @@ fn verdict(
     path: &str,
     local: &FieldValue,
     zoho: &Value,
-    pair: Option<&Pair>,
-    ours: bool,
+    pair: Option<(&Pair, (bool, bool))>,
     fresh: Option<DateTime<Utc>>,
 ) -> Verdict {
     let policy = Policy::of(definition, path);
@@ -196,7 +209,7 @@ fn verdict(
             Side::Zoho => Verdict::Pull,
         };
     }
-    let Some(pair) = pair else {
+    let Some((pair, changed)) = pair else {
         return match (policy.owner, policy.conflict) {
             _ if agree => Verdict::Agree,
             _ if !policy.pulls || local.is_null() && policy.owner == Some(Owner::Local) => Verdict::Push,
@@ -208,18 +221,23 @@ fn verdict(
             _ => Verdict::Clash("both sides have a value and were never compared before"),
         };
     };
-    let local_changed = !value::same(&local.local(), &pair.local);
-    // What was sent and never read back: the state that our own write left is what Zoho made of it, whatever it says.
-    let zoho_changed =
-        if pair.confirmed { !value::same(&pair.zoho, zoho) && !same_time(&pair.zoho, zoho) } else { !ours && !means(&pair.zoho, zoho) };
-    match (local_changed, zoho_changed) {
+    match changed {
         (false, false) if !pair.confirmed => Verdict::Agree,
         (false, false) => Verdict::Rest,
         (true, true) if agree => Verdict::Agree,
         // a write of ours whose answer was lost: the row decides
         (_, true) if was_sent(definition, facts.link, path, zoho) => Verdict::Repair,
-        _ => policy.decide(local_changed, zoho_changed, facts.changed_at, fresh),
+        (local_changed, zoho_changed) => policy.decide(local_changed, zoho_changed, facts.changed_at, fresh),
     }
+}
+
+/// Which sides have changed, each compared with its own half: (here, in Zoho).
+fn changed(pair: &Pair, local: &FieldValue, zoho: &Value, ours: bool) -> (bool, bool) {
+    let here = !value::same(&local.local(), &pair.local);
+    // What was sent and never read back: the state that our own write left is what Zoho made of it, whatever it says.
+    let there =
+        if pair.confirmed { !value::same(&pair.zoho, zoho) && !same_time(&pair.zoho, zoho) } else { !ours && !means(&pair.zoho, zoho) };
+    (here, there)
 }
 
 /// What the configuration says of one field.
@@ -279,6 +297,42 @@ impl Policy {
 }
 
 impl Merge {
+    /// Counts what goes to and fro, and parks it when there is no end of it (see [`turns`]).
+    fn break_loop(
+        &mut self,
+        definition: &Definition,
+        facts: Facts<'_>,
+        path: &str,
+        zoho: &Value,
+        changed: Option<(bool, bool)>,
+        verdict: Verdict,
+    ) -> Verdict {
+        let Some((_, zoho_changed)) = changed else { return verdict };
+        let decided = facts.decided.contains_key(path);
+        if decided || matches!(verdict, Verdict::Agree | Verdict::Rest) && turns::is_parked(&self.pairs, path) {
+            turns::forget(&mut self.pairs, path);
+            self.agreed_more = true;
+            return verdict;
+        }
+        let fresh = definition.module.modified_at(facts.record);
+        let prompt = fresh.zip(facts.link.zoho_modified_at).is_none_or(|(fresh, known)| fresh - known <= turns::PROMPT);
+        let undone = match verdict {
+            _ if definition.module.level() == Some(path) || zoho_changed && !prompt => false,
+            Verdict::Pull => true,
+            Verdict::Repair => !was_sent(definition, facts.link, path, zoho),
+            Verdict::Push => zoho_changed,
+            _ => false,
+        };
+        if undone && !turns::is_parked(&self.pairs, path) {
+            // what the row says against us is always an answer to what we wrote there
+            let first = turns::of(&self.pairs, path).is_none();
+            let wrote = first && facts.link.pushed_at.is_some_and(|at| facts.read_at - at <= turns::APART);
+            turns::note(&mut self.pairs, path, facts.read_at, wrote || !zoho_changed);
+            self.agreed_more |= turns::of(&self.pairs, path) != turns::of(&facts.link.fields, path);
+        }
+        if turns::is_parked(&self.pairs, path) { Verdict::Park } else { verdict }
+    }
+
     fn agree(&mut self, path: &str, local: Value, zoho: Value) {
         self.pairs.insert(path.to_owned(), Pair { local, zoho, confirmed: true });
         self.agreed_more = true;

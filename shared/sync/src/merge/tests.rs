@@ -19,6 +19,7 @@ Stage = { column = "phase", values = { won = "Closed Won", draft = ["Proposal", 
 Amount = "amount"
 KYC = { column = "kyc", owner = "local" }
 Score = { column = "score", owner = "zoho" }
+Risk = { column = "risk", owner = "local", repair = true }
 Signed = "signed"
 Account_Name = { ref = "accounts", column = "account" }
 Tag = { value = "ours" }
@@ -35,7 +36,8 @@ Account_Name = "name"
 "#;
 
 fn definition(settings: &str) -> Definition {
-    let columns = [("id", "int8"), ("name", "text"), ("phase", "text"), ("amount", "numeric"), ("kyc", "text"), ("score", "int4")];
+    let columns =
+        [("id", "int8"), ("name", "text"), ("phase", "text"), ("amount", "numeric"), ("kyc", "text"), ("score", "int4"), ("risk", "text")];
     let columns: Vec<_> = columns.into_iter().chain([("signed", "timestamp"), ("account", "int8")]).collect();
     let file = FILE.replace("[deals]\n", &format!("[deals]\n{settings}\n"));
     compile(&file, "deals", &[table("deals", &columns), table("accounts", &[("id", "int8"), ("name", "text")])]).unwrap().0
@@ -46,6 +48,7 @@ struct Case {
     row: Row,
     link: Link,
     record: Value,
+    read_at: DateTime<Utc>,
     changed_at: Option<DateTime<Utc>>,
     decided: BTreeMap<String, Side>,
 }
@@ -58,6 +61,7 @@ impl Case {
             ("Amount", json!(10)),
             ("KYC", json!("Pending")),
             ("Score", json!(3)),
+            ("Risk", json!("low")),
         ];
         let pair = |value: &Value| Pair { local: value.clone(), zoho: value.clone(), confirmed: true };
         let pairs = values.iter().map(|(name, value)| ((*name).to_owned(), pair(value))).collect();
@@ -70,7 +74,8 @@ impl Case {
         let mut link = linked("1", Some("9"), pairs);
         link.zoho_modified_at = crate::module::parse_time("2026-02-01T10:00:00+00:00");
         let row = Row { key: "1".to_owned(), when: true, fields, problems: vec![] };
-        Self { row, link, record, changed_at: None, decided: BTreeMap::new() }
+        let read_at = crate::module::parse_time("2026-03-01T10:05:00+00:00").unwrap();
+        Self { row, link, record, read_at, changed_at: None, decided: BTreeMap::new() }
     }
 
     fn local(mut self, field: &str, value: Value) -> Self {
@@ -103,6 +108,7 @@ impl Case {
             columns: &BTreeMap::new(),
             parents: &Parents::new(),
             keys: &keys,
+            read_at: self.read_at,
             changed_at: self.changed_at,
             decided: &self.decided,
         };
@@ -250,4 +256,58 @@ fn a_constant_is_ours_whatever_zoho_says() {
     case.link.fields.insert("Tag".to_owned(), Pair { local: json!("ours"), zoho: json!("ours"), confirmed: true });
     let merge = case.merged("");
     assert!(merge.columns.is_empty() && merge.ignored.len() == 1);
+}
+
+/// A record in which Zoho takes back what we write, so many times; each write is noted as a push notes it.
+fn taken_back(times: usize, minutes_apart: i64) -> Case {
+    let mut case = Case::agreed().zoho("Risk", json!("high"));
+    case.link.pushed_at = Some(case.read_at);
+    case.link.zoho_modified_at = crate::module::parse_time("2026-03-01T09:59:57+00:00");
+    for _ in 0..times {
+        case.link.fields = case.merged("").pairs;
+        turns::written(&mut case.link.fields, &["Risk".to_owned()]);
+        case.read_at += chrono::TimeDelta::minutes(minutes_apart);
+    }
+    case
+}
+
+#[test]
+fn a_field_that_goes_to_and_fro_is_parked_and_others_go_on() {
+    assert!(taken_back(3, 20).merged("").repair.contains("Risk"));
+    let parked = taken_back(4, 20).zoho("Amount", json!(12)).merged("");
+    assert!(parked.repair.is_empty() && parked.keep_back.contains("Risk") && parked.conflicts[0].flapping);
+    assert_eq!(columns(&parked), [("amount", &json!(12))]);
+    let later = taken_back(5, 20).local("Risk", json!("none"));
+    assert!(later.merged("").keep_back.contains("Risk"));
+    assert!(crate::plan::changed_fields(&definition(""), &later.row, &later.link).is_empty(), "its own edits ask for no run");
+}
+
+#[test]
+fn what_goes_slowly_or_is_one_sided_is_no_flapping() {
+    assert!(taken_back(20, 31).merged("").repair.contains("Risk"), "half an hour lies between");
+    let mut slow = taken_back(4, 1);
+    slow.link.zoho_modified_at = crate::module::parse_time("2026-03-01T09:54:00+00:00");
+    assert!(slow.merged("").repair.contains("Risk"), "that was no workflow");
+    let mut case = Case::agreed();
+    case.link.pushed_at = Some(case.read_at);
+    case.link.zoho_modified_at = crate::module::parse_time("2026-03-01T09:59:57+00:00");
+    for n in 0..20 {
+        // a person edits again and again, and we write nothing
+        case = case.zoho("Amount", json!(n));
+        let merge = case.merged("");
+        assert!(merge.conflicts.is_empty());
+        case.link.fields = merge.pairs;
+        case.link.fields.insert("Amount".to_owned(), Pair { local: json!(n), zoho: json!(n), confirmed: true });
+        case = case.local("Amount", json!(n));
+    }
+}
+
+#[test]
+fn a_parked_field_is_free_when_a_person_decides_or_both_say_the_same() {
+    let mut case = taken_back(5, 1);
+    case.decided.insert("Risk".to_owned(), Side::Local);
+    let merge = case.merged("");
+    assert!(merge.repair.contains("Risk") && turns::of(&merge.pairs, "Risk").is_none());
+    let same = taken_back(5, 1).local("Risk", json!("high")).merged("");
+    assert!(same.conflicts.is_empty() && turns::of(&same.pairs, "Risk").is_none());
 }

@@ -10,7 +10,7 @@ use sluice_core::config::field::{Field, Owner};
 use sluice_core::config::sync::{OnDelete, WhenFalse};
 
 use crate::definition::Definition;
-use crate::link::Link;
+use crate::link::{Link, turns};
 use crate::read::{Parents, Problem, Ref, Row};
 use crate::value;
 
@@ -182,11 +182,12 @@ pub fn is_unchanged(definition: &Definition, row: Option<&Row>, link: Option<&Li
     matches!(decide(definition, facts), Step::Nothing(_))
 }
 
-/// The mapped fields whose value differs from the agreed local half. A field that was never agreed on counts as null there.
+/// The mapped fields whose value differs from the agreed local half. A field that was never agreed on counts as null there; one that the loop
+/// breaker has parked is left alone.
 pub fn changed_fields(definition: &Definition, row: &Row, link: &Link) -> Vec<String> {
     let changed = row.fields.iter().filter(|(path, field)| {
         let agreed = link.fields.get(*path).map_or(&Value::Null, |pair| &pair.local);
-        is_pushed(definition, path) && !value::same(&field.local(), agreed)
+        is_pushed(definition, path) && !value::same(&field.local(), agreed) && !turns::is_parked(&link.fields, path)
     });
     changed.map(|(path, _)| path.clone()).collect()
 }

@@ -74,6 +74,7 @@ struct Merged {
 /// What is known of Zoho's side of a record, and around it.
 struct Theirs<'a> {
     record: &'a Value,
+    read_at: DateTime<Utc>,
     run_id: Option<i64>,
     keys: &'a Keys,
     decided: Option<&'a BTreeMap<String, Side>>,
@@ -145,6 +146,7 @@ impl Run<'_> {
                 (Some((sight, Some(theirs))), Some(row)) => {
                     let facts = Theirs {
                         record: theirs,
+                        read_at: sight.seen_at,
                         run_id: sight.run_id,
                         keys: &keys,
                         decided: decided.get(&record.slot.key),
@@ -206,7 +208,7 @@ impl Run<'_> {
         record: &Record<'_>,
         row: &Row,
         id: &str,
-        Theirs { record: theirs, run_id, keys, decided, own }: Theirs<'_>,
+        Theirs { record: theirs, read_at, run_id, keys, decided, own }: Theirs<'_>,
     ) -> Result<Merged, sqlx::Error> {
         let Some(link) = &record.link else { return Ok(Merged::default()) };
         let (no_columns, nothing_decided) = (BTreeMap::new(), BTreeMap::new());
@@ -218,6 +220,7 @@ impl Run<'_> {
             columns: own.unwrap_or(&no_columns),
             parents: &self.parents,
             keys,
+            read_at,
             changed_at: None,
             decided: decided.unwrap_or(&nothing_decided),
         };
@@ -343,6 +346,9 @@ impl Run<'_> {
                 gone.push(slot.key.clone());
             }
             pulls.extend(merged.pull);
+        }
+        if let (Some(run_id), made @ 1..) = (gathered.sights.values().filter_map(|sight| sight.run_id).max(), self.work.calls.made()) {
+            sums.entry(run_id).or_default().calls = i64::from(made);
         }
         kept.extend(gathered.handed_on);
         let (adopted, runs) = (gathered.adopted, gathered.runs.into_iter().collect());

@@ -159,7 +159,7 @@ impl Sweep<'_> {
         let pulls = definition.sync.direction.pulls();
         let (mut seen, mut verified, mut sightings, mut wanted) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut pairs = Vec::new();
-        let mut sums = Sums { total: i64::try_from(rows.len()).unwrap_or(i64::MAX), ..Sums::default() };
+        let mut sums = Sums { total: i64::try_from(rows.len()).unwrap_or(i64::MAX), calls: 1, ..Sums::default() };
         for (id, row) in rows {
             let link = known.get(&id);
             seen.extend(link.map(|link| link.key.clone()));
