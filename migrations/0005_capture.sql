@@ -11,7 +11,7 @@ create table sluice.change (
   kept        text,                                           -- the only column to keep; its value, before and after, is `key`
   key         text,
   touched     bigint,                                         -- bit n - 1: column number n (pg_attribute.attnum) of `relid` differs
-  known       smallint,                                       -- columns with greater numbers were added later: nobody knows whether they differ
+  layout      integer,                                        -- sluice.layout of `relid` as capture knew it. With another one, nobody knows what bits and names mean
   relid       oid,
   move        bigint,                                         -- of an update of `before`: which came first. All others have no order and need none
   origin      text,                                           -- a label only: 'sluice' for our own writes. Never a reason to drop
@@ -27,7 +27,7 @@ create table sluice.change_history (
   operation   text        not null,
   kept        text,
   relid       oid,
-  known       smallint,
+  layout      integer,
   keys        text[],                                         -- null in all of these: no change of the pack has it
   before      jsonb[],
   after       jsonb[],
@@ -43,14 +43,14 @@ alter table sluice.change_history alter keys set storage external, alter touched
 create index change_history_consumed_idx on sluice.change_history using brin (consumed_at) with (pages_per_range = 16);
 
 create view sluice.change_log as
-select h.relation, h.operation, h.kept, h.relid, h.known, c.key, c.before, c.after, c.changed, c.touched, nullif(c.origin, '') as origin, c.captured_at, h.consumed_at
+select h.relation, h.operation, h.kept, h.relid, h.layout, c.key, c.before, c.after, c.changed, c.touched, nullif(c.origin, '') as origin, c.captured_at, h.consumed_at
 from sluice.change_history h,
      unnest(h.keys, h.before, h.after, h.changed, h.touched, h.origins, h.captured_at) as c (key, before, after, changed, touched, origin, captured_at);
 
 -- Of one relation; packs that say by `keys` that the key is not among theirs are not unpacked. Changes in the long form come all.
 create function sluice.changes_of(p_relation text, p_key text, p_since timestamptz) returns setof sluice.change_log
 language sql stable set search_path = pg_catalog, sluice as $$
-  select h.relation, h.operation, h.kept, h.relid, h.known, c.key, c.before, c.after, c.changed, c.touched, nullif(c.origin, ''), c.captured_at, h.consumed_at
+  select h.relation, h.operation, h.kept, h.relid, h.layout, c.key, c.before, c.after, c.changed, c.touched, nullif(c.origin, ''), c.captured_at, h.consumed_at
   from sluice.change_history h,
        unnest(h.keys, h.before, h.after, h.changed, h.touched, h.origins, h.captured_at) as c (key, before, after, changed, touched, origin, captured_at)
   where h.relation = p_relation and h.consumed_at >= p_since and (h.keys is null or p_key = any (h.keys)) and (c.key is null or c.key = p_key)
@@ -62,6 +62,12 @@ language sql immutable as $$ select jsonb_object_agg(k, p_row -> k) from unnest(
 
 create function sluice.changed(p_before jsonb, p_after jsonb) returns text[]
 language sql immutable as $$ select array(select e.key from jsonb_each(p_after) e where e.value is distinct from p_before -> e.key) $$;
+
+-- A table's columns, by number and name, as one number. Null: it is gone.
+create function sluice.layout(p_table oid) returns integer
+language sql stable set search_path = pg_catalog as $$
+  select hashtext(string_agg(a.attnum || ' ' || a.attname, ',' order by a.attnum)) from pg_attribute a where a.attrelid = p_table and a.attnum >= 1 and not a.attisdropped
+$$;
 
 -- The general form of capture, once a statement. Runs no SQL of the user's and names no column: whatever happens to the table's definition,
 -- the business statement goes through. Arguments: what to call the table (schema.name of the configured one), then the columns to keep.
@@ -75,8 +81,8 @@ begin
     -- Rows of both transition tables stand in the order in which they were changed, so their numbers pair them; the key may have
     -- changed. A full join, though every row has its twin: the plan is kept for the session, and one made for two rows must not
     -- become a nested loop over a hundred thousand. Full joins are never nested loops.
-    insert into sluice.change (relation, operation, before, after, changed, move, origin)
-    select tg_argv[0], 'update', c.before, c.after, c.changed, case when c.before <> c.after then nextval('sluice.change_move') end, current_setting('sluice.origin', true)
+    insert into sluice.change (relation, operation, before, after, changed, layout, relid, move, origin)
+    select tg_argv[0], 'update', c.before, c.after, c.changed, sluice.layout(tg_relid), tg_relid, case when c.before <> c.after then nextval('sluice.change_move') end, current_setting('sluice.origin', true)
     from (select sluice.kept(kept, p.record) as before, sluice.kept(kept, q.record) as after, sluice.changed(p.record, q.record) as changed
           from (select row_number() over () as number, to_jsonb(r) as record from old_rows r) p
           full join (select row_number() over () as number, to_jsonb(r) as record from new_rows r) q using (number)
@@ -101,22 +107,23 @@ begin
 end $$;
 
 -- What a generated capture function falls back on when the table no longer has the columns that it was made for.
-create function sluice.capture_update(p_relation text, p_kept text[], p_before jsonb, p_after jsonb) returns void
+create function sluice.capture_update(p_table oid, p_relation text, p_kept text[], p_before jsonb, p_after jsonb) returns void
 language sql set search_path = pg_catalog, sluice as $$
-  insert into sluice.change (relation, operation, before, after, changed, move, origin)
-  select p_relation, 'update', c.before, c.after, sluice.changed(p_before, p_after), case when c.before <> c.after then nextval('sluice.change_move') end,
+  insert into sluice.change (relation, operation, before, after, changed, layout, relid, move, origin)
+  select p_relation, 'update', c.before, c.after, sluice.changed(p_before, p_after), sluice.layout(p_table), p_table, case when c.before <> c.after then nextval('sluice.change_move') end,
          current_setting('sluice.origin', true)
   from (select sluice.kept(p_kept, p_before) as before, sluice.kept(p_kept, p_after) as after) c
   where p_before is distinct from p_after
 $$;
 
--- The names of the columns that an update changed, whichever form it was captured in. Null: nobody knows, since the table is gone or has
--- columns that capture did not know.
-create function sluice.changed_columns(changed text[], relid oid, touched bigint, known smallint) returns text[]
+-- The names of the columns that an update changed, whichever form it was captured in. Null: nobody knows, since columns were added, renamed
+-- or dropped after it was captured, or since capture was made for them.
+create function sluice.changed_columns(changed text[], relid oid, touched bigint, layout integer) returns text[]
 language sql stable as $$
-  select case when $3 is null then $1
-              else (select case when max(a.attnum) <= $4 then array_agg(a.attname::text order by a.attnum) filter (where $3 >> (a.attnum - 1) & 1 = 1) end
-                    from pg_catalog.pg_attribute a where a.attrelid = $2 and a.attnum >= 1 and not a.attisdropped) end
+  select case when $3 is null then $1                        -- names, as they were then
+              when sluice.layout($2) = $4 then
+                (select array_agg(a.attname::text order by a.attnum) filter (where $3 >> (a.attnum - 1) & 1 = 1)
+                 from pg_catalog.pg_attribute a where a.attrelid = $2 and a.attnum between 1 and 63 and not a.attisdropped) end
 $$;
 
 -- The body of a table's own capture of updates, once a row: it compares columns by name instead of turning rows into JSON and joining
@@ -138,7 +145,7 @@ declare
 begin
   select c.relnatts into last_column from pg_class c where c.oid = p_table;
   select string_agg(format('case when %s then %L::bigint else 0 end',
-           sluice.differs(a.attname, a.attnotnull, case
+           sluice.differs(a.attname, case
              when t.typtype = 'e' or b.oid in ('bool'::regtype, 'int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'oid'::regtype, 'uuid'::regtype, 'numeric'::regtype, 'date'::regtype,
                   'time'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype, 'float4'::regtype, 'float8'::regtype, 'bytea'::regtype, 'jsonb'::regtype) then ''
              when b.oid in ('text'::regtype, 'varchar'::regtype) then ' collate pg_catalog."C"'
@@ -156,9 +163,9 @@ begin
     where a.attrelid = p_table and a.attname = p_kept[1] and not a.attisdropped
       and t.oid in ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'uuid'::regtype, 'text'::regtype, 'varchar'::regtype, 'bool'::regtype, 'numeric'::regtype))
   then
-    short := format('(relation, operation, kept, key, touched, known, relid, origin) values (%L, %L, %L, new.%I::pg_catalog.text', p_relation, 'update', p_kept[1], p_kept[1]);
+    short := format('(relation, operation, kept, key, touched, layout, relid, origin) values (%L, %L, %L, new.%I::pg_catalog.text', p_relation, 'update', p_kept[1], p_kept[1]);
   else
-    short := format('(relation, operation, after, touched, known, relid, origin) values (%L, %L, pg_catalog.jsonb_build_object(%s)', p_relation, 'update', after);
+    short := format('(relation, operation, after, touched, layout, relid, origin) values (%L, %L, pg_catalog.jsonb_build_object(%s)', p_relation, 'update', after);
   end if;
   return format($body$
 declare
@@ -172,11 +179,11 @@ begin
   if touched operator(pg_catalog.>) 0 then
     insert into sluice.change %7$s, touched, %2$s, %8$s, pg_catalog.current_setting('sluice.origin', true));
   elsif touched operator(pg_catalog.<) 0 then
-    insert into sluice.change (relation, operation, before, after, touched, known, relid, move, origin)
+    insert into sluice.change (relation, operation, before, after, touched, layout, relid, move, origin)
     values (%5$L, 'update', pg_catalog.jsonb_build_object(%3$s), pg_catalog.jsonb_build_object(%4$s), touched operator(pg_catalog.&) 9223372036854775807, %2$s, %8$s,
             pg_catalog.nextval('sluice.change_move'), pg_catalog.current_setting('sluice.origin', true));
   elsif pg_catalog.record_image_ne(old, new) then
-    perform sluice.capture_update(%5$L, %6$L, pg_catalog.to_jsonb(old), pg_catalog.to_jsonb(new));
+    perform sluice.capture_update(tg_relid, %5$L, %6$L, pg_catalog.to_jsonb(old), pg_catalog.to_jsonb(new));
   else
     return null;
   end if;
@@ -184,15 +191,14 @@ begin
     perform pg_catalog.pg_notify('sluice_change', '');
   end if;
   return null;
-end $body$, case when last_column <= 63 then comparisons else '0' end, last_column, before, after, p_relation, p_kept, short, p_table::oid);
+end $body$, case when last_column <= 63 then comparisons else '0' end, sluice.layout(p_table), before, after, p_relation, p_kept, short, p_table::oid);
 end $$;
 
 -- `is distinct from`, but with an operator that the caller's search_path does not choose. How the column is to be read comes as a suffix.
-create function sluice.differs(p_column name, p_never_null boolean, p_suffix text) returns text
+-- That a column may not be null today says nothing of tomorrow.
+create function sluice.differs(p_column name, p_suffix text) returns text
 language sql immutable set search_path = pg_catalog as $$
-  select format(case when p_never_null then 'old.%1$I%2$s operator(pg_catalog.<>) new.%1$I%2$s'
-                     else '(old.%1$I%2$s operator(pg_catalog.<>) new.%1$I%2$s) is not false and (old.%1$I is not null or new.%1$I is not null)' end,
-                p_column, p_suffix)
+  select format('(old.%1$I%2$s operator(pg_catalog.<>) new.%1$I%2$s) is not false and (old.%1$I is not null or new.%1$I is not null)', p_column, p_suffix)
 $$;
 
 create function sluice.base_type(p_type oid) returns oid
@@ -246,10 +252,10 @@ end $$;
 -- that publish as well, so no change is ever weighed by a mapping that was already replaced.
 -- An update that touches no column of `p_mapped` (relation → the columns that any sync reads of it; a relation that is absent has none to
 -- spare) concerns nobody: such updates come as one row for all of a relation, operation 'untouched', with their number.
--- Which columns an update changed is `changed`, or the bits of `touched`; sluice.changed_columns names them. Updates with a `move` are
+-- Which columns an update changed is `changed`, or the bits of `touched`; sluice.changed_columns names them; neither: nobody knows. Updates with a `move` are
 -- remembered by the caller, who may have to put them back.
 create function sluice.take_changes(p_names text[], p_hashes text[], p_mapped jsonb, p_limit integer)
-returns table (relation text, operation text, before jsonb, after jsonb, changed text[], relid oid, touched bigint, known smallint, move bigint, origin text, captured_at timestamptz, changes bigint)
+returns table (relation text, operation text, before jsonb, after jsonb, changed text[], relid oid, touched bigint, layout integer, move bigint, origin text, captured_at timestamptz, changes bigint)
 -- By its place each change is found at once: a scan would pass by everything that waits behind.
 language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
 #variable_conflict use_column
@@ -259,14 +265,16 @@ declare
     where y.retired_at is null and not exists (select from unnest(p_names, p_hashes) as own (name, hash) where own.name = y.name and own.hash = y.hash));
   places tid[];
   newest_move bigint;
+  follows_moves constant boolean := pg_try_advisory_xact_lock(hashtext('sluice.change_move'));
   keeps_history constant boolean := sluice.keeps_history();
 begin
+  -- Of keys that moved the order matters: one drain at a time takes them, and what another has in hand is not passed by.
   select array_agg(c.place), max(c.move) into places, newest_move
-  from (select c.ctid as place, c.move from sluice.change c where c.relation <> all (strangers) limit p_limit for update of c skip locked) c;
+  from (select c.ctid as place, c.move from sluice.change c where c.relation <> all (strangers) and (c.move is null or follows_moves) limit p_limit for update of c skip locked) c;
   if places is null then
     return;
   end if;
-  -- The rows lie roughly in the order in which they were written. Of keys that moved the order matters, so all earlier moves come along.
+  -- The rows lie roughly in the order in which they were written, so all earlier moves come along.
   if newest_move is not null then
     places := array(
       select c.ctid from sluice.change c
@@ -277,28 +285,31 @@ begin
     with taken as (
       delete from sluice.change c where c.ctid = any (places) returning c.*
     ), remembered as (
-      insert into sluice.change_history (relation, operation, kept, relid, known, keys, before, after, changed, touched, origins, captured_at)
-      select t.relation, t.operation, t.kept, t.relid, t.known, array_agg(t.key) filter (where t.key is not null), array_agg(t.before) filter (where t.before is not null),
+      insert into sluice.change_history (relation, operation, kept, relid, layout, keys, before, after, changed, touched, origins, captured_at)
+      select t.relation, t.operation, t.kept, t.relid, t.layout, array_agg(t.key) filter (where t.key is not null), array_agg(t.before) filter (where t.before is not null),
              array_agg(t.after) filter (where t.after is not null), array_agg(to_jsonb(t.changed)) filter (where t.changed is not null),
              array_agg(t.touched) filter (where t.touched is not null), array_agg(t.origin) filter (where t.origin <> ''), array_agg(t.captured_at)
       from taken t where keeps_history and t.move is null
       -- of one form, so that no array has gaps
-      group by t.relation, t.operation, t.kept, t.relid, t.known, t.key is null, t.before is null, t.after is null, t.changed is null, t.touched is null, coalesce(t.origin, '') = ''
-    ), numbered as materialized (
-      -- all bits, when a column of that name is not there (any more), or is one that capture did not know: then whatever changed may be it
-      select r.relid, r.relation, r.known,
-             case when count(m.name) = count(a.attname) filter (where a.attnum <= r.known) then coalesce(bit_or(1::bigint << (a.attnum - 1)), 0) else -1 end as mask
-      from (select distinct t.relid, t.relation, t.known from taken t where t.touched is not null and p_mapped ? t.relation) r
+      group by t.relation, t.operation, t.kept, t.relid, t.layout, t.key is null, t.before is null, t.after is null, t.changed is null, t.touched is null, coalesce(t.origin, '') = ''
+    ), judging as materialized (
+      -- the bits of the columns that matter; null: all do. All bits when one of that name is not there (any more), or when the columns are not
+      -- those that capture knew: then whatever changed may be it.
+      select r.relid, r.relation, r.layout,
+             case when r.layout <> sluice.layout(r.relid) or count(m.name) <> count(a.attname) then -1
+                  when p_mapped ? r.relation then coalesce(bit_or(case when a.attnum < 64 then 1::bigint << (a.attnum - 1) end), 0) end as mask
+      from (select distinct t.relid, t.relation, t.layout from taken t where t.operation = 'update') r
       left join jsonb_array_elements_text(p_mapped -> r.relation) m (name) on true
-      left join pg_attribute a on a.attrelid = r.relid and a.attname = m.name and a.attnum between 1 and 63 and not a.attisdropped
-      group by r.relid, r.relation, r.known
+      left join pg_attribute a on a.attrelid = r.relid and a.attname = m.name and a.attnum >= 1 and not a.attisdropped
+      group by r.relid, r.relation, r.layout
     ), judged as (
-      select t.*, t.operation = 'update' and case when t.touched is not null then t.touched & n.mask = 0
-                                                  else p_mapped ? t.relation and not (p_mapped -> t.relation) ?| t.changed end as untouched
-      from taken t left join numbered n on n.relid = t.relid and n.relation = t.relation and n.known = t.known
+      select t.*, n.mask, t.operation = 'update' and n.mask <> -1
+               and case when t.touched is not null then t.touched & n.mask = 0 else not (p_mapped -> t.relation) ?| t.changed end as untouched
+      from taken t left join judging n on n.relid is not distinct from t.relid and n.relation = t.relation and n.layout is not distinct from t.layout
     )
     select j.relation, j.operation, j.before, case when j.kept is null then j.after else jsonb_build_object(j.kept, j.key) end,
-           j.changed, j.relid, j.touched, j.known, j.move, j.origin, j.captured_at, 1::bigint
+           case when j.mask <> -1 or j.mask is null then j.changed end, j.relid, case when j.mask <> -1 or j.mask is null then j.touched end, j.layout,
+           j.move, j.origin, j.captured_at, 1::bigint
     from judged j where j.move is not null or j.untouched is not true
     union all
     select j.relation, 'untouched', null, null, null, null, null, null, null, null, null, count(*) from judged j where j.move is null and j.untouched group by j.relation;

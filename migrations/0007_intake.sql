@@ -21,6 +21,8 @@ declare
   y sluice.sync;
   given text[];
   one text;
+  whole text;                                                     -- the type without its length or scale, where a cast to it loses nothing
+  fits boolean;
   canonical text[] := '{}';
 begin
   select * into y from sluice.sync where name = p_sync;
@@ -48,7 +50,12 @@ begin
   end if;
   for i in 1 .. cardinality(given) loop
     begin
-      execute format('select ($1::%s)::text', y.key_types[i]) into one using given[i];
+      whole := case when y.key_types[i] like 'numeric(%' then 'numeric' when y.key_types[i] like 'character(%' then 'bpchar'
+                    when y.key_types[i] like 'character varying(%' then 'text' else y.key_types[i] end;
+      execute format('select ($1::%1$s)::text, ($1::%1$s)::%2$s = $1::%2$s', y.key_types[i], whole) into one, fits using given[i];
+      if not fits then
+        raise exception 'another value';
+      end if;
     exception when others then
       raise exception using errcode = '22023',
         message = format('key %L does not fit %s.%s, which is %s', given[i], y.relation, y.key_columns[i], y.key_types[i]);

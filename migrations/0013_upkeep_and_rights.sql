@@ -28,8 +28,10 @@ begin
       end;
     end loop;
     for child in
+      -- the case, since the planner may look at names before it knows whose they are
       select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid
-      where i.inhparent = format('sluice.%I', parent)::regclass and to_date(right(c.relname, 8), 'YYYYMMDD') < today - p_days_kept
+      where i.inhparent = format('sluice.%I', parent)::regclass
+        and case when c.relname ~ '_[0-9]{8}$' then to_date(right(c.relname, 8), 'YYYYMMDD') < today - p_days_kept end
     loop
       begin
         execute format('drop table sluice.%I', child);
@@ -66,7 +68,7 @@ begin
       sluice.meter_turned(sluice.meter, text, integer, timestamptz), sluice.next_midnight(text, timestamptz) to sluice_read;
     revoke select on sluice.credential from sluice_read;
     grant execute on function sluice.job_result(bigint), sluice.zoho_id(text, text), sluice.canonical_key(text, jsonb), sluice.lane_name(smallint), sluice.lane_rank(text),
-      sluice.changed_columns(text[], oid, bigint, smallint), sluice.changes_of(text, text, timestamptz) to sluice_read;
+      sluice.changed_columns(text[], oid, bigint, integer), sluice.changes_of(text, text, timestamptz) to sluice_read;
     grant execute on procedure sluice.wait(text, text, interval) to sluice_read;
   end if;
   if exists (select from pg_roles where rolname = 'sluice_admin') then
@@ -80,7 +82,7 @@ begin
     revoke select on sluice.credential from sluice_admin;
     grant insert (kind, args, lane, run_at, max_failures) on sluice.job to sluice_admin;
     grant execute on function sluice.enqueue(text, jsonb, text, timestamptz, integer), sluice.job_result(bigint), sluice.zoho_id(text, text), sluice.canonical_key(text, jsonb),
-      sluice.lane_name(smallint), sluice.lane_rank(text), sluice.changed_columns(text[], oid, bigint, smallint), sluice.changes_of(text, text, timestamptz), sluice.cancel(bigint), sluice.requeue(bigint), sluice.discard(bigint),
+      sluice.lane_name(smallint), sluice.lane_rank(text), sluice.changed_columns(text[], oid, bigint, integer), sluice.changes_of(text, text, timestamptz), sluice.cancel(bigint), sluice.requeue(bigint), sluice.discard(bigint),
       sluice.pause(text, text, text), sluice.resume(text, text) to sluice_admin;
     grant execute on procedure sluice.wait(text, text, interval) to sluice_admin;
   end if;

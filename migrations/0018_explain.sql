@@ -71,11 +71,11 @@ begin
   return query
     with captured as (
       select c.operation, c.captured_at, c.consumed_at, c.before, c.after, c.kept, c.key, c.origin,
-             sluice.changed_columns(case when c.changed is not null then array(select jsonb_array_elements_text(c.changed)) end, c.relid, c.touched, c.known) as changed
+             sluice.changed_columns(case when c.changed is not null then array(select jsonb_array_elements_text(c.changed)) end, c.relid, c.touched, c.layout) as changed
       from sluice.changes_of(y.relation, own, since) c
       where (c.operation = 'truncate' or coalesce(c.key, sluice.image_key(c.after, y.key_columns)) = own or sluice.image_key(c.before, y.key_columns) = own)
       union all
-      select c.operation, c.captured_at, null, c.before, c.after, c.kept, c.key, c.origin, sluice.changed_columns(c.changed, c.relid, c.touched, c.known)
+      select c.operation, c.captured_at, null, c.before, c.after, c.kept, c.key, c.origin, sluice.changed_columns(c.changed, c.relid, c.touched, c.layout)
       from sluice.change c
       where c.relation = y.relation
         and (c.operation = 'truncate' or coalesce(c.key, sluice.image_key(c.after, y.key_columns)) = own or sluice.image_key(c.before, y.key_columns) = own)

@@ -7,10 +7,10 @@ use crate::sluice::Folder;
 
 const HISTORY: &str = "
     insert into sluice.link (sync, key, zoho_id, fields, synced_at) values ('customers', '1', 'z1', '{}', now() - interval '1 hour');
-    insert into sluice.change_history (relation, operation, kept, relid, known, keys, touched, captured_at, consumed_at)
-    select 'public.customers', 'update', 'id', 'public.customers'::regclass, 99, '{1}'::text[], '{2}'::bigint[], array[now() - interval '3 hours'], now() - interval '3 hours'
-    union all select 'public.customers', 'update', 'id', 'public.customers'::regclass, 99, '{1,2}', '{2,2}', array[now() - interval '2 hours', now() - interval '2 hours'], now() - interval '2 hours'
-    union all select 'public.customers', 'update', 'id', 'public.customers'::regclass, 99, '{1}', '{2}', array[now() - interval '90 min'], now() - interval '90 min';
+    insert into sluice.change_history (relation, operation, kept, relid, layout, keys, touched, captured_at, consumed_at)
+    select 'public.customers', 'update', 'id', 'public.customers'::regclass, sluice.layout('public.customers'::regclass), '{1}'::text[], '{2}'::bigint[], array[now() - interval '3 hours'], now() - interval '3 hours'
+    union all select 'public.customers', 'update', 'id', 'public.customers'::regclass, sluice.layout('public.customers'::regclass), '{1,2}', '{2,2}', array[now() - interval '2 hours', now() - interval '2 hours'], now() - interval '2 hours'
+    union all select 'public.customers', 'update', 'id', 'public.customers'::regclass, sluice.layout('public.customers'::regclass), '{1}', '{2}', array[now() - interval '90 min'], now() - interval '90 min';
     insert into sluice.job_history (job_id, kind, args, sync, key, lane, run_at, created_at, created_by, result, finished_at)
     values (9, 'push', '{}', 'customers', '1', 'normal', now() - interval '2 hours', now() - interval '2 hours', 'app', 'done', now() - interval '119 min');
     insert into sluice.attempt (at, batch, worker, connection, product, kind, sync, key, attempt, outcome, http_status, calls, ms, request, response)

@@ -36,7 +36,7 @@ pub(super) struct Moved {
     pub(super) number: i64,
     relid: Option<Oid>,
     touched: Option<i64>,
-    known: Option<i16>,
+    layout: Option<i32>,
     origin: Option<String>,
     captured_at: DateTime<Utc>,
 }
@@ -64,7 +64,7 @@ pub(super) struct Held {
 pub(super) async fn take(tx: &mut Tx, definitions: &Definitions, busy: &BTreeSet<String>, limit: i32) -> Result<Vec<Change>, sqlx::Error> {
     let (names, hashes) = own(definitions, busy);
     let rows = sqlx::query!(
-        r#"select relation as "relation!", operation as "operation!", before, after, changed, relid, touched, known, move, origin, captured_at, changes as "changes!"
+        r#"select relation as "relation!", operation as "operation!", before, after, changed, relid, touched, layout, move, origin, captured_at, changes as "changes!"
            from sluice.take_changes($1, $2, $3, $4)"#,
         &names,
         &hashes,
@@ -87,14 +87,14 @@ pub(super) async fn take(tx: &mut Tx, definitions: &Definitions, busy: &BTreeSet
         before: row.before,
         after: row.after,
         changed: match (row.touched, row.relid) {
-            (Some(touched), Some(table)) => columns.get(&table).and_then(|columns| columns.named(touched, row.known)),
+            (Some(touched), Some(table)) => columns.get(&table).and_then(|columns| columns.named(touched, row.layout)),
             _ => row.changed,
         },
         moved: row.r#move.zip(row.captured_at).map(|(number, captured_at)| Moved {
             number,
             relid: row.relid,
             touched: row.touched,
-            known: row.known,
+            layout: row.layout,
             origin: row.origin,
             captured_at,
         }),
@@ -105,16 +105,18 @@ pub(super) async fn take(tx: &mut Tx, definitions: &Definitions, busy: &BTreeSet
     Ok(changes)
 }
 
-/// A table's columns by number.
+/// A table's columns by number, and all of them as one number.
 #[derive(Debug, Default)]
-struct ColumnNames(BTreeMap<i16, String>);
+struct ColumnNames {
+    layout: Option<i32>,
+    names: BTreeMap<i16, String>,
+}
 
 impl ColumnNames {
-    /// Those whose bits are set: bit n - 1 stands for column n. `None` if there are columns that capture did not know.
-    fn named(&self, touched: i64, known: Option<i16>) -> Option<Vec<String>> {
-        let all_known = self.0.last_key_value().is_none_or(|(last, _)| Some(*last) <= known);
-        let named = || self.0.iter().filter(|(number, _)| touched >> (**number - 1) & 1 == 1).map(|(_, name)| name.clone()).collect();
-        all_known.then(named)
+    /// Those whose bits are set: bit n - 1 stands for column n. `None` if these are not the columns that capture knew.
+    fn named(&self, touched: i64, layout: Option<i32>) -> Option<Vec<String>> {
+        let set = self.names.iter().filter(|(number, _)| touched >> (**number - 1) & 1 == 1);
+        (self.layout == layout).then(|| set.map(|(_, name)| name.clone()).collect())
     }
 }
 
@@ -126,14 +128,17 @@ async fn columns(tx: &mut Tx, tables: HashSet<Oid>) -> Result<HashMap<Oid, Colum
         return Ok(columns);
     }
     let rows = sqlx::query!(
-        r#"select attrelid as table, attnum as number, attname::text as "name!" from pg_catalog.pg_attribute
-           where attrelid = any ($1) and attnum >= 1 and not attisdropped"#,
+        r#"select a.attrelid as table, a.attnum as number, a.attname::text as "name!", l.layout
+           from (select t, sluice.layout(t) as layout from unnest($1::oid[]) t) l
+           join pg_catalog.pg_attribute a on a.attrelid = l.t and a.attnum between 1 and 63 and not a.attisdropped"#,
         &tables
     )
     .fetch_all(tx)
     .await?;
     for row in rows {
-        columns.entry(row.table).or_default().0.insert(row.number, row.name);
+        let table = columns.entry(row.table).or_default();
+        table.layout = row.layout;
+        table.names.insert(row.number, row.name);
     }
     Ok(columns)
 }
@@ -178,16 +183,16 @@ pub(super) async fn agreed(tx: &mut Tx, definitions: &Definitions, busy: &BTreeS
 pub(super) async fn put_back(tx: &mut Tx, changes: &[&Change]) -> Result<(), sqlx::Error> {
     let rows = Rows::of(changes);
     sqlx::query!(
-        "insert into sluice.change (relation, operation, before, after, changed, touched, known, relid, move, origin, captured_at)
-         select c.relation, 'update', c.before, c.after, case when c.changed <> 'null' then array(select jsonb_array_elements_text(c.changed)) end, c.touched, c.known, c.relid, c.move, c.origin, c.captured_at
-         from unnest($1::text[], $2::jsonb[], $3::jsonb[], $4::jsonb[], $5::bigint[], $6::smallint[], $7::oid[], $8::bigint[], $9::text[], $10::timestamptz[])
-           as c (relation, before, after, changed, touched, known, relid, move, origin, captured_at)",
+        "insert into sluice.change (relation, operation, before, after, changed, touched, layout, relid, move, origin, captured_at)
+         select c.relation, 'update', c.before, c.after, case when c.changed <> 'null' then array(select jsonb_array_elements_text(c.changed)) end, c.touched, c.layout, c.relid, c.move, c.origin, c.captured_at
+         from unnest($1::text[], $2::jsonb[], $3::jsonb[], $4::jsonb[], $5::bigint[], $6::integer[], $7::oid[], $8::bigint[], $9::text[], $10::timestamptz[])
+           as c (relation, before, after, changed, touched, layout, relid, move, origin, captured_at)",
         &rows.relations,
         &rows.before,
         &rows.after,
         &rows.changed,
         &rows.touched as &[Option<i64>],
-        &rows.known as &[Option<i16>],
+        &rows.layouts as &[Option<i32>],
         &rows.relids as &[Option<Oid>],
         &rows.numbers,
         &rows.origins as &[Option<String>],
@@ -205,18 +210,18 @@ pub(super) async fn remember(tx: &mut Tx, changes: &[&Change]) -> Result<(), sql
         return Ok(());
     }
     sqlx::query!(
-        "insert into sluice.change_history (relation, operation, relid, known, before, after, changed, touched, origins, captured_at)
-         select c.relation, 'update', c.relid, c.known, array_agg(c.before), array_agg(c.after), array_agg(nullif(c.changed, 'null')), array_agg(c.touched), array_agg(c.origin), array_agg(c.captured_at)
-         from unnest($1::text[], $2::jsonb[], $3::jsonb[], $4::jsonb[], $5::bigint[], $6::smallint[], $7::oid[], $8::text[], $9::timestamptz[])
-           as c (relation, before, after, changed, touched, known, relid, origin, captured_at)
+        "insert into sluice.change_history (relation, operation, relid, layout, before, after, changed, touched, origins, captured_at)
+         select c.relation, 'update', c.relid, c.layout, array_agg(c.before), array_agg(c.after), array_agg(nullif(c.changed, 'null')), array_agg(c.touched), array_agg(c.origin), array_agg(c.captured_at)
+         from unnest($1::text[], $2::jsonb[], $3::jsonb[], $4::jsonb[], $5::bigint[], $6::integer[], $7::oid[], $8::text[], $9::timestamptz[])
+           as c (relation, before, after, changed, touched, layout, relid, origin, captured_at)
          where sluice.keeps_history()
-         group by c.relation, c.relid, c.known",
+         group by c.relation, c.relid, c.layout",
         &rows.relations,
         &rows.before,
         &rows.after,
         &rows.changed,
         &rows.touched as &[Option<i64>],
-        &rows.known as &[Option<i16>],
+        &rows.layouts as &[Option<i32>],
         &rows.relids as &[Option<Oid>],
         &rows.origins as &[Option<String>],
         &rows.captured_at
@@ -234,7 +239,7 @@ struct Rows {
     after: Vec<Value>,
     changed: Vec<Value>,
     touched: Vec<Option<i64>>,
-    known: Vec<Option<i16>>,
+    layouts: Vec<Option<i32>>,
     relids: Vec<Option<Oid>>,
     numbers: Vec<i64>,
     origins: Vec<Option<String>>,
@@ -251,7 +256,7 @@ impl Rows {
                 rows.after.push(change.after.clone().unwrap_or_default());
                 rows.changed.push(change.changed.clone().map_or(Value::Null, Value::from));
                 rows.touched.push(moved.touched);
-                rows.known.push(moved.known);
+                rows.layouts.push(moved.layout);
                 rows.relids.push(moved.relid);
                 rows.numbers.push(moved.number);
                 rows.origins.push(moved.origin.clone());

@@ -74,7 +74,7 @@ impl fmt::Display for Change {
             How::Changed { linked: 0 } => write!(f, "{what} {name}: changed"),
             How::Changed { linked } => write!(
                 f,
-                "{what} {name}: changed; {linked} linked records keep what they have until their row changes (to push them now: sluice backfill {name})"
+                "{what} {name}: changed; {linked} linked records keep what they have until their row changes (to push them now: sluice trigger {name} --force)"
             ),
             How::Retired => write!(f, "{what} {name}: retired; its links are kept"),
             How::Returned => write!(f, "{what} {name}: back from retirement"),

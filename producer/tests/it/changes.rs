@@ -238,3 +238,24 @@ async fn a_sleeping_listener_is_woken_by_a_commit() {
     println!("commit to job, asleep: {waits:?}");
     assert!(waits[2] < Duration::from_millis(900), "the poll found it, not the notification: {waits:?}");
 }
+
+/// A second producer would take the later step of a chain for the first.
+#[tokio::test]
+async fn changed_keys_are_taken_by_one_drain_at_a_time_and_the_rest_by_any() {
+    let setting = Setting::of(CUSTOMERS).await;
+    setting.run("insert into customers values (1, 'a'), (9, 'z')").await;
+    setting.drain().await;
+    setting.run("update customers set id = 2 where id = 1").await;
+    let (names, hashes): (Vec<String>, Vec<String>) = setting.definitions.hashes().into_iter().unzip();
+    let take = "select count(*) from sluice.take_changes($1, $2, '{}', 9)";
+    let mut first = setting.db().begin().await.unwrap();
+    let taken: i64 = sqlx::query_scalar(take).bind(&names).bind(&hashes).fetch_one(&mut first).await.unwrap();
+    assert_eq!(taken, 1);
+    setting.run("update customers set id = 3 where id = 2; update customers set name = 'y' where id = 9").await;
+    let mut second = setting.db().begin().await.unwrap();
+    let taken: i64 = sqlx::query_scalar(take).bind(&names).bind(&hashes).fetch_one(&mut second).await.unwrap();
+    assert_eq!(taken, 1, "the row that kept its key");
+    second.commit().await.unwrap();
+    first.commit().await.unwrap();
+    assert_eq!(setting.count("select count(*) from sluice.change where move is not null").await, 1);
+}

@@ -111,13 +111,13 @@ async fn load_table(tx: &mut Tx, name: &str) -> Result<Option<Table>, sqlx::Erro
     let columns = sqlx::query_as!(
         Column,
         r#"with recursive base as (
-             select a.attnum, a.attname, a.atttypid, a.atttypid as type from pg_catalog.pg_attribute a
+             select a.attnum, a.attname, a.atttypid, a.atttypmod, a.atttypid as type from pg_catalog.pg_attribute a
              where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped
              union all
-             select b.attnum, b.attname, b.atttypid, t.typbasetype from base b
+             select b.attnum, b.attname, b.atttypid, b.atttypmod, t.typbasetype from base b
              join pg_catalog.pg_type t on t.oid = b.type and t.typtype = 'd'
            )
-           select b.attname::text as "name!", pg_catalog.format_type(b.atttypid, -1) as "type_name!",
+           select b.attname::text as "name!", pg_catalog.format_type(b.atttypid, b.atttypmod) as "type_name!",
              n.nspname::text as "type_schema!", own.typname::text as "type_ident!", t.typname::text as "base_type!"
            from base b
            join pg_catalog.pg_type t on t.oid = b.type and t.typtype <> 'd'

@@ -155,6 +155,44 @@ async fn a_changed_key_that_is_asked_for_before_its_link_has_followed_makes_no_s
     world.check_rules().await;
 }
 
+/// The old key's row is gone, but its record is not: the link is only late.
+#[tokio::test]
+async fn a_record_whose_key_has_changed_is_not_deleted_when_its_old_key_is_asked_for_first() {
+    let world = World::without_roles(Setup::new(PEOPLE, &format!("{CUSTOMERS}on_delete = \"delete\"\n"))).await;
+    world.start_worker();
+    world.run("insert into people values (1, 'One', 'one@people.example'); insert into sluice.job (kind, args) values ('push', '{\"sync\": \"people\", \"key\": 1}')").await;
+    world.until("select count(*) = 1 from people where zoho_status = 'synced'").await;
+    world.run("delete from sluice.change").await;
+    let attempts = world.count("select count(*) from sluice.attempt where key = '1'").await;
+    assert_eq!(attempts, 1);
+    world.run("update people set id = 2, name = 'Two'; insert into sluice.job (kind, args) values ('push', '{\"sync\": \"people\", \"key\": 1}')").await;
+    world.until("select count(*) > 1 from sluice.attempt where key = '1'").await;
+    world.start_producer().await;
+    world.settled().await;
+    assert_eq!(world.zoho.values("billing", "customers", "display_name").await, ["Two"]);
+    assert_eq!(world.rows("select key from sluice.link").await, [json!({"key": "2"})]);
+    world.check_rules().await;
+}
+
+#[tokio::test]
+async fn records_whose_keys_change_again_and_again_are_neither_deleted_nor_made_anew() {
+    let world = World::new(Setup::new(PEOPLE, &format!("{CUSTOMERS}on_delete = \"delete\"\nmin_interval = \"0s\"\n"))).await;
+    world.run("insert into people select n, 'Person ' || n, 'p' || n || '@people.example' from generate_series(1, 9) n").await;
+    world.settled().await;
+    let ids = world.rows("select name, zoho_id from people order by name").await;
+    for step in 0..4 {
+        for person in 1..=9 {
+            world.run(&format!("update people set id = id + 100 where id = {}", step * 100 + person)).await;
+        }
+    }
+    world.settled().await;
+    assert_eq!(world.zoho.values("billing", "customers", "display_name").await.len(), 9);
+    assert_eq!(world.rows("select name, zoho_id from people order by name").await, ids);
+    assert_eq!(world.count("select count(*) from sluice.link l join people p on p.id::text = l.key and p.zoho_id = l.zoho_id").await, 9);
+    assert_eq!(world.letters().await, Vec::<Value>::new());
+    world.check_rules().await;
+}
+
 /// As many transactions as `SLUICE_SOAK` says. `SLUICE_SOAK=10000` leaves half a million jobs, and takes accordingly.
 fn transactions() -> u64 {
     std::env::var("SLUICE_SOAK").ok().and_then(|number| number.parse().ok()).unwrap_or(240)

@@ -2,6 +2,7 @@
 
 use sluice_core::config::Config;
 use sluice_core::db::Db;
+use sluice_core::db::dynamic::Ident;
 use sluice_producer::Definitions;
 use sluice_sync::definition::{self, Definition};
 use sluice_sync::module::{Create, Lookup, Refusal};
@@ -52,6 +53,7 @@ async fn writeback(definition: &Definition, db: &Db) -> Result<Vec<Finding>, sql
     let at = format!("syncs.{}.writeback", definition.name());
     let (known, unknown): (Vec<&str>, Vec<&str>) =
         definition.sync.writeback.columns().partition(|column| definition.table.column(column).is_some());
+    let relation = Ident::qualified(&definition.table.schema, &definition.table.name);
     let mut findings: Vec<Finding> = unknown
         .iter()
         .map(|column| {
@@ -66,7 +68,7 @@ async fn writeback(definition: &Definition, db: &Db) -> Result<Vec<Finding>, sql
     for column in known {
         let may = sqlx::query_scalar!(
             r#"select coalesce(has_column_privilege(to_regclass($1)::oid, $2, 'UPDATE'), false) as "may!""#,
-            definition.sync.table,
+            relation.as_str(),
             column
         )
         .fetch_one(db)

@@ -137,3 +137,18 @@ async fn an_insert_that_is_rolled_back_leaves_no_job() {
     tx.rollback().await.unwrap();
     assert_eq!(world.fold().await, 0);
 }
+
+/// What is stored in a column of this type is the key; what would become another value by being stored there is no key of the table.
+#[tokio::test]
+async fn a_key_has_the_scale_and_the_length_of_its_column_and_loses_nothing_by_it() {
+    let world = World::new().await;
+    world.run("update sluice.sync set key_types = array['numeric(10,2)', 'character(2)'] where name = 'prices'").await;
+    for given in [r#"[43, "de"]"#, r#"["43.0", "de"]"#, r#"[43.00, "de "]"#] {
+        let key: String = world.get(format!("select sluice.canonical_key('prices', '{given}')")).await;
+        assert_eq!(key, r#"["43.00", "de"]"#, "{given}");
+    }
+    for given in [r#"[43.005, "de"]"#, r#"[43, "deutschland"]"#, r#"[99999999999, "de"]"#] {
+        let (code, message) = world.refused(format!("select sluice.canonical_key('prices', '{given}')")).await;
+        assert!(code == "22023" && message.contains("does not fit"), "{given}: {message}");
+    }
+}

@@ -36,6 +36,7 @@ async fn days_ahead_are_made_and_days_past_their_keeping_are_dropped() {
         .run(
             "create table sluice.attempt_20200101 partition of sluice.attempt for values from ('2020-01-01 00:00+00') to ('2020-01-02 00:00+00');
              insert into sluice.call_result (job_id, http_status, answered_at) values (1, 200, now() - interval '8 days'), (2, 200, now() - interval '6 days');
+             analyze pg_catalog.pg_inherits; analyze pg_catalog.pg_class; -- what the planner knows must not make it read other tables' names as days
              select sluice.keep_partitions(9, 90), sluice.keep_partitions(9, 90)",
         )
         .await;

@@ -255,7 +255,7 @@ impl Run<'_> {
     /// The verdict on a step that needs no call.
     fn without_call(&self, record: &Record<'_>, step: &Step) -> Option<Verdict> {
         match step {
-            Step::Create(_) if self.keys_are_moving => {
+            Step::Create(_) | Step::Delete { .. } | Step::Void { .. } | Step::Mark { .. } if self.keys_are_moving => {
                 Some(Verdict::of(snooze(Duration::from_millis(500), "a key of its table has changed; the link goes first")))
             }
             Step::Nothing(_) if looks_again(record) => None,
