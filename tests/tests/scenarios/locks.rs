@@ -163,14 +163,15 @@ async fn a_record_whose_key_has_changed_is_not_deleted_when_its_old_key_is_asked
     world.run("insert into people values (1, 'One', 'one@people.example'); insert into sluice.job (kind, args) values ('push', '{\"sync\": \"people\", \"key\": 1}')").await;
     world.until("select count(*) = 1 from people where zoho_status = 'synced'").await;
     world.run("delete from sluice.change").await;
-    let attempts = world.count("select count(*) from sluice.attempt where key = '1'").await;
-    assert_eq!(attempts, 1);
+    assert_eq!(world.count("select count(*) from sluice.attempt where key = '1'").await, 1);
+    let record = world.rows("select zoho_id from people").await;
     world.run("update people set id = 2, name = 'Two'; insert into sluice.job (kind, args) values ('push', '{\"sync\": \"people\", \"key\": 1}')").await;
     world.until("select count(*) > 1 from sluice.attempt where key = '1'").await;
     world.start_producer().await;
     world.settled().await;
     assert_eq!(world.zoho.values("billing", "customers", "display_name").await, ["Two"]);
     assert_eq!(world.rows("select key from sluice.link").await, [json!({"key": "2"})]);
+    assert_eq!(world.rows("select zoho_id from sluice.link").await, record, "it is the same one");
     world.check_rules().await;
 }
 
