@@ -68,7 +68,7 @@ begin
       sluice.meter_turned(sluice.meter, text, integer, timestamptz), sluice.next_midnight(text, timestamptz) to sluice_read;
     revoke select on sluice.credential from sluice_read;
     grant execute on function sluice.job_result(bigint), sluice.zoho_id(text, text), sluice.canonical_key(text, jsonb), sluice.lane_name(smallint), sluice.lane_rank(text),
-      sluice.changed_columns(text[], oid, bigint, integer), sluice.changes_of(text, text, timestamptz) to sluice_read;
+      sluice.changed_columns(text[], oid, bigint, integer), sluice.layout(oid), sluice.changes_of(text, text, timestamptz) to sluice_read;
     grant execute on procedure sluice.wait(text, text, interval) to sluice_read;
   end if;
   if exists (select from pg_roles where rolname = 'sluice_admin') then
@@ -82,7 +82,7 @@ begin
     revoke select on sluice.credential from sluice_admin;
     grant insert (kind, args, lane, run_at, max_failures) on sluice.job to sluice_admin;
     grant execute on function sluice.enqueue(text, jsonb, text, timestamptz, integer), sluice.job_result(bigint), sluice.zoho_id(text, text), sluice.canonical_key(text, jsonb),
-      sluice.lane_name(smallint), sluice.lane_rank(text), sluice.changed_columns(text[], oid, bigint, integer), sluice.changes_of(text, text, timestamptz), sluice.cancel(bigint), sluice.requeue(bigint), sluice.discard(bigint),
+      sluice.lane_name(smallint), sluice.lane_rank(text), sluice.changed_columns(text[], oid, bigint, integer), sluice.layout(oid), sluice.changes_of(text, text, timestamptz), sluice.cancel(bigint), sluice.requeue(bigint), sluice.discard(bigint),
       sluice.pause(text, text, text), sluice.resume(text, text) to sluice_admin;
     grant execute on procedure sluice.wait(text, text, interval) to sluice_admin;
   end if;

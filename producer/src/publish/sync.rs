@@ -142,7 +142,7 @@ async fn shape(tx: &mut Tx, definition: &Definition, any_of: &[&str], kind: &str
 async fn key_types(tx: &mut Tx, definition: &Definition) -> Result<Vec<String>, sqlx::Error> {
     sqlx::query!("select set_config('search_path', 'pg_catalog', true)").fetch_one(&mut *tx).await?;
     sqlx::query_scalar!(
-        r#"select format_type(a.atttypid, a.atttypmod) as "type!"
+        r#"select format_type(a.atttypid, case when a.atttypid = 'numeric'::regtype then a.atttypmod else -1 end) as "type!"
            from unnest($3::text[]) with ordinality as k (name, number)
            join pg_catalog.pg_class c on c.relname = $2 and c.relnamespace = (select oid from pg_catalog.pg_namespace where nspname = $1)
            join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attname = k.name

@@ -29,9 +29,19 @@ fn hides(name: &str, webhook: &Webhook) -> bool {
 fn pairs<'a>(all: impl Iterator<Item = (&'a str, String)>, webhook: &Webhook) -> Value {
     let secret = webhook.secret.expose_secret();
     let shown = |name: &str, value: String| {
-        if hides(name, webhook) { HIDDEN.to_owned() } else { text(&value).replace(secret, HIDDEN) }
+        if hides(name, webhook) { HIDDEN.to_owned() } else { text(&without(&value, secret)) }
     };
-    Value::Object(all.take(COUNT_MAX).map(|(name, value)| (text(name), shown(name, value).into())).collect::<Map<_, _>>())
+    Value::Object(all.take(COUNT_MAX).map(|(name, value)| (text(&without(name, secret)), shown(name, value).into())).collect::<Map<_, _>>())
+}
+
+fn without(text: &str, secret: &str) -> String {
+    if secret.is_empty() { text.to_owned() } else { text.replace(secret, HIDDEN) }
+}
+
+/// Names and values, of a query or a form, without the secret.
+pub(super) fn parameters(all: &[(String, String)], webhook: &Webhook) -> Vec<(String, String)> {
+    let secret = webhook.secret.expose_secret();
+    all.iter().map(|(name, value)| (without(name, secret), without(value, secret))).collect()
 }
 
 pub(super) fn headers(headers: &HeaderMap, webhook: &Webhook) -> Value {

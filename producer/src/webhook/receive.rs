@@ -97,8 +97,7 @@ impl Hook {
 
     /// Judges and stores.
     async fn take(&self, db: &Db, arrived: &Arrived<'_>) -> Result<Taken, sqlx::Error> {
-        let form = is_form(arrived.headers).then(|| url::form_urlencoded::parse(arrived.body).into_owned().collect::<Vec<_>>());
-        let json: Option<Value> = if form.is_none() { serde_json::from_slice(arrived.body).ok() } else { None };
+        let (json, form) = contents(arrived.body, arrived.headers);
         let proof = verify::Request {
             headers: arrived.headers,
             query: arrived.query,
@@ -114,9 +113,13 @@ impl Hook {
             store::refuse(db, &event, &kept[..kept.len().min(REFUSED_BODY)]).await?;
             return Ok(Taken::Refused);
         }
+        // From here on nothing is read that may not be kept.
+        let (json, form) = contents(&kept, arrived.headers);
+        let form = form.map(|fields| masked::parameters(&fields, &self.settings));
         let document = named::document(json.as_ref(), form.as_deref());
         let event_header = arrived.headers.get(EVENT_HEADER).and_then(|value| value.to_str().ok());
-        let named = named::named(document.as_ref(), arrived.query, event_header, &self.targets);
+        let query = masked::parameters(arrived.query, &self.settings);
+        let named = named::named(document.as_ref(), &query, event_header, &self.targets);
         let (key, window) = same_as(arrived, &named);
         // an event that nobody vouches for must not take the place of the genuine one
         let dedupe_key = key.map(|key| if verdict == Verdict::Verified { key } else { format!("unproven:{key}") });
@@ -193,6 +196,13 @@ fn digest(parts: &[&[u8]]) -> String {
         hash.update(part);
     }
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The body as JSON, whatever its sender calls it, or else as a form's fields if it is called one.
+fn contents(body: &[u8], headers: &HeaderMap) -> (Option<Value>, Option<Vec<(String, String)>>) {
+    let json: Option<Value> = serde_json::from_slice(body).ok();
+    let form = (json.is_none() && is_form(headers)).then(|| url::form_urlencoded::parse(body).into_owned().collect());
+    (json, form)
 }
 
 fn is_form(headers: &HeaderMap) -> bool {

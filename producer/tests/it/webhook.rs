@@ -44,8 +44,19 @@ async fn each_scheme_lets_in_its_own_proof_and_no_other() {
     assert_eq!(ask(served.address, "GET", "/webhook/signed", &[], "").await.status, 405);
 
     assert_eq!(served.pulls().await, ["1", "1", "1", "7"]);
+    // who knows the secret may put it anywhere
+    let proof = ("X-Sluice-Secret", secret.as_str());
+    let form = ("content-type", "application/x-www-form-urlencoded");
+    let named_wrong = format!(r#"{{"id":"1","module":"{secret}","event":"{secret}"}}"#);
+    assert_eq!(served.post("/webhook/header", &[proof, ("content-type", "application/json")], &named_wrong).await.status, 200);
+    assert_eq!(
+        served.post(&format!("/webhook/header?{secret}=3&event={secret}"), &[proof, form], &format!("id=1&module={secret}")).await.status,
+        200
+    );
+    let as_form = served.outcome(served.post("/webhook/header", &[proof, form], &item("8", "2026-01-02T03:04:05+0000")).await).await;
+    assert_eq!(as_form.1.as_deref(), Some("applied"), "JSON is JSON, whatever its sender calls it");
     let leaks = sqlx::query_scalar::<_, i64>(
-        "select count(*) from sluice.event where convert_from(body, 'UTF8') like $1 or query::text like $1 or headers::text like $1",
+        "select count(*) from sluice.event e where convert_from(e.body, 'UTF8') like $1 or to_jsonb(e)::text like $1",
     );
     assert_eq!(leaks.bind(format!("%{secret}%")).fetch_one(served.setting.db()).await.unwrap(), 0, "a secret stands in the table");
 }

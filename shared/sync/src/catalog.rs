@@ -43,7 +43,7 @@ pub enum Kind {
 pub struct Column {
     /// The name, unquoted.
     pub name: String,
-    /// The type as SQL writes it, without length or precision, so that a cast to it never truncates: `bigint`, `character varying`.
+    /// The type as SQL writes it, without length, so that a cast to it never truncates: `bigint`, `character varying`. A `numeric` has its scale, which its text shows.
     pub type_name: String,
     /// The schema of the type.
     pub type_schema: String,
@@ -117,7 +117,7 @@ async fn load_table(tx: &mut Tx, name: &str) -> Result<Option<Table>, sqlx::Erro
              select b.attnum, b.attname, b.atttypid, b.atttypmod, t.typbasetype from base b
              join pg_catalog.pg_type t on t.oid = b.type and t.typtype = 'd'
            )
-           select b.attname::text as "name!", pg_catalog.format_type(b.atttypid, b.atttypmod) as "type_name!",
+           select b.attname::text as "name!", pg_catalog.format_type(b.atttypid, case when b.atttypid = 'numeric'::regtype then b.atttypmod else -1 end) as "type_name!",
              n.nspname::text as "type_schema!", own.typname::text as "type_ident!", t.typname::text as "base_type!"
            from base b
            join pg_catalog.pg_type t on t.oid = b.type and t.typtype <> 'd'
