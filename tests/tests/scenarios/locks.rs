@@ -158,7 +158,7 @@ async fn a_changed_key_that_is_asked_for_before_its_link_has_followed_makes_no_s
 /// The old key's row is gone, but its record is not: the link is only late.
 #[tokio::test]
 async fn a_record_whose_key_has_changed_is_not_deleted_when_its_old_key_is_asked_for_first() {
-    let world = World::without_roles(Setup::new(PEOPLE, &format!("{CUSTOMERS}on_delete = \"delete\"\n"))).await;
+    let world = World::without_roles(Setup::new(PEOPLE, format!("{CUSTOMERS}on_delete = \"delete\"\n"))).await;
     world.start_worker();
     world.run("insert into people values (1, 'One', 'one@people.example'); insert into sluice.job (kind, args) values ('push', '{\"sync\": \"people\", \"key\": 1}')").await;
     world.until("select count(*) = 1 from people where zoho_status = 'synced'").await;
@@ -177,7 +177,7 @@ async fn a_record_whose_key_has_changed_is_not_deleted_when_its_old_key_is_asked
 
 #[tokio::test]
 async fn records_whose_keys_change_again_and_again_are_neither_deleted_nor_made_anew() {
-    let world = World::new(Setup::new(PEOPLE, &format!("{CUSTOMERS}on_delete = \"delete\"\nmin_interval = \"0s\"\n"))).await;
+    let world = World::new(Setup::new(PEOPLE, format!("{CUSTOMERS}on_delete = \"delete\"\nmin_interval = \"0s\"\n"))).await;
     world.run("insert into people select n, 'Person ' || n, 'p' || n || '@people.example' from generate_series(1, 9) n").await;
     world.settled().await;
     let ids = world.rows("select name, zoho_id from people order by name").await;
