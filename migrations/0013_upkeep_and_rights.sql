@@ -20,7 +20,7 @@ begin
       continue when to_regclass(format('sluice.%I', child)) is not null;
       begin
         -- made and attached apart, which takes a weaker lock than PARTITION OF
-        execute format('create table sluice.%I (like sluice.%I including defaults including constraints)', child, parent);
+        execute format('create table sluice.%I (like sluice.%I including defaults including constraints including storage)', child, parent);
         execute format('alter table sluice.%I attach partition sluice.%I for values from (%L) to (%L)', parent, child,
           to_char(day, 'YYYY-MM-DD') || ' 00:00:00+00', to_char(day + 1, 'YYYY-MM-DD') || ' 00:00:00+00');
       exception when lock_not_available then

@@ -34,7 +34,8 @@ fn pairs<'a>(all: impl Iterator<Item = (&'a str, String)>, webhook: &Webhook) ->
     Value::Object(all.take(COUNT_MAX).map(|(name, value)| (text(&without(name, secret)), shown(name, value).into())).collect::<Map<_, _>>())
 }
 
-fn without(text: &str, secret: &str) -> String {
+/// The text with the secret hidden wherever it stands.
+pub(super) fn without(text: &str, secret: &str) -> String {
     if secret.is_empty() { text.to_owned() } else { text.replace(secret, HIDDEN) }
 }
 

@@ -9,6 +9,7 @@ use axum::extract::{ConnectInfo, Request};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use governor::clock::{Clock, DefaultClock};
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use sluice_core::config::trigger::{Mode, Verify};
@@ -118,8 +119,9 @@ impl Hook {
         let form = form.map(|fields| masked::parameters(&fields, &self.settings));
         let document = named::document(json.as_ref(), form.as_deref());
         let event_header = arrived.headers.get(EVENT_HEADER).and_then(|value| value.to_str().ok());
+        let event_header = event_header.map(|value| masked::without(value, self.settings.secret.expose_secret()));
         let query = masked::parameters(arrived.query, &self.settings);
-        let named = named::named(document.as_ref(), &query, event_header, &self.targets);
+        let named = named::named(document.as_ref(), &query, event_header.as_deref(), &self.targets);
         let (key, window) = same_as(arrived, &named);
         // an event that nobody vouches for must not take the place of the genuine one
         let dedupe_key = key.map(|key| if verdict == Verdict::Verified { key } else { format!("unproven:{key}") });

@@ -48,7 +48,13 @@ async fn each_scheme_lets_in_its_own_proof_and_no_other() {
     let proof = ("X-Sluice-Secret", secret.as_str());
     let form = ("content-type", "application/x-www-form-urlencoded");
     let named_wrong = format!(r#"{{"id":"1","module":"{secret}","event":"{secret}"}}"#);
-    assert_eq!(served.post("/webhook/header", &[proof, ("content-type", "application/json")], &named_wrong).await.status, 200);
+    assert_eq!(
+        served
+            .post("/webhook/header", &[proof, ("X-ZOHO-Event", &secret), ("content-type", "application/json")], &named_wrong)
+            .await
+            .status,
+        200
+    );
     assert_eq!(
         served.post(&format!("/webhook/header?{secret}=3&event={secret}"), &[proof, form], &format!("id=1&module={secret}")).await.status,
         200

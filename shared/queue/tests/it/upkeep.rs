@@ -42,6 +42,9 @@ async fn days_ahead_are_made_and_days_past_their_keeping_are_dropped() {
         .await;
     assert_eq!(world.get::<i64>(PARTITIONS).await, 10);
     assert!(world.get::<bool>("select to_regclass('sluice.attempt_20200101') is null").await);
+    let stored = "select count(distinct a.attstorage) from pg_attribute a join pg_inherits i on a.attrelid in (i.inhrelid, i.inhparent)
+                  where i.inhparent = 'sluice.change_history'::regclass and a.attname = 'keys'";
+    assert_eq!(world.get::<i64>(stored).await, 1, "a day is stored as its table says");
     assert_eq!(world.get::<i64>("select job_id from sluice.call_result").await, 2);
     assert_eq!(world.get::<i64>("select count(*) from pg_indexes where tablename like 'attempt_2%'").await, 10, "each has the index");
 }
