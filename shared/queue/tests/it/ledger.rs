@@ -15,8 +15,12 @@ use crate::world::{LEASE, TIMEOUT, WORKER, World, answered, done, unanswered};
 const CAPS: Caps = Caps { window_calls: 10, in_flight: 4, heavy: 2, window: 60_000, timeout: 30_000 };
 const CREDITS: i64 = 60;
 
-/// Time passes in steps of so many milliseconds: no sum of them comes near any limit, so that what a step itself takes decides nothing.
-const STEP: i64 = 10_300;
+/// Time passes in steps of so many milliseconds: no sum of them comes within two seconds of any limit (32 s, 60 s, 92 s, pauses of 1, 2, 4 … 60 s,
+/// tens of seconds up to 30), so that what a step itself takes decides nothing.
+const STEP: i64 = 13_500;
+
+/// A place is looked at by whether it is taken so many milliseconds from now.
+const AHEAD: i64 = 1_000;
 
 /// One step of a ledger's life. Calls are named by their number among those in hand.
 #[derive(Debug, Clone)]
@@ -270,18 +274,21 @@ impl<'a> Pair<'a> {
 
     async fn agree(&self) -> Result<(), String> {
         let budget = self.counts.budget();
+        // by the moment that both agree on: the clock has gone on since
+        let now = format!("to_timestamp({})", self.anchor);
+        let later = format!("{now} + interval '{AHEAD} ms'");
         let sql: String = self
             .world
             .get(format!(
                 "select concat_ws(' ', p.window, p.flights, p.heavies, m.used, m.others, m.told)
-                 from (select (sluice.meter_turned(x, 'UTC', 0, clock_timestamp())).* from sluice.meter x where x.budget_id = {budget}) m,
-                   (select count(*) filter (where kind = 'window' and free_at > clock_timestamp() + interval '5 s') as window,
-                      count(*) filter (where kind = 'in_flight' and free_at > clock_timestamp() + interval '1 s') as flights,
-                      count(*) filter (where kind = 'heavy' and free_at > clock_timestamp() + interval '1 s') as heavies
+                 from (select (sluice.meter_turned(x, 'UTC', 0, {now})).* from sluice.meter x where x.budget_id = {budget}) m,
+                   (select count(*) filter (where kind = 'window' and free_at > {later}) as window,
+                      count(*) filter (where kind = 'in_flight' and free_at > {later}) as flights,
+                      count(*) filter (where kind = 'heavy' and free_at > {later}) as heavies
                     from sluice.place where budget_id = {budget}) p"
             ))
             .await;
-        let (window, flights, heavies) = self.model.taken(self.now + 5_000, self.now + 1_000);
+        let (window, flights, heavies) = self.model.taken(self.now + AHEAD);
         let meter = &self.model.meter;
         let told = meter.told().map_or(String::new(), |told| format!(" {told}"));
         let model = format!("{window} {flights} {heavies} {} {}{told}", meter.used(self.now), meter.others(self.now));

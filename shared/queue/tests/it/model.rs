@@ -314,7 +314,7 @@ impl Model {
     }
 
     /// Places that are taken: of the window, in flight, heavy.
-    pub(crate) fn taken(&self, window_at: i64, flights_at: i64) -> (usize, usize, usize) {
-        (taken(&self.places, window_at), taken(&self.flights, flights_at), taken(&self.heavies, flights_at))
+    pub(crate) fn taken(&self, at: i64) -> (usize, usize, usize) {
+        (taken(&self.places, at), taken(&self.flights, at), taken(&self.heavies, at))
     }
 }
