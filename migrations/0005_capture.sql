@@ -63,11 +63,23 @@ language sql immutable as $$ select jsonb_object_agg(k, p_row -> k) from unnest(
 create function sluice.changed(p_before jsonb, p_after jsonb) returns text[]
 language sql immutable as $$ select array(select e.key from jsonb_each(p_after) e where e.value is distinct from p_before -> e.key) $$;
 
--- A table's columns, by number and name, as one number. Null: it is gone.
+-- A table's columns, by number, name and type, as one number. Null: it is gone.
 create function sluice.layout(p_table oid) returns integer
 language sql stable set search_path = pg_catalog as $$
-  select hashtext(string_agg(a.attnum || ' ' || a.attname, ',' order by a.attnum)) from pg_attribute a where a.attrelid = p_table and a.attnum >= 1 and not a.attisdropped
+  select hashtext(string_agg(a.attnum || ' ' || a.attname || ' ' || a.atttypid, ',' order by a.attnum)) from pg_attribute a where a.attrelid = p_table and a.attnum >= 1 and not a.attisdropped
 $$;
+
+-- Whether the table's columns are still those. Immutable, which it is not: so that it is asked when a statement is planned and costs nothing
+-- when it runs. A plan that names the table as a constant of type regclass is made anew whenever the table's definition changes. Privileges
+-- are looked up by today's names: the rest of the catalogue is seen as of the transaction's snapshot, which may be older than the table.
+create function sluice.same_layout(p_table regclass, p_layout integer) returns boolean
+language plpgsql immutable set search_path = pg_catalog, sluice as $$
+begin
+  perform has_column_privilege(p_table, a.attname, 'select') from pg_attribute a where a.attrelid = p_table and a.attnum >= 1 and not a.attisdropped;
+  return sluice.layout(p_table) = p_layout;
+exception when undefined_column or undefined_table then
+  return false;
+end $$;
 
 -- The general form of capture, once a statement. Runs no SQL of the user's and names no column: whatever happens to the table's definition,
 -- the business statement goes through. Arguments: what to call the table (schema.name of the configured one), then the columns to keep.
@@ -128,8 +140,9 @@ $$;
 
 -- The body of a table's own capture of updates, once a row: it compares columns by name instead of turning rows into JSON and joining
 -- transition tables. Each column is compared as exactly as its text would be, or more finely; `collate "C"`, since to a collation of the
--- user's two texts may be equal. That a column was dropped, renamed or retyped since is an error here, and the general form is taken, so
--- that the business statement goes through; so it is when nothing seems to differ and yet the rows do, in a column that was added since.
+-- user's two texts may be equal. With other columns than those that it was made for, by number, name or type, the general form is taken, so
+-- that the business statement goes through; so it is when nothing seems to differ and yet the rows do. A type of the user's may fail at
+-- becoming text: only then is the error caught, since a subtransaction costs as much as a fifth of all of this.
 -- Each expression costs, since a transaction sets all of them up anew. So the changed columns are bits of one number, whose sign says
 -- that one of the columns to keep is among them. A table with columns beyond the 63rd takes the general form.
 -- It runs with its owner's rights under the caller's search_path, since setting that took a sixth of a small transaction. So every name in
@@ -141,17 +154,18 @@ declare
   before text;
   after text;
   short text;
+  may_fail boolean;
   last_column integer;
 begin
   select c.relnatts into last_column from pg_class c where c.oid = p_table;
-  select string_agg(format('case when %s then %L::bigint else 0 end',
+  select bool_or(b.oid >= 16384 and t.typtype <> 'e'), string_agg(format('case when %s then %L::bigint else 0 end',
            sluice.differs(a.attname, case
              when t.typtype = 'e' or b.oid in ('bool'::regtype, 'int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'oid'::regtype, 'uuid'::regtype, 'numeric'::regtype, 'date'::regtype,
                   'time'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype, 'float4'::regtype, 'float8'::regtype, 'bytea'::regtype, 'jsonb'::regtype) then ''
              when b.oid in ('text'::regtype, 'varchar'::regtype) then ' collate pg_catalog."C"'
              else '::pg_catalog.text collate pg_catalog."C"' end),
            (1::bigint << (a.attnum - 1)) | case when a.attname = any (p_kept) then 1::bigint << 63 else 0 end), e'\n      operator(pg_catalog.|) ' order by a.attnum)
-    into comparisons
+    into may_fail, comparisons
     from pg_attribute a
     join pg_type t on t.oid = a.atttypid
     join pg_type b on b.oid = case when t.typtype = 'd' then sluice.base_type(t.oid) else t.oid end
@@ -171,19 +185,17 @@ begin
 declare
   touched bigint;
 begin
-  begin
-    touched := %1$s;
-  exception when others then
-    touched := null;
-  end;
+  if sluice.same_layout('%7$s'::pg_catalog.regclass, %1$s) then
+    %8$s;
+  end if;
   if touched operator(pg_catalog.>) 0 then
-    insert into sluice.change %7$s, touched, %2$s, %8$s, pg_catalog.current_setting('sluice.origin', true));
+    insert into sluice.change %6$s, touched, %1$s, %7$s, pg_catalog.current_setting('sluice.origin', true));
   elsif touched operator(pg_catalog.<) 0 then
     insert into sluice.change (relation, operation, before, after, touched, layout, relid, move, origin)
-    values (%5$L, 'update', pg_catalog.jsonb_build_object(%3$s), pg_catalog.jsonb_build_object(%4$s), touched operator(pg_catalog.&) 9223372036854775807, %2$s, %8$s,
+    values (%4$L, 'update', pg_catalog.jsonb_build_object(%2$s), pg_catalog.jsonb_build_object(%3$s), touched operator(pg_catalog.&) 9223372036854775807, %1$s, %7$s,
             pg_catalog.nextval('sluice.change_move'), pg_catalog.current_setting('sluice.origin', true));
   elsif pg_catalog.record_image_ne(old, new) then
-    perform sluice.capture_update(tg_relid, %5$L, %6$L, pg_catalog.to_jsonb(old), pg_catalog.to_jsonb(new));
+    perform sluice.capture_update(tg_relid, %4$L, %5$L, pg_catalog.to_jsonb(old), pg_catalog.to_jsonb(new));
   else
     return null;
   end if;
@@ -191,7 +203,8 @@ begin
     perform pg_catalog.pg_notify('sluice_change', '');
   end if;
   return null;
-end $body$, case when last_column <= 63 then comparisons else '0' end, sluice.layout(p_table), before, after, p_relation, p_kept, short, p_table::oid);
+end $body$, sluice.layout(p_table), before, after, p_relation, p_kept, short, p_table::oid,
+    format(case when may_fail then 'begin touched := %s; exception when others then touched := null; end' else 'touched := %s' end, case when last_column <= 63 then comparisons else '0' end));
 end $$;
 
 -- `is distinct from`, but with an operator that the caller's search_path does not choose. How the column is to be read comes as a suffix.

@@ -212,12 +212,12 @@ async fn an_update_is_told_whole_whatever_its_key_and_however_many_columns() {
 async fn columns_dropped_renamed_retyped_or_added_since_attach_are_captured_all_the_same() {
     let setting = Setting::of(CUSTOMERS).await;
     let mut tx = setting.db().begin().await.unwrap();
-    // None: not an update that is captured; an empty list: nobody knows which columns
+    // None: not an update that is captured
     for (statement, changed) in [
         ("insert into customers (id, name) values (1, 'a')", None),
         ("update customers set name = 'b'", Some(vec!["name"])),
         ("alter table customers add column phone text", None),
-        ("update customers set name = 'c', phone = '1'", Some(vec![])),
+        ("update customers set name = 'c', phone = '1'", Some(vec!["name", "phone"])),
         ("update customers set phone = '2'", Some(vec!["phone"])),
         ("alter table customers alter column name type jsonb using to_jsonb(name)", None),
         ("update customers set name = '7'", Some(vec!["name"])),
@@ -242,6 +242,28 @@ async fn columns_dropped_renamed_retyped_or_added_since_attach_are_captured_all_
     assert!(found.len() == 1 && found[0].why.contains("sluice attach"), "{found:?}");
     capture::attach(setting.db(), &setting.definitions, &[], SOON).await.unwrap();
     assert!(capture::uncaptured(setting.db(), &setting.definitions).await.unwrap().is_empty());
+}
+
+/// Such a transaction sees the catalogue as it was, and the table as it is.
+#[tokio::test]
+async fn a_column_renamed_under_a_transaction_with_an_older_snapshot_is_captured() {
+    let setting = Setting::of(CUSTOMERS).await;
+    setting.run("insert into customers (id, name) values (1, 'a')").await;
+    let mut old = setting.db().begin().await.unwrap();
+    dynamic::script("set transaction isolation level repeatable read; update customers set note = 'n'".to_owned())
+        .execute(&mut old)
+        .await
+        .unwrap();
+    old.rollback().await.unwrap();
+    let mut old = setting.db().begin().await.unwrap();
+    dynamic::script("set transaction isolation level repeatable read; select count(*) from pg_class".to_owned())
+        .execute(&mut old)
+        .await
+        .unwrap();
+    setting.run("alter table customers rename column name to title").await;
+    dynamic::script("update customers set title = 'b'".to_owned()).execute(&mut old).await.unwrap();
+    old.commit().await.unwrap();
+    assert_eq!(setting.count("select count(*) from sluice.change where operation = 'update' and changed = '{title}'").await, 1);
 }
 
 #[tokio::test]
