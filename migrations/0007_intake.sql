@@ -106,6 +106,9 @@ begin
   if new.lane is not null and sluice.lane_rank(new.lane) is null then
     raise exception using errcode = '22023', message = format('unknown lane "%s"', new.lane), hint = 'lanes: interactive, realtime, normal, reconcile, backfill';
   end if;
+  if new.max_failures not between 1 and 1000 then
+    raise exception using errcode = '22023', message = format('max_failures must be from 1 to 1000, not %s', new.max_failures), hint = 'leave it out for that of the configuration ([retry])';
+  end if;
 
   for arg in select a.key as name, a.value ->> 'type' as type, (a.value ->> 'required')::boolean as required from jsonb_each(k.args) a
              order by a.value ->> 'type' <> 'sync', a.key loop       -- the sync first: its key is read with it

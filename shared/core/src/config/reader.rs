@@ -179,6 +179,22 @@ impl de::Error for Error {
         Self::custom(format!("expected {expected}, found {found}"))
     }
 
+    /// Of numbers: a figure that does not fit is no secret.
+    fn invalid_value(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        let most = match expected.to_string().as_str() {
+            "u8" => u8::MAX.to_string(),
+            "u16" => u16::MAX.to_string(),
+            "u32" => u32::MAX.to_string(),
+            "u64" => i64::MAX.to_string(),
+            words => return Self::custom(format!("expected {words}")),
+        };
+        match found {
+            Unexpected::Signed(value) => Self::custom(format!("must be a whole number from 0 to {most}, not {value}")),
+            Unexpected::Unsigned(value) => Self::custom(format!("must be a whole number from 0 to {most}, not {value}")),
+            _ => Self::custom(format!("must be a whole number from 0 to {most}")),
+        }
+    }
+
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
         let suggestion = did_you_mean(variant, expected.iter().copied());
         Self::custom(format!("unknown value `{variant}`{suggestion}; one of {}", expected.join(", ")))

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{PgPool, Postgres};
+use sqlx::{Connection as _, PgConnection, PgPool, Postgres};
 
 /// How long a statement waits for a connection of the pool.
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(10);
@@ -115,7 +115,7 @@ impl Db {
     pub async fn connect(settings: Settings) -> Result<Self, sqlx::Error> {
         let options = settings.pooled()?;
         let pooler = settings.pooler;
-        let pool = PgPoolOptions::new()
+        let opened = PgPoolOptions::new()
             .max_connections(settings.max_connections)
             .acquire_timeout(ACQUIRE_LIMIT)
             .after_connect(move |connection, _| {
@@ -126,9 +126,13 @@ impl Db {
                     }
                 })
             })
-            .connect_with(options)
-            .await?;
-        Ok(Self { pool, settings })
+            .connect_with(options.clone())
+            .await;
+        match opened {
+            Ok(pool) => Ok(Self { pool, settings }),
+            Err(sqlx::Error::PoolTimedOut) => Err(reason(&options).await),
+            Err(error) => Err(error),
+        }
     }
 
     /// How this handle reaches the database.
@@ -166,6 +170,14 @@ impl Db {
 
     fn unnamed(&self) -> bool {
         self.settings.pooler == Pooler::Transaction
+    }
+}
+
+/// Why no connection can be opened: a pool only says that it waited in vain.
+async fn reason(options: &PgConnectOptions) -> sqlx::Error {
+    match tokio::time::timeout(Duration::from_secs(3), PgConnection::connect_with(options)).await {
+        Ok(Err(error)) => error,
+        Ok(Ok(_)) | Err(_) => sqlx::Error::PoolTimedOut,
     }
 }
 

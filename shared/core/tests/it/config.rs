@@ -283,6 +283,7 @@ const BREAKS: &[(&str, &str, &str)] = &[
     ("match_on", "lane = \"urgent\"\nmatch_on", "unknown value `urgent`; one of interactive, realtime"),
     ("match_on", "columns = { a = \"1\" }\nmatch_on", "is for pulling"),
     ("match_on", "min_interval = 2\nmatch_on", "syncs.deals.min_interval: expected a text, found a whole number"),
+    ("match_on", "reconcile = { max_calls_per_day = -1 }\nmatch_on", "must be a whole number from 0 to 4294967295, not -1"),
     ("match_on", "min_interval = \"2 s\"\nmatch_on", "is not a duration"),
     ("match_on", "brake = { max_changes = \"120%\" }\nmatch_on", "syncs.deals.brake.max_changes"),
     ("match_on", "reconcile = { within = \"0s\" }\nmatch_on", "syncs.deals.reconcile: `within` must be longer than 0s"),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use sluice_core::db::dynamic::{self, Expression, Ident, Sql};
+use sluice_core::db::{Db, Settings};
 use sluice_tests::TestDb;
 
 fn code(error: sqlx::Error) -> String {
@@ -20,6 +21,13 @@ async fn each_test_database_is_new_and_is_dropped_afterwards() {
     drop(first);
     let left = sqlx::query("select from pg_database where datname = $1").bind(name).fetch_optional(second.db()).await;
     assert!(left.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_database_that_cannot_be_reached_is_reported_with_the_reason() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let error = Db::connect(Settings::new(format!("postgres://nobody@{free}/none"))).await.unwrap_err();
+    assert!(matches!(&error, sqlx::Error::Io(io) if io.kind() == std::io::ErrorKind::ConnectionRefused), "{error}");
 }
 
 #[tokio::test]

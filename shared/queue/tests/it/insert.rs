@@ -92,7 +92,7 @@ async fn sizes_lanes_and_times_that_would_harm_everybody_else_are_refused() {
         ("run_at", "'infinity'", "must be a time"),
         ("run_at", "'-infinity'", "must be a time"),
         ("run_at", "to_timestamp(extract(epoch from now()) * 1000)", "more than ten years ahead"),
-        ("max_failures", "0", "job_max_failures_check"),
+        ("max_failures", "0", "from 1 to 1000"),
     ] {
         let insert =
             format!("insert into sluice.job (kind, args, {column}) values ('push', '{{\"sync\": \"customers\", \"key\": 1}}', {value})");

@@ -153,6 +153,7 @@ impl Check<'_> {
         self.wrong_if(!at_least_one_second(worker.lease), &["worker", "lease"], "must be at least 1s");
         self.wrong_if(!at_least_one_second(worker.request_timeout), &["worker", "request_timeout"], "must be at least 1s");
         self.wrong_if(retry.max_failures == 0, &["retry", "max_failures"], "must be at least 1: a job is tried once in any case");
+        self.wrong_if(retry.max_failures > 1000, &["retry", "max_failures"], "must be at most 1000");
         self.wrong_if(retry.base.is_zero(), &["retry", "base"], "must be longer than 0s");
         self.wrong_if(retry.cap < retry.base, &["retry", "cap"], "must not be shorter than `base`");
         self.wrong_if(retention.days == 0, &["retention", "days"], "must be at least 1");
