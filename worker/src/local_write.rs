@@ -212,7 +212,12 @@ fn refusal_of(definition: &Definition, column: &str, refusal: &dyn sqlx::error::
         return format!("column {column}: {}", refusal.message());
     }
     let kind = if definition.sync.writeback.synced_at.as_deref() == Some(column) { "timestamptz" } else { "text" };
-    format!("{table} has no column {column}: leave it out of `writeback`, or: alter table {table} add column {column} {kind};")
+    let (relation, name) = (Ident::table(table), Ident::name(column));
+    format!(
+        "{table} has no column {column}: leave it out of `writeback`, or: alter table {} add column {} {kind};",
+        relation.as_str(),
+        name.as_str()
+    )
 }
 
 pub(crate) async fn later(db: &Db, ids: &[i64], pause: Duration, error: Option<&str>) -> Result<(), sqlx::Error> {

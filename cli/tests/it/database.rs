@@ -233,6 +233,11 @@ async fn check_says_yes_when_all_is_well_and_no_when_a_column_is_missing() {
     let well = folder.run(&["check", "--offline", "--json"]).json();
     let messages = well["findings"].to_string();
     assert!(well["errors"] == 0 && messages.contains("found again among new records by display_name, email, cf_sluice_key"), "{well}");
+    let drop_today =
+        "do $$ begin execute format('drop table sluice.attempt_%s', to_char(clock_timestamp() at time zone 'UTC', 'YYYYMMDD')); end $$";
+    sqlx::raw_sql(drop_today).execute(db.db()).await.unwrap();
+    let forgetful = folder.run(&["check", "--offline"]);
+    assert!(forgetful.code == 0 && forgetful.out.contains("sluice.attempt has no partition for today"), "{forgetful:?}");
     sqlx::query("alter table public.customers rename column email to mail").execute(db.db()).await.unwrap();
     let ill = folder.run(&["check", "--offline", "--json"]);
     assert!(ill.code == 1 && ill.out.contains("syncs.customers.fields.email"), "{ill:?}");

@@ -131,7 +131,7 @@ async fn a_writeback_column_that_is_missing_is_said_with_the_statement_that_adds
     world.settled().await;
     assert_eq!(world.count("select count(*) from people where zoho_id is not null").await, 1, "the other column is written");
     let noted = world.rows("select error, columns from sluice.local_write").await.remove(0);
-    assert!(noted["error"].as_str().unwrap().contains("alter table public.people add column zoho_status text;"), "{noted}");
+    assert!(noted["error"].as_str().unwrap().contains(r#"alter table "public"."people" add column "zoho_status" text;"#), "{noted}");
     assert_eq!(noted["columns"], json!({"zoho_status": "synced"}));
     world.run("alter table public.people add column zoho_status text; update sluice.local_write set due_at = now()").await;
     world.until("select not exists (select from sluice.local_write)").await;

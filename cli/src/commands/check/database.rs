@@ -53,6 +53,22 @@ pub(super) async fn roles(db: &Db) -> Result<Vec<Finding>, sqlx::Error> {
     )])
 }
 
+/// Whether attempts, jobs and changes of today are kept: the producer makes a partition for each day ahead.
+pub(super) async fn history(db: &Db) -> Result<Vec<Finding>, sqlx::Error> {
+    let missing = sqlx::query_scalar!(
+        r#"select parent as "parent!" from unnest(array['attempt', 'job_history', 'change_history']) as parent
+           where to_regclass(format('sluice.%s_%s', parent, to_char(clock_timestamp() at time zone 'UTC', 'YYYYMMDD'))) is null"#
+    )
+    .fetch_all(db)
+    .await?;
+    let message = |table: &String| {
+        format!(
+            "sluice.{table} has no partition for today, so nothing of today is remembered in it: start `sluice producer`, which makes the days ahead, or: select sluice.keep_partitions(7, 90);"
+        )
+    };
+    Ok(missing.iter().map(|table| Finding::warning("history", message(table))).collect())
+}
+
 const LAST_MIGRATION: &str = include_str!("../../../../migrations/0013_upkeep_and_rights.sql");
 
 /// The statements that give the three roles their rights, whichever of them exist: as the migration has them, so that they cannot differ.

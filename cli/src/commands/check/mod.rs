@@ -120,6 +120,7 @@ async fn in_database(config: &Config, db: &Db, fields: Fields, findings: &mut Ve
     findings.extend(syncs::definitions(&definitions, db).await?);
     if has_schema {
         findings.extend(database::roles(db).await?);
+        findings.extend(database::history(db).await?);
         let asked = if fields == Fields::Unasked { Vec::new() } else { zoho::ask(config, db).await };
         let refused = |at: &str| asked.iter().any(|finding| finding.level == Level::Error && finding.at == at);
         // a refusal says it all

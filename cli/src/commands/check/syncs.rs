@@ -61,7 +61,11 @@ async fn writeback(definition: &Definition, db: &Db) -> Result<Vec<Finding>, sql
             let kind = if definition.sync.writeback.synced_at.as_deref() == Some(*column) { "timestamptz" } else { "text" };
             Finding::warning(
                 &at,
-                format!("`{table}` has no column `{column}`: leave it out, or: alter table {table} add column {column} {kind};"),
+                format!(
+                    "`{table}` has no column `{column}`: leave it out, or: alter table {} add column {} {kind};",
+                    relation.as_str(),
+                    Ident::name(column).as_str()
+                ),
             )
         })
         .collect();
