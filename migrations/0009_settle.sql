@@ -26,6 +26,8 @@ begin
       then (select coalesce(sum(x.cost), 0)::integer from sluice.batch x where x.budget_id = p_budget.id and x.token <> p_batch.token) end, p_now);
     if p_report ->> 'throttle' = 'day' then
       m := sluice.meter_spent(m, p_budget, p_report, p_now);
+    elsif p_batch.granted_at > m.refused_at then
+      m := sluice.meter_asked(m, p_report, p_now);
     end if;
     if m is distinct from before then
       perform sluice.write_meter(m);
@@ -47,16 +49,30 @@ begin
     and p_left < (select count(*) from sluice.place where budget_id = p_budget.id and kind = 'in_flight' and free_at > p_now);
 end $$;
 
--- Zoho says that the day, or the credits, are spent, whatever we counted: nothing is granted until the day ends, or for a quarter of an hour,
--- after which credits may have come back.
+-- Zoho says that the day, or the credits, are spent, whatever we counted: nothing is granted until it says otherwise. One call at a time asks: when
+-- Zoho said that the day ends, or else after an hour, since our midnight need not be Zoho's; and after a quarter of an hour for credits, which come back all day.
 create function sluice.meter_spent(m sluice.meter, p_budget sluice.budget, p_report jsonb, p_now timestamptz) returns sluice.meter
 language plpgsql set search_path = pg_catalog, sluice as $$
 begin
-  m.blocked_until := coalesce(p_now + make_interval(secs => (p_report ->> 'retry_after_ms')::float8 / 1000), m.resets_at, p_now + interval '15 min');
-  if m.told is not null then
-    m.others := greatest(m.others, m.told - m.used);
-  end if;
+  m.refused_at := p_now;
+  m.blocked_until := least(coalesce(p_now + make_interval(secs => (p_report ->> 'retry_after_ms')::float8 / 1000),
+    case when p_report ->> 'day_resets_ms' is null then p_now + case m.kind when 'calls' then interval '1 hour' else interval '15 min' end end,
+    m.resets_at), m.resets_at, p_now + interval '1 day');
   return sluice.meter_alert(m, p_budget, p_now);
+end $$;
+
+-- What became of a call that asked whether the day, or the credits, are still spent. An answer that says nothing of it (another limit, a 5xx), or
+-- none: the next one asks when the meter's block ends.
+create function sluice.meter_asked(m sluice.meter, p_report jsonb, p_now timestamptz) returns sluice.meter
+language plpgsql immutable as $$
+begin
+  if not coalesce((p_report ->> 'sent')::boolean, true) then
+    m.blocked_until := least(m.blocked_until, p_now);
+  elsif (p_report ->> 'answered')::boolean and p_report ->> 'throttle' is null and p_report ->> 'health' = 'answered' then
+    m.refused_at := null;
+    m.blocked_until := '-infinity';
+  end if;
+  return m;
 end $$;
 
 -- A 429 and what follows from it for everybody who draws from the budget. Over the minute: nothing until Zoho says so, half an hour if it does not
@@ -141,7 +157,7 @@ begin
     return jsonb_build_object('wait_ms', 1000);
   end if;
   m := sluice.read_meter(budget, b.product, now_);
-  if m.blocked_until > now_ or sluice.meter_left(m) - sluice.meter_kept(m, b.lane, now_) < p_cost then
+  if m.refused_at is not null or m.blocked_until > now_ or sluice.meter_left(m) - sluice.meter_kept(m, b.lane, now_) < p_cost then
     return jsonb_build_object('wait_ms', 1000);
   end if;
   select * into budget from sluice.budget where id = b.budget_id;    -- as the report left it

@@ -68,6 +68,14 @@ impl Meter {
         self.told().map(|told| told - self.used(now) - self.others(now))
     }
 
+    /// Whether one call may find out how much others have used by now: nobody has asked for a quarter of an hour.
+    fn asks(&self, now: i64) -> bool {
+        let Self::Credits { spent, .. } = self else { return false };
+        let current = now.div_euclid(QUARTER);
+        let of = |quarter| spent.iter().filter(|(q, _)| *q == quarter).map(|(_, amount)| amount).sum::<i64>();
+        self.others(now) > 0 && of(current) == 0 && of(current - 1) == 0
+    }
+
     /// Charges a call that was granted at that time, or gives back what it did not cost.
     fn charge(&mut self, amount: i64, granted_at: i64, now: i64) {
         let known = self.others(now);
@@ -174,7 +182,10 @@ impl Model {
     /// A batch with all that its call needs, or nothing. Fewer records than wanted where the heavy pool or the credits have no room.
     pub(crate) fn grant(&mut self, wanted: i64, now: i64) -> Option<Held> {
         let left = self.meter.left(now);
-        if left.is_some_and(|left| left < 1) || self.blocked_until > now || taken(&self.flights, now) >= self.flights_allowed(now) {
+        if left.is_some_and(|left| left < 1) && !self.meter.asks(now)
+            || self.blocked_until > now
+            || taken(&self.flights, now) >= self.flights_allowed(now)
+        {
             return None;
         }
         let [place, flight, heavy] = self.free(now);
