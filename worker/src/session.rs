@@ -193,3 +193,29 @@ fn seen(limits: &Limits) -> Seen {
         minute_remaining: limits.minute_remaining,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ledger_is_told_every_figure_that_an_answers_headers_name() {
+        let limits = Limits {
+            day_limit: Some(1),
+            day_remaining: Some(2),
+            day_resets_in: Some(Duration::from_secs(3)),
+            credits_remaining: Some(4),
+            minute_limit: Some(5),
+            minute_remaining: Some(6),
+            ..Limits::default()
+        };
+        let told = Seen {
+            day_limit: Some(1),
+            day_remaining: Some(2),
+            day_resets_in: Some(Duration::from_secs(3)),
+            credits_remaining: Some(4),
+            minute_remaining: Some(6),
+        };
+        assert_eq!(seen(&limits), told);
+    }
+}
