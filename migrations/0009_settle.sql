@@ -3,10 +3,12 @@
 -- What became of the call in hand: not sent, everything is free at once; answered, the place in the window is, a window from now, and what the call
 -- did not cost; no answer, it stays as the grant left it. Corrects the ledger by what the answer said. The caller holds the budget's row.
 -- p_report: {"sent": bool, "answered": bool, "answer_ms": int, "cost": int, "throttle": minute|day|in_flight|unknown, "retry_after_ms": int,
---   "day_limit": int, "day_remaining": int, "day_resets_ms": int, "credits_remaining": int, "minute_remaining": int, "health": answered|unanswered}
+--   "day_limit": int, "day_remaining": int, "day_resets_ms": int, "credits_remaining": int, "minute_remaining": int, "health": answered|unanswered,
+--   "told": bool: the refusal is known already, by note_refusal}
 create function sluice.free_place(p_batch sluice.batch, p_budget sluice.budget, p_report jsonb, p_now timestamptz) returns void
 language plpgsql set search_path = pg_catalog, sluice as $$
 declare
+  told constant boolean := coalesce((p_report ->> 'told')::boolean, false);
   before sluice.meter;
   m sluice.meter;
 begin
@@ -22,10 +24,11 @@ begin
   before := sluice.read_meter(p_budget, p_batch.product, p_now);
   if before.budget_id is not null then
     m := sluice.meter_charged(before, - sluice.meter_unused(p_batch.cost, p_report), p_batch.lane, p_batch.granted_at);
-    m := sluice.meter_told(m, p_report, case when p_report ->> 'credits_remaining' is not null
-      then (select coalesce(sum(x.cost), 0)::integer from sluice.batch x where x.budget_id = p_budget.id and x.token <> p_batch.token) end, p_now);
+    m := sluice.meter_told(m, p_report, sluice.under_way(p_batch, p_report), p_now);
     if p_report ->> 'throttle' = 'day' then
-      m := sluice.meter_spent(m, p_budget, p_report, p_now);
+      if not told then
+        m := sluice.meter_spent(m, p_budget, p_report, p_now);
+      end if;
     elsif p_batch.granted_at > m.refused_at then
       m := sluice.meter_asked(m, p_report, p_now);
     end if;
@@ -33,10 +36,44 @@ begin
       perform sluice.write_meter(m);
     end if;
   end if;
-  perform sluice.note_throttle(p_budget, p_report, before.budget_id is not null, p_now);
+  if not told then
+    perform sluice.note_throttle(p_budget, p_report, before.budget_id is not null, p_now);
+  end if;
   if p_report ->> 'minute_remaining' is not null then
     perform sluice.note_minute(p_budget, (p_report ->> 'minute_remaining')::integer, p_now);
   end if;
+end $$;
+
+-- A refusal because of a limit, the moment it came: what is left of its batch may take seconds, and whoever gets a grant meanwhile would be refused
+-- as well. The report of the batch says `told` from then on. Locks the budget and none before it; a batch that was taken back tells nothing.
+create function sluice.note_refusal(p_token bigint, p_report jsonb) returns void
+language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+declare
+  b sluice.batch;
+  budget sluice.budget;
+  m sluice.meter;
+  now_ timestamptz;
+begin
+  select * into b from sluice.batch where token = p_token;
+  if not found then
+    return;
+  end if;
+  select * into budget from sluice.budget where id = b.budget_id for no key update;
+  now_ := clock_timestamp();
+  m := sluice.read_meter(budget, b.product, now_);
+  if m.budget_id is not null and p_report ->> 'throttle' = 'day' then
+    m := sluice.meter_told(m, p_report, sluice.under_way(b, p_report), now_);
+    perform sluice.write_meter(sluice.meter_spent(m, budget, p_report, now_));
+  end if;
+  perform sluice.note_throttle(budget, p_report, m.budget_id is not null, now_);
+end $$;
+
+-- What the other calls under way may still cost, where the answer says how many credits are left.
+create function sluice.under_way(p_batch sluice.batch, p_report jsonb) returns integer
+language plpgsql stable set search_path = pg_catalog, sluice as $$
+begin
+  return case when p_report ->> 'credits_remaining' is not null
+    then (select coalesce(sum(x.cost), 0)::integer from sluice.batch x where x.budget_id = p_batch.budget_id and x.token <> p_batch.token) end;
 end $$;
 
 -- FSM says with each answer how many calls are left of the minute, whoever makes them (FSM sheet §8.1). Those of ours that are under way may not be in

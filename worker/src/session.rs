@@ -116,6 +116,7 @@ impl<'a> Session<'a> {
             }
             Err(Failed { error, evidence }) => {
                 report(&self.work.calls, &evidence, cost, Some(&error));
+                self.work.calls.tell_refusal(&self.engine.db).await;
                 if evidence.sent == Sent::Nothing {
                     share.give_back(config, connection, product);
                 }
