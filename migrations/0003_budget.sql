@@ -52,7 +52,7 @@ create table sluice.meter (
   kind          text        not null,
   configured    integer,                                      -- our own bound on our own use; null: as much as Zoho allows
   told          integer,                                      -- Zoho's limit for everybody; null: not known yet, and then not enforced
-  told_by       text,                                         -- plan, header, organization, refusal
+  told_by       text,                                         -- plan (the file's), header, organization (the plan that Zoho says)
   used          integer     not null default 0,               -- ours: granted and not given back, also where the answer was lost
   others        integer     not null default 0,               -- used by others of the same organisation, as far as Zoho's figures prove it
   urgent        integer     not null default 0,               -- of today's calls, those of lanes interactive and realtime, and of normal
