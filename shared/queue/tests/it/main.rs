@@ -14,6 +14,7 @@ mod ledger;
 mod letters;
 mod meters;
 mod model;
+mod refused_days;
 mod rescue;
 mod rights;
 mod scale;
