@@ -18,6 +18,7 @@ mod refused_days;
 mod rescue;
 mod rights;
 mod scale;
+mod turns;
 mod upkeep;
 mod wait;
 mod waiting;
