@@ -4,6 +4,7 @@ create table sluice.connection (
   name            text        not null,
   data_center     text        not null,
   organization_id text,                                       -- null until it is named or found; the budget is then the connection's own
+  asked_until     timestamptz,                                -- somebody asks Zoho which organisation it is: until then nobody else does
   hash            text        not null,
   credential      text,                                       -- fingerprint of the refresh token in use: sluice.credential
   seeded_with     text,                                       -- fingerprint of the one the file first gave

@@ -52,7 +52,7 @@ create table sluice.meter (
   kind          text        not null,
   configured    integer,                                      -- our own bound on our own use; null: as much as Zoho allows
   told          integer,                                      -- Zoho's limit for everybody; null: not known yet, and then not enforced
-  told_by       text,                                         -- plan, header, organization, refusal
+  told_by       text,                                         -- plan (the file's), header, organization (the plan that Zoho says)
   used          integer     not null default 0,               -- ours: granted and not given back, also where the answer was lost
   others        integer     not null default 0,               -- used by others of the same organisation, as far as Zoho's figures prove it
   urgent        integer     not null default 0,               -- of today's calls, those of lanes interactive and realtime, and of normal
@@ -62,7 +62,8 @@ create table sluice.meter (
   resets_at     timestamptz,                                  -- calls: the organisation's next midnight
   bucket        bigint      not null default 0,               -- number of the current quarter of an hour since 1970
   buckets       integer[]   not null default array_fill(0, array[98]),
-  blocked_until timestamptz not null default '-infinity',     -- Zoho said that it is spent
+  blocked_until timestamptz not null default '-infinity',     -- Zoho said that it is spent, or one call is asking whether it still is
+  refused_at    timestamptz,                                  -- Zoho said so then; until it answers otherwise one call at a time asks
   alerted_at    timestamptz,                                  -- once a day somebody is told that work waits for the next
   constraint meter_pkey primary key (budget_id, product),
   constraint meter_budget_id_fkey foreign key (budget_id) references sluice.budget (id) on delete cascade,
@@ -210,6 +211,15 @@ begin
   return least(cap, ceil(ahead * case when p_lane = 2 then urgent else urgent + normal end));
 end $$;
 
+-- Whether one call may find out how things stand although our figures would not let it. What others used of the credits comes back by itself, and only
+-- an answer tells: so one call asks where none was granted for a quarter of an hour, and our own bound on our own use has room for it.
+create function sluice.meter_asks(m sluice.meter) returns boolean
+language plpgsql immutable as $$
+begin
+  return m.kind = 'credits' and m.others > 0 and (m.configured is null or m.used < m.configured)
+    and m.buckets[m.bucket % 98 + 1] = 0 and m.buckets[(m.bucket - 1) % 98 + 1] = 0;
+end $$;
+
 -- The least urgent lane that the meter allows a call that costs one, -1 for none, and when to look again for the others.
 create function sluice.meter_allows(m sluice.meter, p_now timestamptz, out lane smallint, out ready_at timestamptz)
 language plpgsql stable as $$
@@ -221,6 +231,8 @@ begin
   if m.blocked_until > p_now then
     lane := -1;
     ready_at := m.blocked_until;
+  elsif m.refused_at is not null and coalesce(remaining >= 1, true) or sluice.meter_asks(m) then
+    null;                                                       -- one call, of whatever lane comes first: it blocks the meter until it is answered
   elsif remaining < 1 then
     lane := -1;
     ready_at := ends_at;
@@ -267,6 +279,25 @@ begin
   return m;
 end $$;
 
+-- A day of calls that began later than we thought: what was granted before, but for the quarter of an hour in which it began, was another day's. Else a
+-- midnight that Zoho has an hour before ours (a zone that nobody told us, a change of the clocks) would cost the new day all that the old one used.
+create function sluice.meter_began(m sluice.meter, p_at timestamptz) returns sluice.meter
+language plpgsql immutable as $$
+declare
+  since integer := 0;
+begin
+  for b in greatest(floor(extract(epoch from p_at) / 900)::bigint, m.bucket - 97) .. m.bucket loop
+    since := since + m.buckets[b % 98 + 1];
+  end loop;
+  m.used := least(m.used, since);
+  m.others := 0;
+  m.urgent_before := m.urgent;
+  m.normal_before := m.normal;
+  m.urgent := 0;
+  m.normal := 0;
+  return m;
+end $$;
+
 -- The meter corrected by what an answer said. Zoho's figure may or may not hold calls of ours that are under way, so only what exceeds all that
 -- we were granted is taken for others'. `p_under_way`: what the calls under way may still cost.
 create function sluice.meter_told(m sluice.meter, p_report jsonb, p_under_way integer, p_now timestamptz) returns sluice.meter
@@ -282,8 +313,11 @@ begin
       m.told := day_limit;
       m.told_by := 'header';
     end if;
-    -- Zoho's midnight. Just before ours it may have passed already: ours comes by itself.
-    if abs(extract(epoch from resets_at - m.resets_at)) > 120 and m.resets_at > p_now + interval '2 min' and resets_at < p_now + interval '26 hours' then
+    -- Zoho's midnight. Just before ours, or before its own, ours comes by itself, or the next answer tells.
+    if abs(extract(epoch from resets_at - m.resets_at)) > 120 and least(m.resets_at, resets_at) > p_now + interval '2 min' and resets_at < p_now + interval '26 hours' then
+      if resets_at > m.resets_at then
+        m := sluice.meter_began(m, resets_at - interval '1 day');
+      end if;
       m.resets_at := resets_at;
     end if;
     if day_left is not null then
@@ -343,7 +377,7 @@ language plpgsql as $$
 begin
   update sluice.meter set told = m.told, told_by = m.told_by, used = m.used, others = m.others, urgent = m.urgent, normal = m.normal,
     urgent_before = m.urgent_before, normal_before = m.normal_before, resets_at = m.resets_at, bucket = m.bucket, buckets = m.buckets,
-    blocked_until = m.blocked_until, alerted_at = m.alerted_at
+    blocked_until = m.blocked_until, refused_at = m.refused_at, alerted_at = m.alerted_at
   where budget_id = m.budget_id and product = m.product;
 end $$;
 
@@ -368,7 +402,7 @@ declare
   ends constant text := case m.kind when 'calls' then 'the day ends at ' || to_char(m.resets_at, 'YYYY-MM-DD HH24:MI TZ') else 'credits come back 24 hours after they were spent' end;
 begin
   return case allowed.lane
-    when 4 then null
+    when 4 then case when m.refused_at is not null then format('Zoho said that the %s are spent; the next call asks whether they still are', what) end
     when 3 then format('backfill waits: %s of %s %s are left, kept for more urgent work and set free bit by bit; %s', sluice.meter_left(m), sluice.meter_cap(m), what, ends)
     when 2 then format('reconcile and backfill wait: %s of %s %s are left, kept for row changes and urgent work and set free bit by bit; %s', sluice.meter_left(m), sluice.meter_cap(m), what, ends)
     when 1 then format('only interactive and realtime work goes on: %s of %s %s are left; %s', sluice.meter_left(m), sluice.meter_cap(m), what, ends)

@@ -293,7 +293,7 @@ begin
     room := least(room, 10);
   end if;
   m := sluice.read_meter(p_budget, p_product, p_now);
-  return least(room, case when sluice.meter_left(m) is not null then 10 * greatest(1, sluice.meter_left(m) - sluice.meter_kept(m, p_lane, p_now)) end);
+  return least(room, case when m.refused_at is not null then 10 when sluice.meter_left(m) is not null then 10 * greatest(1, sluice.meter_left(m) - sluice.meter_kept(m, p_lane, p_now)) end);
 end $$;
 
 -- The grant and its batch: every limit that the call counts against is charged here, with the largest cost that it can have.
@@ -312,6 +312,9 @@ begin
   heavy := case when sluice.call_is_heavy(s.product, s.kind, p_records) then p_heavy end;
   m := sluice.read_meter(p_budget, s.product, p_now);
   if m.budget_id is not null then
+    if m.refused_at is not null then
+      m.blocked_until := p_now + interval '2 s' + p_timeout;      -- this one asks; another one if no answer comes
+    end if;
     perform sluice.write_meter(sluice.meter_charged(m, cost_, p_lane, p_now));
   end if;
   update sluice.product set probe_at = p_now + interval '5 s' where connection = s.connection and product = s.product and opened_at is not null;

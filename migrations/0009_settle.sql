@@ -3,10 +3,12 @@
 -- What became of the call in hand: not sent, everything is free at once; answered, the place in the window is, a window from now, and what the call
 -- did not cost; no answer, it stays as the grant left it. Corrects the ledger by what the answer said. The caller holds the budget's row.
 -- p_report: {"sent": bool, "answered": bool, "answer_ms": int, "cost": int, "throttle": minute|day|in_flight|unknown, "retry_after_ms": int,
---   "day_limit": int, "day_remaining": int, "day_resets_ms": int, "credits_remaining": int, "minute_remaining": int, "health": answered|unanswered}
+--   "day_limit": int, "day_remaining": int, "day_resets_ms": int, "credits_remaining": int, "minute_remaining": int, "health": answered|unanswered,
+--   "told": bool: the refusal is known already, by note_refusal}
 create function sluice.free_place(p_batch sluice.batch, p_budget sluice.budget, p_report jsonb, p_now timestamptz) returns void
 language plpgsql set search_path = pg_catalog, sluice as $$
 declare
+  told constant boolean := coalesce((p_report ->> 'told')::boolean, false);
   before sluice.meter;
   m sluice.meter;
 begin
@@ -22,19 +24,56 @@ begin
   before := sluice.read_meter(p_budget, p_batch.product, p_now);
   if before.budget_id is not null then
     m := sluice.meter_charged(before, - sluice.meter_unused(p_batch.cost, p_report), p_batch.lane, p_batch.granted_at);
-    m := sluice.meter_told(m, p_report, case when p_report ->> 'credits_remaining' is not null
-      then (select coalesce(sum(x.cost), 0)::integer from sluice.batch x where x.budget_id = p_budget.id and x.token <> p_batch.token) end, p_now);
+    m := sluice.meter_told(m, p_report, sluice.under_way(p_batch, p_report), p_now);
     if p_report ->> 'throttle' = 'day' then
-      m := sluice.meter_spent(m, p_budget, p_report, p_now);
+      if not told then
+        m := sluice.meter_spent(m, p_budget, p_report, p_now);
+      end if;
+    elsif p_batch.granted_at > m.refused_at then
+      m := sluice.meter_asked(m, p_report, p_now);
     end if;
     if m is distinct from before then
       perform sluice.write_meter(m);
     end if;
   end if;
-  perform sluice.note_throttle(p_budget, p_report, before.budget_id is not null, p_now);
+  if not told then
+    perform sluice.note_throttle(p_budget, p_report, before.budget_id is not null, p_now);
+  end if;
   if p_report ->> 'minute_remaining' is not null then
     perform sluice.note_minute(p_budget, (p_report ->> 'minute_remaining')::integer, p_now);
   end if;
+end $$;
+
+-- A refusal because of a limit, the moment it came: what is left of its batch may take seconds, and whoever gets a grant meanwhile would be refused
+-- as well. The report of the batch says `told` from then on. Locks the budget and none before it; a batch that was taken back tells nothing.
+create function sluice.note_refusal(p_token bigint, p_report jsonb) returns void
+language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+declare
+  b sluice.batch;
+  budget sluice.budget;
+  m sluice.meter;
+  now_ timestamptz;
+begin
+  select * into b from sluice.batch where token = p_token;
+  if not found then
+    return;
+  end if;
+  select * into budget from sluice.budget where id = b.budget_id for no key update;
+  now_ := clock_timestamp();
+  m := sluice.read_meter(budget, b.product, now_);
+  if m.budget_id is not null and p_report ->> 'throttle' = 'day' then
+    m := sluice.meter_told(m, p_report, sluice.under_way(b, p_report), now_);
+    perform sluice.write_meter(sluice.meter_spent(m, budget, p_report, now_));
+  end if;
+  perform sluice.note_throttle(budget, p_report, m.budget_id is not null, now_);
+end $$;
+
+-- What the other calls under way may still cost, where the answer says how many credits are left.
+create function sluice.under_way(p_batch sluice.batch, p_report jsonb) returns integer
+language plpgsql stable set search_path = pg_catalog, sluice as $$
+begin
+  return case when p_report ->> 'credits_remaining' is not null
+    then (select coalesce(sum(x.cost), 0)::integer from sluice.batch x where x.budget_id = p_batch.budget_id and x.token <> p_batch.token) end;
 end $$;
 
 -- FSM says with each answer how many calls are left of the minute, whoever makes them (FSM sheet §8.1). Those of ours that are under way may not be in
@@ -47,16 +86,30 @@ begin
     and p_left < (select count(*) from sluice.place where budget_id = p_budget.id and kind = 'in_flight' and free_at > p_now);
 end $$;
 
--- Zoho says that the day, or the credits, are spent, whatever we counted: nothing is granted until the day ends, or for a quarter of an hour,
--- after which credits may have come back.
+-- Zoho says that the day, or the credits, are spent, whatever we counted: nothing is granted until it says otherwise. One call at a time asks: when
+-- Zoho said that the day ends, or else after an hour, since our midnight need not be Zoho's; and after a quarter of an hour for credits, which come back all day.
 create function sluice.meter_spent(m sluice.meter, p_budget sluice.budget, p_report jsonb, p_now timestamptz) returns sluice.meter
 language plpgsql set search_path = pg_catalog, sluice as $$
 begin
-  m.blocked_until := coalesce(p_now + make_interval(secs => (p_report ->> 'retry_after_ms')::float8 / 1000), m.resets_at, p_now + interval '15 min');
-  if m.told is not null then
-    m.others := greatest(m.others, m.told - m.used);
-  end if;
+  m.refused_at := p_now;
+  m.blocked_until := least(coalesce(p_now + make_interval(secs => (p_report ->> 'retry_after_ms')::float8 / 1000),
+    case when p_report ->> 'day_resets_ms' is null then p_now + case m.kind when 'calls' then interval '1 hour' else interval '15 min' end end,
+    m.resets_at), m.resets_at, p_now + interval '1 day');
   return sluice.meter_alert(m, p_budget, p_now);
+end $$;
+
+-- What became of a call that asked whether the day, or the credits, are still spent. An answer that says nothing of it (another limit, a 5xx), or
+-- none: the next one asks when the meter's block ends.
+create function sluice.meter_asked(m sluice.meter, p_report jsonb, p_now timestamptz) returns sluice.meter
+language plpgsql immutable as $$
+begin
+  if not coalesce((p_report ->> 'sent')::boolean, true) then
+    m.blocked_until := least(m.blocked_until, p_now);
+  elsif (p_report ->> 'answered')::boolean and p_report ->> 'throttle' is null and p_report ->> 'health' = 'answered' then
+    m.refused_at := null;
+    m.blocked_until := '-infinity';
+  end if;
+  return m;
 end $$;
 
 -- A 429 and what follows from it for everybody who draws from the budget. Over the minute: nothing until Zoho says so, half an hour if it does not
@@ -141,7 +194,7 @@ begin
     return jsonb_build_object('wait_ms', 1000);
   end if;
   m := sluice.read_meter(budget, b.product, now_);
-  if m.blocked_until > now_ or sluice.meter_left(m) - sluice.meter_kept(m, b.lane, now_) < p_cost then
+  if m.refused_at is not null or m.blocked_until > now_ or sluice.meter_left(m) - sluice.meter_kept(m, b.lane, now_) < p_cost then
     return jsonb_build_object('wait_ms', 1000);
   end if;
   select * into budget from sluice.budget where id = b.budget_id;    -- as the report left it

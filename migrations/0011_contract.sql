@@ -202,33 +202,39 @@ create view sluice.sync_status as
   left join (select sync, count(*) as jobs from (select j.sync from sluice.job j where j.run_at <= clock_timestamp() limit 10000) t group by sync) i on i.sync = y.name;
 
 -- Every limit that a product of a connection draws from. `others`: what somebody else used of it; `spent_at`: when it is spent at the pace of the
--- last half hour; `note`: what waits for it, for people.
+-- last half hour; `note`: what waits for it, for people. `cap_by`: who says so: the file's plan (plan), what Zoho says the plan is (organization), its answers
+-- (header), its refusals (refusal), or our own bound (configuration); null: as configured or documented. `allowed`: what Zoho allows everybody, by the last
+-- of those. `plan`, `plan_users`, `plan_failure`: what Zoho says of the plan, or why it does not; null where the file names it.
 create view sluice.budget_status as
   with standing as (
     select c.name as connection, p.product, u.id as budget_id, u, u.cap, u.heavy, u.call_window, nullif(u.blocked_until, '-infinity') as blocked_until,
-           u.blocked_reason, p.opened_at, (sluice.flights_allowed(u, clock_timestamp())) as flights_allowed, (sluice.read_meter(u, p.product, clock_timestamp())) as m
+           u.blocked_reason, p.opened_at, p.plan, p.plan_users, p.plan_in_flight, p.plan_failure, (sluice.flights_allowed(u, clock_timestamp())) as flights_allowed, (sluice.read_meter(u, p.product, clock_timestamp())) as m
     from sluice.product p join sluice.connection c on c.name = p.connection join sluice.budget u on u.id = p.budget_id
   ), busy as (
     select x.budget_id, x.kind, count(*)::integer as n, min(x.free_at) as next_free from sluice.place x where x.free_at > clock_timestamp() group by 1, 2
   )
   select s.connection, s.product, 'calls_per_window' as limit_kind, s.cap, coalesce(w.n, 0) as used, coalesce(f.n, 0) as in_flight, w.next_free as resets_at,
-         s.call_window, s.blocked_until, s.blocked_reason, s.opened_at as circuit_opened_at, null::integer as others, null::timestamptz as spent_at, null::text as note
+         s.call_window, s.blocked_until, s.blocked_reason, s.opened_at as circuit_opened_at, null::integer as others, null::timestamptz as spent_at, null::text as note,
+         null::integer as allowed, null::text as cap_by, s.plan, s.plan_users, s.plan_failure
   from standing s left join busy w on w.budget_id = s.budget_id and w.kind = 'window' left join busy f on f.budget_id = s.budget_id and f.kind = 'in_flight'
   union all
   select s.connection, s.product, 'in_flight', s.flights_allowed, coalesce(f.n, 0), coalesce(f.n, 0), null, s.call_window, s.blocked_until, s.blocked_reason, s.opened_at, null, null,
-         case when s.flights_allowed < (s.u).in_flight then format('fewer than %s for a while: Zoho said that there were too many at once', (s.u).in_flight) end
+         case when s.flights_allowed < (s.u).in_flight then format('fewer than %s for a while: Zoho said that there were too many at once', (s.u).in_flight) end,
+         (s.u).in_flight, case when s.flights_allowed < (s.u).in_flight then 'refusal' when s.plan_in_flight = (s.u).in_flight then 'organization' end, s.plan, s.plan_users, s.plan_failure
   from standing s left join busy f on f.budget_id = s.budget_id and f.kind = 'in_flight'
   union all
-  select s.connection, s.product, 'heavy_in_flight', s.heavy, coalesce(f.n, 0), coalesce(f.n, 0), null, s.call_window, s.blocked_until, s.blocked_reason, s.opened_at, null, null, null
+  select s.connection, s.product, 'heavy_in_flight', s.heavy, coalesce(f.n, 0), coalesce(f.n, 0), null, s.call_window, s.blocked_until, s.blocked_reason, s.opened_at, null, null, null,
+         s.heavy, null, s.plan, s.plan_users, s.plan_failure
   from standing s left join busy f on f.budget_id = s.budget_id and f.kind = 'heavy' where s.heavy > 0
   union all
   select s.connection, s.product, case (s.m).kind when 'calls' then 'calls_per_day' else 'credits_per_day' end, sluice.meter_cap(s.m), (s.m).used, null,
          coalesce((s.m).resets_at, case when (s.m).used > 0 then to_timestamp(((s.m).bucket + 1) * 900) end),
          interval '24 hours', nullif(greatest((s.m).blocked_until, s.blocked_until), '-infinity'), s.blocked_reason, s.opened_at,
-         (s.m).others, sluice.meter_spent_at(s.m, clock_timestamp()), sluice.meter_says(s.m, clock_timestamp())
+         (s.m).others, sluice.meter_spent_at(s.m, clock_timestamp()), sluice.meter_says(s.m, clock_timestamp()),
+         (s.m).told, case when (s.m).configured <= coalesce((s.m).told, (s.m).configured) then 'configuration' else (s.m).told_by end, s.plan, s.plan_users, s.plan_failure
   from standing s where (s.m).budget_id is not null
   union all
-  select c.name, null, 'token_mints', 10, m.n, null, case when m.n > 0 then m.next_free end, interval '10 min', null, cr.failure, null, null, null, null
+  select c.name, null, 'token_mints', 10, m.n, null, case when m.n > 0 then m.next_free end, interval '10 min', null, cr.failure, null, null, null, null, 10, null, null, null, null
   from sluice.connection c
   join sluice.credential cr on cr.fingerprint = c.credential
   cross join lateral (select count(*)::integer as n, min(free_at) as next_free from sluice.mint x where x.fingerprint = c.credential and x.free_at > clock_timestamp()) m;

@@ -63,7 +63,7 @@ begin
     grant select on all tables in schema sluice to sluice_read;
     -- what the view budget_status calls
     grant execute on function sluice.flights_allowed(sluice.budget, timestamptz), sluice.read_meter(sluice.budget, text, timestamptz), sluice.meter_cap(sluice.meter),
-      sluice.meter_left(sluice.meter), sluice.meter_kept(sluice.meter, smallint, timestamptz), sluice.meter_allows(sluice.meter, timestamptz),
+      sluice.meter_left(sluice.meter), sluice.meter_kept(sluice.meter, smallint, timestamptz), sluice.meter_asks(sluice.meter), sluice.meter_allows(sluice.meter, timestamptz),
       sluice.meter_says(sluice.meter, timestamptz), sluice.meter_spent_at(sluice.meter, timestamptz), sluice.straddling(sluice.meter, sluice.budget),
       sluice.meter_turned(sluice.meter, text, integer, timestamptz), sluice.next_midnight(text, timestamptz) to sluice_read;
     revoke select on sluice.credential from sluice_read;
@@ -76,7 +76,7 @@ begin
     grant select on all tables in schema sluice to sluice_admin;
     -- what the view budget_status calls
     grant execute on function sluice.flights_allowed(sluice.budget, timestamptz), sluice.read_meter(sluice.budget, text, timestamptz), sluice.meter_cap(sluice.meter),
-      sluice.meter_left(sluice.meter), sluice.meter_kept(sluice.meter, smallint, timestamptz), sluice.meter_allows(sluice.meter, timestamptz),
+      sluice.meter_left(sluice.meter), sluice.meter_kept(sluice.meter, smallint, timestamptz), sluice.meter_asks(sluice.meter), sluice.meter_allows(sluice.meter, timestamptz),
       sluice.meter_says(sluice.meter, timestamptz), sluice.meter_spent_at(sluice.meter, timestamptz), sluice.straddling(sluice.meter, sluice.budget),
       sluice.meter_turned(sluice.meter, text, integer, timestamptz), sluice.next_midnight(text, timestamptz) to sluice_admin;
     revoke select on sluice.credential from sluice_admin;

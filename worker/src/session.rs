@@ -116,6 +116,7 @@ impl<'a> Session<'a> {
             }
             Err(Failed { error, evidence }) => {
                 report(&self.work.calls, &evidence, cost, Some(&error));
+                self.work.calls.tell_refusal(&self.engine.db).await;
                 if evidence.sent == Sent::Nothing {
                     share.give_back(config, connection, product);
                 }
@@ -191,5 +192,31 @@ fn seen(limits: &Limits) -> Seen {
         day_resets_in: limits.day_resets_in,
         credits_remaining: limits.credits_remaining,
         minute_remaining: limits.minute_remaining,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ledger_is_told_every_figure_that_an_answers_headers_name() {
+        let limits = Limits {
+            day_limit: Some(1),
+            day_remaining: Some(2),
+            day_resets_in: Some(Duration::from_secs(3)),
+            credits_remaining: Some(4),
+            minute_limit: Some(5),
+            minute_remaining: Some(6),
+            ..Limits::default()
+        };
+        let told = Seen {
+            day_limit: Some(1),
+            day_remaining: Some(2),
+            day_resets_in: Some(Duration::from_secs(3)),
+            credits_remaining: Some(4),
+            minute_remaining: Some(6),
+        };
+        assert_eq!(seen(&limits), told);
     }
 }

@@ -55,6 +55,7 @@ async fn show(session: &Session, db: &Db) -> anyhow::Result<()> {
         text("PRODUCT", "product"),
         text("LIMIT", "limit_kind"),
         text("CAP", "cap"),
+        text("SAID BY", "cap_by"),
         text("WINDOW", "call_window"),
         text("USED", "used"),
         text("BY OTHERS", "others"),
@@ -92,7 +93,7 @@ fn notices(rows: &[Value]) -> Vec<String> {
         }
         if let Some(plan) = row["plan"].as_str() {
             let users = row["plan_users"].as_i64().map(|users| format!(" with {users} licensed users")).unwrap_or_default();
-            plans.insert(format!("{name}: Zoho says that the plan is {plan}{users}"));
+            plans.insert(format!("{name}: Zoho says that the plan is {plan}{users}{}", allowed(rows, row)));
         } else if let Some(failure) = row["plan_failure"].as_str() {
             let connection = output::plain(&row["connection"]);
             plans.insert(format!(
@@ -111,12 +112,47 @@ fn notices(rows: &[Value]) -> Vec<String> {
     notices
 }
 
+/// What Zoho allows of the product's day, and by which of its words.
+fn allowed(rows: &[Value], of: &Value) -> String {
+    let per_day = |row: &&Value| {
+        row["connection"] == of["connection"]
+            && row["product"] == of["product"]
+            && row["limit_kind"].as_str().is_some_and(|kind| kind.ends_with("_per_day"))
+    };
+    let Some(day) = rows.iter().find(per_day).filter(|day| !day["allowed"].is_null()) else { return String::new() };
+    let unit = output::plain(&day["limit_kind"]).replace('_', " ");
+    let source = match day["cap_by"].as_str() {
+        Some("header") => ", as its answers say",
+        Some("configuration") => ", of which the configuration takes less",
+        _ => "",
+    };
+    format!(": {} {unit}{source}", output::plain(&day["allowed"]))
+}
+
 async fn limits(db: &Db) -> Result<Vec<Value>, sqlx::Error> {
     sqlx::query_scalar!(
-        r#"select to_jsonb(b) || jsonb_build_object('plan', p.plan, 'plan_users', p.plan_users, 'plan_failure', p.plan_failure) as "row!"
-           from sluice.budget_status b left join sluice.product p on p.connection = b.connection and p.product = b.product
+        r#"select to_jsonb(b) as "row!" from sluice.budget_status b
            order by b.connection, b.product nulls last, b.limit_kind"#
     )
     .fetch_all(db)
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_zoho_says_of_the_plan_stands_once_with_its_day_and_where_the_figure_came_from() {
+        let said = |cap_by: &str| {
+            let row = |kind: &str, allowed: Value| json!({"connection": "main", "product": "crm", "limit_kind": kind, "allowed": allowed, "cap_by": cap_by, "plan": "enterprise", "plan_users": 12});
+            notices(&[row("calls_per_window", Value::Null), row("credits_per_day", json!(62_000)), row("in_flight", json!(20))])
+        };
+        let plan = "main crm: Zoho says that the plan is enterprise with 12 licensed users: 62000 credits per day";
+        assert_eq!(said("organization"), [plan]);
+        assert_eq!(said("header"), [format!("{plan}, as its answers say")]);
+        assert_eq!(said("configuration"), [format!("{plan}, of which the configuration takes less")]);
+    }
 }

@@ -40,6 +40,12 @@ pub(super) struct BudgetStatus {
     pub(super) spent_at: Option<DateTime<Utc>>,
     /// What waits for it.
     pub(super) note: Option<String>,
+    /// What Zoho allows everybody, as far as it is known.
+    pub(super) allowed: Option<i32>,
+    /// Who says what the cap is, as in the view. `None`: as configured or documented.
+    pub(super) cap_by: Option<String>,
+    /// What Zoho says the plan is.
+    pub(super) plan: Option<String>,
 }
 
 /// Calls that were not made.
@@ -126,7 +132,7 @@ async fn budgets(db: &Db) -> Result<Vec<BudgetStatus>, sqlx::Error> {
     sqlx::query_as!(
         BudgetStatus,
         r#"select connection as "connection!", product, limit_kind as "limit_kind!", cap, used as "used!", in_flight,
-                  resets_at, blocked_until, circuit_opened_at, others, spent_at, note
+                  resets_at, blocked_until, circuit_opened_at, others, spent_at, note, allowed, cap_by, plan
            from sluice.budget_status b
            where b.product is null or exists (select from sluice.sync y where y.connection = b.connection and y.product = b.product and y.retired_at is null)
            order by connection, product, limit_kind"#

@@ -294,7 +294,7 @@ async fn draw_from(tx: &mut Tx, connection: &str, product: Product, budget: i64)
             // What the product has used of its day goes with it.
             sqlx::query!(
                 "update sluice.meter n set used = o.used, others = o.others, urgent = o.urgent, normal = o.normal, urgent_before = o.urgent_before,
-                   normal_before = o.normal_before, resets_at = o.resets_at, bucket = o.bucket, buckets = o.buckets, blocked_until = o.blocked_until, alerted_at = o.alerted_at,
+                   normal_before = o.normal_before, resets_at = o.resets_at, bucket = o.bucket, buckets = o.buckets, blocked_until = o.blocked_until, refused_at = o.refused_at, alerted_at = o.alerted_at,
                    told = case when o.told_by <> 'plan' then o.told else n.told end, told_by = case when o.told_by <> 'plan' then o.told_by else n.told_by end
                  from sluice.meter o where n.budget_id = $1 and n.product = $3 and o.budget_id = $2 and o.product = $3 and o.used > n.used",
                 budget,

@@ -105,7 +105,21 @@ impl Calls {
     /// An answer came, after `latency`, to a call of that cost. `below_500`: the product works.
     pub fn answered(&self, latency: Duration, below_500: bool, cost: Cost, throttled: Option<Throttled>, seen: Seen) {
         let health = if below_500 { Health::Answered } else { Health::Unanswered };
-        self.lock().report = Report { sent: true, answered_in: Some(latency), health, cost: Some(cost.units), throttled, seen };
+        self.lock().report =
+            Report { sent: true, answered_in: Some(latency), health, cost: Some(cost.units), throttled, seen, told: false };
+    }
+
+    /// Tells the ledger at once if a limit refused the call in hand: others must not send into it until this batch is settled. If that fails, the settle
+    /// tells it.
+    pub async fn tell_refusal(&self, db: &Db) {
+        let report = self.report();
+        if report.throttled.is_none() || report.told {
+            return;
+        }
+        match store::note_refusal(db, self.token, &report).await {
+            Ok(()) => self.lock().report.told = true,
+            Err(error) => tracing::warn!(%error, "the ledger could not be told of a refusal at once; the settle tells it"),
+        }
     }
 
     /// No answer came.

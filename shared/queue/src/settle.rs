@@ -21,6 +21,8 @@ pub struct Report {
     pub throttled: Option<Throttled>,
     /// What the answer's headers said about limits.
     pub seen: Seen,
+    /// The ledger knows of the refusal already.
+    pub told: bool,
 }
 
 /// A refusal because of a limit.
@@ -120,6 +122,7 @@ impl Report {
             "day_resets_ms": self.seen.day_resets_in.map(millis),
             "credits_remaining": figure(self.seen.credits_remaining),
             "minute_remaining": figure(self.seen.minute_remaining),
+            "told": self.told,
         })
     }
 }

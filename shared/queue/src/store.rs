@@ -95,6 +95,15 @@ pub async fn grant_again(db: impl PgExecutor<'_>, token: i64, worker: &str, befo
     })
 }
 
+/// Tells the ledger that a limit refused a batch's call, before the batch is settled.
+///
+/// # Errors
+/// The database's; the settle tells it then.
+pub async fn note_refusal(db: impl PgExecutor<'_>, token: i64, report: &Report) -> Result<(), sqlx::Error> {
+    sqlx::query!("select sluice.note_refusal($1, $2)", token, report.to_json()).execute(db).await?;
+    Ok(())
+}
+
 /// A grant for one call that no job asks for.
 #[derive(Debug)]
 pub enum Alone {

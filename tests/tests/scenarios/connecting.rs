@@ -91,6 +91,21 @@ async fn an_organisation_that_the_file_does_not_name_is_asked_for_once_and_its_b
 }
 
 #[tokio::test]
+async fn several_workers_that_start_at_once_ask_which_organisation_it_is_with_one_call() {
+    let world = World::without_worker(naming("", ONE_ORGANIZATION)).await;
+    world.zoho.fault(json!({"kind": "slow", "path": "/billing/v1/organizations", "latency_ms": [1_000, 1_000]})).await;
+    rows(&world).await;
+    world.until("select count(*) = 12 from sluice.job").await;
+    for _ in 0..3 {
+        world.start_worker();
+    }
+    everything_arrived(&world).await;
+    assert_eq!(asked_for_organizations(&world.zoho.calls().await), 1);
+    nobody_was_blamed(&world).await;
+    world.check_rules().await;
+}
+
+#[tokio::test]
 async fn a_connection_that_turns_out_to_be_an_organisation_with_a_budget_draws_from_it() {
     let mut setup = naming("", ONE_ORGANIZATION);
     let twin = setup.config.split("[retry]").next().unwrap().replace("connections.main", "connections.twin")

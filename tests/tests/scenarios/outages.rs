@@ -1,6 +1,7 @@
 //! Zoho is away, or asks to be left alone: work waits, nothing counts as a failure, and all of it arrives afterwards.
 
 use serde_json::{Value, json};
+use sluice_core::db::dynamic;
 
 use crate::world::{Setup, World};
 
@@ -103,4 +104,21 @@ async fn after_too_many_requests_nothing_is_sent_until_zoho_allows_it_and_nothin
     assert!(early <= 3, "{early} calls after the refusal; only the other three handlers had one in hand");
     assert!(calls.len() > refused + 1 + early, "the rest came later");
     world.check_rules().await;
+}
+
+#[tokio::test]
+async fn a_refusal_stops_everybody_before_its_batch_is_settled() {
+    let world = World::without_worker(Setup::new(PEOPLE, BILLING)).await;
+    world.zoho.fault(json!({"kind": "rate_limited", "product": "billing", "retry_after": 20, "times": 1})).await;
+    world.run(TEN).await;
+    let mut somebody = world.connect().await.begin().await.unwrap();
+    dynamic::script("lock table sluice.attempt in share mode".to_owned()).execute(&mut somebody).await.unwrap();
+    world.start_worker();
+    // no settle can end as long as nobody may write attempts
+    world.until("select blocked_until > now() + interval '5 s' from sluice.budget where scope = 'finance'").await;
+    assert_eq!(world.count("select count(*) from sluice.attempt").await, 0);
+    somebody.rollback().await.unwrap();
+    world.run("update sluice.budget set blocked_until = now()").await;
+    world.settled().await;
+    assert_eq!(world.letters().await, Vec::<Value>::new());
 }

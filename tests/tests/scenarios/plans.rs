@@ -64,6 +64,9 @@ async fn an_edition_that_the_file_does_not_name_is_asked_for_once_by_all_workers
     people(&world, 301, 320).await;
     world.settled().await;
     assert_eq!(limits(&world).await, learnt, "publishing forgets nothing");
+    let shown = "select limit_kind, cap, allowed, cap_by, plan, plan_users from sluice.budget_status where product = 'crm' and cap_by is not null order by 1";
+    let status = |kind, cap| json!({"limit_kind": kind, "cap": cap, "allowed": cap, "cap_by": "organization", "plan": "enterprise", "plan_users": 12});
+    assert_eq!(world.rows(shown).await, [status("credits_per_day", 62_000), status("in_flight", 20)]);
     assert_eq!(asked(&world.zoho.calls().await), 1);
     assert_eq!(world.zoho.records("crm", "Contacts").await.len(), 320);
     assert_eq!(world.letters().await, Vec::<Value>::new());

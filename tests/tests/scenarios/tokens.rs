@@ -132,9 +132,17 @@ async fn a_revoked_refresh_token_pauses_its_connection_alone_says_so_once_and_an
     let mut config = Config::clone(&world.config);
     let token = world.zoho.post("oauth/refresh-tokens", json!({})).await["refresh_token"].as_str().unwrap().to_owned();
     config.connections.get_mut("main").unwrap().refresh_token = Some(SecretString::from(token));
-    world.start_worker_with(Arc::new(config));
+    let (stop, stopped) = world.start_worker_with(Arc::new(config));
     world.settled().await;
     assert_eq!(world.zoho.records("billing", "customers").await.len(), 10);
+    // The new one ends. The old one looks, and mints the next access token: with what is stored, not with what is in its file.
+    stop.cancel();
+    stopped.await.unwrap();
+    world.run("update sluice.credential set access_token = null, expires_at = null").await;
+    world.until("select r.access_token is not null from sluice.connection c join sluice.credential r on r.fingerprint = c.credential where c.name = 'main'").await;
+    people(&world, 11, 15).await;
+    world.settled().await;
+    assert_eq!(world.zoho.records("billing", "customers").await.len(), 15);
     assert_eq!(world.count("select count(*) from sluice.connection where paused_at is not null").await, 0);
     assert_eq!(world.letters().await, Vec::<Value>::new());
     world.check_rules().await;

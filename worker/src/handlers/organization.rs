@@ -28,7 +28,10 @@ pub(crate) fn needs_one(product: Product) -> bool {
     matches!(product, Product::Books | Product::Inventory | Product::Billing)
 }
 
-/// Asks Zoho and stores the answer. One batch of a process asks; the others find it known, and give their grants back.
+/// How soon to look again while another worker asks.
+const SOON: Duration = Duration::from_millis(250);
+
+/// Asks Zoho and stores the answer. One batch of all workers asks; the others find it known, and give their grants back.
 pub(super) async fn find(engine: &Engine, work: &Work, session: &Session<'_>, product: Product) -> Handled {
     let again = || all(work, |slot| Outcome::Continue { progress: slot.progress.clone() });
     let connection = &work.batch.connection;
@@ -41,6 +44,23 @@ pub(super) async fn find(engine: &Engine, work: &Work, session: &Session<'_>, pr
             return all(work, |_| snooze(Duration::from_secs(1), "the connection's organisation could not be looked up"));
         }
     }
+    match engine.tokens.take_question(connection).await {
+        Ok(true) => {}
+        Ok(false) => return all(work, |_| snooze(SOON, "another worker asks which organisation the connection is")),
+        Err(error) => {
+            tracing::warn!(%error, connection, "the question for the connection's organisation could not be taken");
+            return all(work, |_| snooze(Duration::from_secs(1), "the connection's organisation could not be looked up"));
+        }
+    }
+    let handled = asked(engine, work, session, product).await;
+    engine.tokens.drop_question(connection).await;
+    handled
+}
+
+/// What becomes of the batch that asks.
+async fn asked(engine: &Engine, work: &Work, session: &Session<'_>, product: Product) -> Handled {
+    let again = || all(work, |slot| Outcome::Continue { progress: slot.progress.clone() });
+    let connection = &work.batch.connection;
     let reason = match session.ask(Cost::ONE, async |g, c, t| organizations::list(g, c, t, product).await).await {
         Ok(found) => match choose(&found) {
             Ok(one) => match engine.tokens.learn_organization(connection, &one.id).await {

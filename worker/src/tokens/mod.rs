@@ -28,6 +28,8 @@ const EARLY: Duration = Duration::from_secs(300);
 const TOO_OLD: Duration = Duration::from_secs(20);
 /// How often the table is looked at while all is well.
 const LOOK: Duration = Duration::from_secs(5);
+/// How much longer than an answer can take nobody else asks which organisation a connection is.
+const QUESTION: Duration = Duration::from_secs(5);
 /// And while a connection has no token.
 const LOOK_SOON: Duration = Duration::from_millis(100);
 /// How long until Zoho is asked again about a refresh token, or a client, that it did not accept.
@@ -144,6 +146,19 @@ impl Tokens {
         let known = store::organization(&self.db, connection).await?;
         self.know(connection, known);
         Ok(self.organizations.read().unwrap_or_else(PoisonError::into_inner).contains_key(connection))
+    }
+
+    /// Whether this worker is to ask Zoho for the organisation; `false`: another replica does, for the time that an answer can take.
+    pub(crate) async fn take_question(&self, connection: &str) -> Result<bool, sqlx::Error> {
+        let Some(known) = self.connections.get(connection) else { return Ok(false) };
+        store::take_question(&self.db, connection, known.client.settings().request_timeout + QUESTION).await
+    }
+
+    /// The question was not answered.
+    pub(crate) async fn drop_question(&self, connection: &str) {
+        if let Err(error) = store::drop_question(&self.db, connection).await {
+            tracing::debug!(%error, connection, "another worker asks for the organisation a little later");
+        }
     }
 
     /// Stores the organisation that Zoho named, for all replicas. One that was published meanwhile stays.

@@ -34,6 +34,25 @@ pub(crate) async fn organization(db: impl PgExecutor<'_>, connection: &str) -> R
     Ok(sqlx::query_scalar!("select organization_id from sluice.connection where name = $1", connection).fetch_optional(db).await?.flatten())
 }
 
+/// Takes it upon this worker to ask for the organisation, for so long. `false`: somebody else does.
+pub(crate) async fn take_question(db: impl PgExecutor<'_>, connection: &str, lease: Duration) -> Result<bool, sqlx::Error> {
+    let taken = sqlx::query!(
+        "update sluice.connection set asked_until = clock_timestamp() + make_interval(secs => $2)
+         where name = $1 and organization_id is null and coalesce(asked_until, '-infinity') <= clock_timestamp()",
+        connection,
+        lease.as_secs_f64()
+    )
+    .execute(db)
+    .await?;
+    Ok(taken.rows_affected() > 0)
+}
+
+/// The question was not answered: another batch may ask.
+pub(crate) async fn drop_question(db: impl PgExecutor<'_>, connection: &str) -> Result<(), sqlx::Error> {
+    sqlx::query!("update sluice.connection set asked_until = null where name = $1", connection).execute(db).await?;
+    Ok(())
+}
+
 /// Stores an organisation that was found. `false`: one is known already.
 pub(crate) async fn learn_organization(db: impl PgExecutor<'_>, connection: &str, id: &str) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar!(r#"select sluice.learn_organization($1, $2) as "learnt!""#, connection, id).fetch_one(db).await

@@ -245,12 +245,36 @@ proptest! {
 
     #[test]
     fn zoho_never_sees_more_than_the_cap_in_any_window_nor_more_at_once(fates in proptest::collection::vec(fate(false), 1..300)) {
-        check(Play::of(&fates, Meter::Day { told: None, used: 0, others: 0 }), false)?;
+        check(Play::of(&fates, Meter::day(i64::MAX / 2)), false)?;
     }
 
     #[test]
     fn zoho_never_sees_more_heavy_calls_at_once_nor_more_credits_in_any_24_hours(fates in proptest::collection::vec(fate(true), 1..300)) {
         check(Play::of(&fates, Meter::credits(CREDITS)), true)?;
+    }
+}
+
+/// Calls of a day, of which Zoho allows so few that they are spent on both sides of the midnight.
+const CALLS_A_DAY: i64 = 15;
+const MIDNIGHT: i64 = 150_000;
+
+fn around_midnight(fates: &[Fate]) -> Vec<Seen> {
+    Play::of(fates, Meter::Day { told: Some(CALLS_A_DAY), used: 0, others: 0, ends: MIDNIGHT })
+}
+
+fn of_each_day(seen: &[Seen], midnight: i64) -> [i64; 2] {
+    [true, false].map(|first| seen.iter().filter(|call| (call.arrival < midnight) == first).map(|call| call.cost).sum())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+    #[test]
+    fn zoho_never_counts_more_calls_in_a_day_than_it_allows_though_its_clock_is_seconds_ahead_of_ours(
+        fates in proptest::collection::vec(fate(false), 1..300), ahead in 0_i64..25_000,
+    ) {
+        let days = of_each_day(&around_midnight(&fates), MIDNIGHT - ahead);
+        prop_assert!(days.iter().all(|calls| *calls <= CALLS_A_DAY), "{days:?}");
     }
 }
 
@@ -260,11 +284,16 @@ fn the_plays_come_near_every_limit() {
     use proptest::strategy::ValueTree as _;
     use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
     let mut runner = TestRunner::new_with_rng(Config::default(), TestRng::deterministic_rng(RngAlgorithm::ChaCha));
-    let mut reached = [false; 4];
+    let mut reached = [false; 6];
     for round in 0..100 {
         let credits = round % 2 == 0;
         let fates = proptest::collection::vec(fate(credits), 250).new_tree(&mut runner).unwrap().current();
-        let mut seen = Play::of(&fates, if credits { Meter::credits(CREDITS) } else { Meter::Day { told: None, used: 0, others: 0 } });
+        if !credits {
+            let days = of_each_day(&around_midnight(&fates), MIDNIGHT);
+            reached[4] |= days[0] == CALLS_A_DAY;
+            reached[5] |= days[1] == CALLS_A_DAY;
+        }
+        let mut seen = Play::of(&fates, if credits { Meter::credits(CREDITS) } else { Meter::day(i64::MAX / 2) });
         seen.sort_unstable_by_key(|call| call.arrival);
         for (index, first) in seen.iter().enumerate() {
             let under_way =
@@ -277,5 +306,5 @@ fn the_plays_come_near_every_limit() {
             reached[3] |= credits && spent > CREDITS - 5;
         }
     }
-    assert_eq!(reached, [true; 4], "window, in flight, heavy, credits");
+    assert_eq!(reached, [true; 6], "window, in flight, heavy, credits, the day before midnight and the one after");
 }

@@ -234,3 +234,44 @@ async fn what_is_paused_claims_nothing_and_makes_no_second_call() {
     world.run("select sluice.resume(); select sluice.resume(sync => 'customers')").await;
     assert!(world.claim().await.is_some());
 }
+
+#[tokio::test]
+async fn a_refusal_concerns_everybody_at_once_and_the_settle_that_follows_does_not_count_it_again() {
+    let world = World::new().await;
+    let state = async || {
+        world
+            .get::<String>(
+                "select concat_ws(' ', b.throttled, coalesce(b.shrunk_to, 0), round(extract(epoch from b.blocked_until - clock_timestamp()) / 60), m.refused_at is not null)
+                 from sluice.budget b join sluice.meter m on m.budget_id = b.id where b.id = 1",
+            )
+            .await
+    };
+    for (limit, retry_after, expected) in
+        [(Limit::Minute, None, "0 0 30 f"), (Limit::InFlight, Some(60), "1 1 1 f"), (Limit::Day, None, "0 0 0 t")]
+    {
+        world.run("update sluice.budget set throttled = 0, shrunk_to = null, shrunk_at = null, blocked_until = clock_timestamp(); delete from sluice.slot").await;
+        for key in 1..=4 {
+            world.push("shop", key).await;
+        }
+        world.fold().await;
+        let throttled = Throttled { limit, retry_after: retry_after.map(Duration::from_secs) };
+        let Claim::Batch(refused, grant) = store::claim(&world.db, WORKER, &world.shapes, LEASE, TIMEOUT).await.unwrap() else {
+            panic!("{limit:?}")
+        };
+        world.run("update sluice.budget set grid_at = '-infinity'").await;
+        let others = world.claim().await.unwrap();
+        let calls = Calls::new(refused.token, WORKER.into(), grant, Cost::ONE);
+        calls.sending();
+        calls.answered(Duration::from_millis(100), true, Cost::ONE, Some(throttled), Seen::default());
+        calls.tell_refusal(&world.db).await;
+        assert_eq!(state().await, expected, "{limit:?}");
+        assert!(world.claim().await.is_none(), "{limit:?}: nothing is granted while the batch goes on");
+        let again = store::grant_again(&world.db, others.token, WORKER, &answered(), Cost::ONE).await.unwrap();
+        assert!(matches!(again, store::Again::Later), "{limit:?}: nor to a batch in hand");
+        if limit == Limit::InFlight {
+            world.run("update sluice.budget set throttled = 1").await; // the answer in between had ended the row of refusals
+        }
+        world.settle_with(&refused, &calls.report(), |s| Settlement::new(s, done())).await;
+        assert_eq!(state().await, expected, "{limit:?}, settled");
+    }
+}

@@ -1,5 +1,5 @@
 //! The SQL does what the model of the ledger does, step by step: the day and the credits, calls under way and heavy ones, second calls, workers that
-//! die and come back.
+//! die and come back, and midnights in a zone that is not ours.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use sluice_queue::settle::{Limit, Seen, Throttled};
 use sluice_queue::{Batch, Claim, Cost, Report, Settlement, store};
 
-use crate::model::{Became, Caps, Held, Meter, Model, QUARTER};
+use crate::model::{Became, Caps, DAY, Held, Meter, Model, QUARTER};
 use crate::world::{LEASE, TIMEOUT, WORKER, World, answered, done, unanswered};
 
 const CAPS: Caps = Caps { window_calls: 10, in_flight: 4, heavy: 2, window: 60_000, timeout: 30_000 };
@@ -18,6 +18,9 @@ const CREDITS: i64 = 60;
 /// Time passes in steps of so many milliseconds: no sum of them comes within two seconds of any limit (32 s, 60 s, 92 s, pauses of 1, 2, 4 … 60 s,
 /// tens of seconds up to 30), so that what a step itself takes decides nothing.
 const STEP: i64 = 13_500;
+
+/// A day ends so long after a step of time, and so long before another: neither its end nor the minute before it comes within two seconds of one.
+const BEFORE_MIDNIGHT: i64 = 9_500;
 
 /// A place is looked at by whether it is taken so many milliseconds from now.
 const AHEAD: i64 = 1_000;
@@ -36,6 +39,8 @@ enum Step {
     TimePasses(i64),
     /// Quarters of an hour.
     HoursPass(i64),
+    /// It becomes late: so many times [`STEP`], and a little more, until midnight.
+    Evening(i64),
 }
 
 /// What a worker tells of a call.
@@ -69,6 +74,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => call().prop_map(Step::Dies),
         4 => (1_i64..8).prop_map(Step::TimePasses),
         1 => prop_oneof![1_i64..8, 90_i64..100].prop_map(Step::HoursPass),
+        2 => (0_i64..7).prop_map(Step::Evening),
     ]
 }
 
@@ -92,7 +98,7 @@ impl Counts {
 
     fn meter(self) -> Meter {
         match self {
-            Self::Day => Meter::Day { told: None, used: 0, others: 0 },
+            Self::Day => Meter::day(5_000 * STEP + BEFORE_MIDNIGHT),
             Self::Credits => Meter::credits(CREDITS),
         }
     }
@@ -102,7 +108,7 @@ impl Counts {
         match (self, step) {
             (Self::Day, Step::Claim(_)) => Some(Step::Claim(1)),
             (Self::Day, Step::Again(call, told, ..)) => Some(Step::Again(*call, *told, 1, false)),
-            (Self::Day, Step::HoursPass(_)) => None,
+            (Self::Day, Step::HoursPass(_)) | (Self::Credits, Step::Evening(_)) => None,
             _ => Some(step.clone()),
         }
     }
@@ -118,6 +124,10 @@ struct Pair<'a> {
     /// The database's clock when the model's was last made to agree with it.
     anchor: f64,
     held: Vec<(Batch, Held)>,
+    /// The day's end as both were last made to agree on it: the model's, and the whole second that it is by the database's clock.
+    midnight: (i64, i64),
+    /// What was found to differ while time passed.
+    differs: Option<String>,
 }
 
 impl<'a> Pair<'a> {
@@ -145,7 +155,38 @@ impl<'a> Pair<'a> {
         let shape = world.get(format!("select id from sluice.shape where sync = '{}'", counts.sync())).await;
         let caps = Caps { heavy, ..CAPS };
         let anchor = clock(world).await;
-        Self { world, counts, shape, model: Model::new(caps, counts.meter()), now: 0, anchor, held: Vec::new() }
+        let model = Model::new(caps, counts.meter());
+        let mut pair = Self { world, counts, shape, model, now: 0, anchor, held: Vec::new(), midnight: (0, 0), differs: None };
+        pair.keep_midnight(true).await;
+        pair
+    }
+
+    /// Compares the day's end, which the SQL works out from the organisation's zone, with the model's, and moves it with everything else that has a
+    /// time: to the whole second at which it is midnight in the zone that is chosen for it.
+    async fn keep_midnight(&mut self, first: bool) {
+        let Meter::Day { ends, .. } = self.model.meter else { return };
+        let sql: i64 = self.world.get("select extract(epoch from resets_at)::bigint from sluice.meter where product = 'billing'").await;
+        let due = self.midnight.1 + (ends - self.midnight.0) / 1_000;
+        if !first && sql != due {
+            self.differs.get_or_insert(format!("the day ends at {sql} by the SQL, at {due} by the model"));
+        }
+        #[allow(clippy::cast_possible_truncation)]
+        let second = (self.anchor + (ends - self.now) as f64 / 1_000.0).floor() as i64;
+        self.midnight = (ends, second);
+        // as POSIX writes it: what is to be added to local time
+        let west = (second + 43_200).rem_euclid(86_400) - 43_200;
+        let zone = format!(
+            "<here>{}{:02}:{:02}:{:02}",
+            if west < 0 { '-' } else { '+' },
+            west.abs() / 3_600,
+            west.abs() / 60 % 60,
+            west.abs() % 60
+        );
+        self.world
+            .run(format!(
+                "update sluice.budget set time_zone = '{zone}' where id = 1; update sluice.meter set resets_at = to_timestamp({second}) where product = 'billing'"
+            ))
+            .await;
     }
 
     /// Lets that many milliseconds pass and no more, whatever the steps themselves took: everything that has a time is moved into the past.
@@ -156,16 +197,18 @@ impl<'a> Pair<'a> {
         // What is counted by the quarter moves when one begins in the model's time: the database's clock stands somewhere within one.
         let quarters = (self.now + milliseconds).div_euclid(QUARTER) - self.now.div_euclid(QUARTER);
         self.now += milliseconds;
+        let granted = if self.counts == Counts::Day { by.clone() } else { format!("interval '15 min' * {}", -quarters) };
         self.world
             .run(format!(
                 "update sluice.place set free_at = free_at + {by}, granted_at = granted_at + {by};
                  update sluice.budget set blocked_until = blocked_until + {by}, shrunk_at = shrunk_at + {by};
-                 update sluice.batch set lease_until = lease_until + {by} + interval '1 day', granted_at = granted_at - {quarters} * interval '15 min';
+                 update sluice.batch set lease_until = lease_until + {by} + interval '1 day', granted_at = granted_at + {granted};
                  update sluice.meter m set bucket = bucket - {quarters}, buckets = (select array_agg(m.buckets[(i + {quarters}) % 98 + 1] order by i) from generate_series(0, 97) i) where kind = 'credits';
                  update sluice.slot set due_at = '-infinity', max_batch = null, deaths = 0 where state = 'available';
                  update sluice.product set unanswered = 0"      // five lost answers would open the circuit, which is not looked at here
             ))
             .await;
+        self.keep_midnight(false).await;
     }
 
     /// What both say of a call in hand. Without a grant in hand there was none.
@@ -187,7 +230,7 @@ impl<'a> Pair<'a> {
                     Counts::Day => Seen {
                         day_limit: Some(limit),
                         day_remaining: Some(left),
-                        day_resets_in: Some(Duration::from_secs(20 * 3600)),
+                        day_resets_in: Some(Duration::from_millis(self.until_midnight().unsigned_abs())),
                         ..Seen::default()
                     },
                     Counts::Credits => Seen { credits_remaining: Some(left), ..Seen::default() },
@@ -195,6 +238,11 @@ impl<'a> Pair<'a> {
                 (Report { seen, ..answered() }, Became::Told(limit, left))
             }
         }
+    }
+
+    fn until_midnight(&self) -> i64 {
+        let Meter::Day { ends, .. } = self.model.meter_at(self.now) else { return 0 };
+        ends - self.now
     }
 
     /// The places that a batch has, by their number among those of their kind.
@@ -266,9 +314,16 @@ impl<'a> Pair<'a> {
             }
             Step::TimePasses(steps) => self.pass(steps * STEP).await,
             Step::HoursPass(quarters) => self.pass(quarters * QUARTER).await,
+            Step::Evening(steps) => {
+                let late = (self.until_midnight() - BEFORE_MIDNIGHT - steps * STEP).rem_euclid(DAY);
+                self.pass(late).await;
+            }
             Step::Settle(..) | Step::Again(..) | Step::Dies(_) => {}
         }
         self.pass(0).await;
+        if let Some(difference) = self.differs.take() {
+            return Err(difference);
+        }
         self.agree().await
     }
 
@@ -281,7 +336,8 @@ impl<'a> Pair<'a> {
             .world
             .get(format!(
                 "select concat_ws(' ', p.window, p.flights, p.heavies, m.used, m.others, m.told)
-                 from (select (sluice.meter_turned(x, 'UTC', 0, {now})).* from sluice.meter x where x.budget_id = {budget}) m,
+                 from (select (sluice.meter_turned(x, b.time_zone, sluice.straddling(x, b), {now})).* from sluice.meter x join sluice.budget b on b.id = x.budget_id
+                   where b.id = {budget}) m,
                    (select count(*) filter (where kind = 'window' and free_at > {later}) as window,
                       count(*) filter (where kind = 'in_flight' and free_at > {later}) as flights,
                       count(*) filter (where kind = 'heavy' and free_at > {later}) as heavies
@@ -289,7 +345,7 @@ impl<'a> Pair<'a> {
             ))
             .await;
         let (window, flights, heavies) = self.model.taken(self.now + AHEAD);
-        let meter = &self.model.meter;
+        let meter = self.model.meter_at(self.now);
         let told = meter.told().map_or(String::new(), |told| format!(" {told}"));
         let model = format!("{window} {flights} {heavies} {} {}{told}", meter.used(self.now), meter.others(self.now));
         if sql == model { Ok(()) } else { Err(format!("the SQL has {sql}, the model {model}")) }
@@ -331,7 +387,7 @@ async fn compare(counts: Counts, cases: u32) {
 
 #[tokio::test]
 async fn the_sql_does_what_the_model_does_with_a_day_of_calls() {
-    compare(Counts::Day, 12).await;
+    compare(Counts::Day, 16).await;
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use sluice_queue::{Batch, Claim, Cost, Report, Settlement, store};
 
 use crate::world::{LEASE, TIMEOUT, WORKER, World, answered, done};
 
-async fn fill(world: &World, sync: &str, lane: &str, keys: std::ops::RangeInclusive<u32>) {
+pub(crate) async fn fill(world: &World, sync: &str, lane: &str, keys: std::ops::RangeInclusive<u32>) {
     world
         .run(format!(
             "insert into sluice.job (kind, args, lane) select 'push', jsonb_build_object('sync', '{sync}', 'key', k), '{lane}' from generate_series({}, {}) k",
@@ -19,7 +19,7 @@ async fn fill(world: &World, sync: &str, lane: &str, keys: std::ops::RangeInclus
 }
 
 /// Makes the day of billing's calls, or crm's credits, that large, with so much of the day ahead.
-async fn limit_meter(world: &World, product: &str, cap: u32, hours_ahead: f64) {
+pub(crate) async fn limit_meter(world: &World, product: &str, cap: u32, hours_ahead: f64) {
     world
         .run(format!(
             "update sluice.meter set configured = {cap}, resets_at = case when kind = 'calls' then clock_timestamp() + {hours_ahead} * interval '1 h' end where product = '{product}'"
@@ -28,7 +28,7 @@ async fn limit_meter(world: &World, product: &str, cap: u32, hours_ahead: f64) {
 }
 
 /// Claims and settles until there is nothing to be had; the lanes that were served.
-async fn drain(world: &World) -> Vec<String> {
+pub(crate) async fn drain(world: &World) -> Vec<String> {
     let mut lanes = Vec::new();
     while let Some(batch) = free_claim(world).await {
         lanes.push(batch.lane.clone());
@@ -38,7 +38,7 @@ async fn drain(world: &World) -> Vec<String> {
 }
 
 /// A claim that neither the grid nor the window stands in the way of.
-async fn free_claim(world: &World) -> Option<Batch> {
+pub(crate) async fn free_claim(world: &World) -> Option<Batch> {
     world.run("update sluice.place set free_at = '-infinity' where batch is null").await;
     world.claim().await
 }
@@ -93,6 +93,22 @@ async fn at_the_days_end_work_goes_on_and_calls_around_midnight_count_for_both_d
     world.run("update sluice.meter set resets_at = clock_timestamp() where product = 'billing'").await;
     assert_eq!(drain(&world).await.len(), 9, "one of the ten was granted in the last minute: Zoho may count it for either day");
     assert!(world.get::<bool>("select resets_at between clock_timestamp() + interval '23 h' and clock_timestamp() + interval '24 h' from sluice.meter where product = 'billing'").await);
+}
+
+#[tokio::test]
+async fn a_day_ends_at_midnight_in_the_organisations_zone_also_when_its_clocks_change() {
+    let world = World::new().await;
+    for (zone, now, midnight) in [
+        ("'Asia/Kolkata'", "2026-01-01 18:29:59+00", "2026-01-01 18:30+00"),
+        ("'Asia/Kolkata'", "2026-01-01 18:30:00+00", "2026-01-02 18:30+00"),
+        ("'America/New_York'", "2026-07-01 03:00:00+00", "2026-07-01 04:00+00"),
+        ("'Europe/Berlin'", "2026-03-29 00:30:00+01", "2026-03-29 22:00+00"), // a day of 23 hours
+        ("'Europe/Berlin'", "2026-10-25 00:30:00+02", "2026-10-25 23:00+00"), // and one of 25
+        ("null", "2026-01-01 18:30:00+00", "2026-01-02 00:00+00"),
+    ] {
+        let right = format!("select sluice.next_midnight({zone}, '{now}') = '{midnight}'::timestamptz");
+        assert!(world.get::<bool>(right).await, "{zone} {now}");
+    }
 }
 
 #[tokio::test]

@@ -6,6 +6,10 @@ pub(crate) const SEND_WITHIN: i64 = 2_000;
 /// Credits are counted by the quarter of an hour in which they were granted, and forgotten when the 98th after it begins.
 pub(crate) const QUARTER: i64 = 900_000;
 const QUARTERS: i64 = 98;
+/// From midnight to midnight.
+pub(crate) const DAY: i64 = 86_400_000;
+/// Calls of at least this long before midnight count for both days.
+const LAST_MINUTE: i64 = 60_000;
 
 /// What one budget may have at once, and for how long.
 #[derive(Debug, Clone, Copy)]
@@ -19,10 +23,10 @@ pub(crate) struct Caps {
 }
 
 /// What is counted beside the calls of a window.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Meter {
     /// Calls until midnight: so many, if it is known, for everybody.
-    Day { told: Option<i64>, used: i64, others: i64 },
+    Day { told: Option<i64>, used: i64, others: i64, ends: i64 },
     /// Credits of 24 hours, for everybody; ours by the quarter of an hour in which they were granted. What others used is forgotten as well when
     /// nothing was written for as long.
     Credits { told: i64, spent: Vec<(i64, i64)>, others: i64, written: i64 },
@@ -59,6 +63,22 @@ impl Meter {
         }
     }
 
+    /// A day of which nothing is used.
+    pub(crate) fn day(ends: i64) -> Self {
+        Self::Day { told: None, used: 0, others: 0, ends }
+    }
+
+    /// As it stands now: a day that is over begins anew. `straddling`: calls of the last minute before its end, which Zoho may count for either day.
+    fn turned(&self, straddling: i64, now: i64) -> Self {
+        match self {
+            Self::Day { told, used, ends, .. } if *ends <= now => {
+                let days = (now - ends).div_euclid(DAY) + 1;
+                Self::Day { told: *told, used: straddling.min(*used), others: 0, ends: ends + days * DAY }
+            }
+            _ => self.clone(),
+        }
+    }
+
     /// Credits of which nothing is used.
     pub(crate) fn credits(told: i64) -> Self {
         Self::Credits { told, spent: Vec::new(), others: 0, written: 0 }
@@ -68,11 +88,46 @@ impl Meter {
         self.told().map(|told| told - self.used(now) - self.others(now))
     }
 
+    /// Whether one call may find out how much others have used by now: nobody has asked for a quarter of an hour.
+    fn asks(&self, now: i64) -> bool {
+        let Self::Credits { spent, .. } = self else { return false };
+        let current = now.div_euclid(QUARTER);
+        let of = |quarter| spent.iter().filter(|(q, _)| *q == quarter).map(|(_, amount)| amount).sum::<i64>();
+        self.others(now) > 0 && of(current) == 0 && of(current - 1) == 0
+    }
+
+    /// What the answer says of the meter. Only what exceeds all that we were granted is taken for others'.
+    fn hear(&mut self, became: Became, answered: bool, now: i64) {
+        let (ours, known, current) = (self.used(now), self.others(now), now.div_euclid(QUARTER));
+        match (self, became) {
+            (Self::Day { told, others, .. }, Became::Told(limit, left)) => {
+                *told = Some(limit);
+                *others = (*others).max(limit - left - ours).max(0);
+            }
+            (Self::Credits { told, others, written, .. }, Became::Told(_, left)) => {
+                *told = (*told).max(left);
+                let new = (*told - left - ours).max(0);
+                if new != known {
+                    (*others, *written) = (new, current);
+                }
+            }
+            // the figure is sent once half is spent: without it others have spent less
+            (Self::Credits { told, others, written, .. }, _) if answered => {
+                let new = known.min((*told / 2 - ours).max(0));
+                if new != known {
+                    (*others, *written) = (new, current);
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// Charges a call that was granted at that time, or gives back what it did not cost.
     fn charge(&mut self, amount: i64, granted_at: i64, now: i64) {
         let known = self.others(now);
         match self {
-            Self::Day { used, .. } => *used += amount,
+            Self::Day { used, ends, .. } if granted_at >= *ends - DAY => *used += amount,
+            Self::Day { .. } => {} // what another day's call did not cost is nothing to this one
             Self::Credits { spent, others, written, .. } if amount != 0 => {
                 spent.push((granted_at.div_euclid(QUARTER), amount));
                 (*others, *written) = (known, now.div_euclid(QUARTER));
@@ -90,6 +145,8 @@ type Place = (i64, u64);
 pub(crate) struct Model {
     caps: Caps,
     places: Vec<Place>,
+    /// When each place of the window was last granted for a call that was sent.
+    granted: Vec<Option<i64>>,
     flights: Vec<Place>,
     heavies: Vec<Place>,
     batches: u64,
@@ -155,6 +212,7 @@ impl Model {
         Self {
             caps,
             places: places(caps.window_calls),
+            granted: vec![None; caps.window_calls],
             flights: places(caps.in_flight),
             heavies: places(caps.heavy),
             batches: 0,
@@ -171,15 +229,28 @@ impl Model {
         self.shrunk.map_or(all, |(to, at)| all.min(usize::try_from(to + (now - at).div_euclid(10_000)).unwrap_or(0)))
     }
 
+    /// The meter as it stands now.
+    pub(crate) fn meter_at(&self, now: i64) -> Meter {
+        let straddling = match &self.meter {
+            Meter::Day { ends, .. } => self.granted.iter().flatten().filter(|at| **at > ends - self.caps.window.max(LAST_MINUTE)).count(),
+            Meter::Credits { .. } => 0,
+        };
+        self.meter.turned(i64::try_from(straddling).unwrap_or(i64::MAX), now)
+    }
+
     /// A batch with all that its call needs, or nothing. Fewer records than wanted where the heavy pool or the credits have no room.
     pub(crate) fn grant(&mut self, wanted: i64, now: i64) -> Option<Held> {
-        let left = self.meter.left(now);
-        if left.is_some_and(|left| left < 1) || self.blocked_until > now || taken(&self.flights, now) >= self.flights_allowed(now) {
+        let mut meter = self.meter_at(now);
+        let left = meter.left(now);
+        if left.is_some_and(|left| left < 1) && !meter.asks(now)
+            || self.blocked_until > now
+            || taken(&self.flights, now) >= self.flights_allowed(now)
+        {
             return None;
         }
         let [place, flight, heavy] = self.free(now);
         let (place, flight) = (place?, flight?);
-        let credits = matches!(self.meter, Meter::Credits { .. });
+        let credits = matches!(meter, Meter::Credits { .. });
         let mut records = wanted;
         if credits && wanted > 1 {
             if heavy.is_none() {
@@ -191,7 +262,8 @@ impl Model {
         self.batches += 1;
         let heavy = heavy.filter(|_| credits && records > 10);
         let held = Held { batch: self.batches, place: Some(place), flight: Some(flight), heavy, cost, granted_at: now, records };
-        self.meter.charge(cost, now, now);
+        meter.charge(cost, now, now);
+        self.meter = meter;
         self.take(&held, now);
         Some(held)
     }
@@ -205,6 +277,7 @@ impl Model {
         let arrived_by = now + SEND_WITHIN + self.caps.timeout;
         if let Some(place) = held.place {
             self.places[place] = (arrived_by + self.caps.window, held.batch);
+            self.granted[place] = Some(now);
         }
         for (places, index) in [(&mut self.flights, held.flight), (&mut self.heavies, held.heavy)] {
             if let Some(index) = index {
@@ -220,7 +293,7 @@ impl Model {
             && self.places[place].1 == held.batch
         {
             match became {
-                Became::NotSent => self.places[place] = (i64::MIN, 0),
+                Became::NotSent => (self.places[place], self.granted[place]) = ((i64::MIN, 0), None),
                 Became::Unanswered => {}
                 _ => self.places[place] = (now + self.caps.window, 0),
             }
@@ -230,8 +303,14 @@ impl Model {
             Became::Answered(cost) => (held.cost - cost).max(0),
             _ => 0,
         };
-        self.meter.charge(-unused, held.granted_at, now);
-        self.hear(became, answered, now);
+        let before = self.meter_at(now);
+        let mut meter = before.clone();
+        meter.charge(-unused, held.granted_at, now);
+        meter.hear(became, answered, now);
+        // a day that only turned is not written: who reads it next turns it anew
+        if meter != before {
+            self.meter = meter;
+        }
         if became == Became::Crowded {
             let under_way = taken(&self.flights, now).min(self.flights_allowed(now));
             self.shrunk = Some((i64::try_from(under_way / 2).unwrap_or(0).max(1), now));
@@ -239,32 +318,6 @@ impl Model {
             self.throttled = (self.throttled + 1).min(10);
         } else if answered {
             self.throttled = 0;
-        }
-    }
-
-    /// What the answer says of the meter. Only what exceeds all that we were granted is taken for others'.
-    fn hear(&mut self, became: Became, answered: bool, now: i64) {
-        let (ours, known, current) = (self.meter.used(now), self.meter.others(now), now.div_euclid(QUARTER));
-        match (&mut self.meter, became) {
-            (Meter::Day { told, others, .. }, Became::Told(limit, left)) => {
-                *told = Some(limit);
-                *others = (*others).max(limit - left - ours).max(0);
-            }
-            (Meter::Credits { told, others, written, .. }, Became::Told(_, left)) => {
-                *told = (*told).max(left);
-                let new = (*told - left - ours).max(0);
-                if new != known {
-                    (*others, *written) = (new, current);
-                }
-            }
-            // the figure is sent once half is spent: without it others have spent less
-            (Meter::Credits { told, others, written, .. }, _) if answered => {
-                let new = known.min((*told / 2 - ours).max(0));
-                if new != known {
-                    (*others, *written) = (new, current);
-                }
-            }
-            _ => {}
         }
     }
 
@@ -292,7 +345,8 @@ impl Model {
         };
         (held.flight, held.heavy) = (kept(&self.flights, held.flight), kept(&self.heavies, held.heavy));
         (held.place, held.cost) = (None, 0);
-        let affordable = self.meter.left(now).is_none_or(|left| left >= units);
+        let mut meter = self.meter_at(now);
+        let affordable = meter.left(now).is_none_or(|left| left >= units);
         let crowded = held.flight.is_none() && taken(&self.flights, now) >= self.flights_allowed(now);
         if !affordable || crowded || self.blocked_until > now {
             return false;
@@ -308,7 +362,8 @@ impl Model {
             held.heavy = pool;
         }
         (held.place, held.cost, held.granted_at) = (place, units, now);
-        self.meter.charge(units, now, now);
+        meter.charge(units, now, now);
+        self.meter = meter;
         self.take(&held.clone(), now);
         true
     }
