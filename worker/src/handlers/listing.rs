@@ -15,6 +15,7 @@ use sluice_sync::cursor::Walk;
 use sluice_sync::definition::Definition;
 use sluice_sync::link::agreed::field_in;
 use sluice_sync::link::{Link, Pair, Pairs};
+use sluice_sync::merge::children;
 use sluice_sync::value;
 use sluice_zoho::finance::{self, Changes, Page};
 use sluice_zoho::{Error, NotSent, crm};
@@ -132,6 +133,7 @@ pub(super) enum Compared {
 pub(super) fn compare(definition: &Definition, row: &Value, link: Option<&Link>) -> Compared {
     let module = &definition.module;
     let pulls = definition.sync.direction.pulls();
+    let only_listed = finance_module(definition).is_some_and(|module| !module.readable());
     let compared = definition.fields().iter().filter(|(path, field)| match field {
         Field::Column(_) | Field::Ref(_) => true,
         // what an expression made is ours: an edit of it is not applied, but it is recorded
@@ -139,10 +141,13 @@ pub(super) fn compare(definition: &Definition, row: &Value, link: Option<&Link>)
         // of what is only pushed, Zoho has what was sent
         Field::Value(_) => !pulls && link.is_some_and(|link| link.fields.contains_key(*path)),
         Field::List(_) => false,
+        // a list's row lacks it, or may show it empty: only where nothing else can be read
+        Field::Rows(_) => only_listed,
     });
     let shown: Vec<(&String, Option<&Value>)> = compared.map(|(path, _)| (path, field_in(module, row, path))).collect();
     let pushed_only = |path: &String| matches!(definition.fields().get(path), Some(Field::Sql(_)));
-    let complete = definition.sync.columns.is_empty() && shown.iter().all(|(path, value)| value.is_some() || (pulls && pushed_only(path)));
+    let read_singly = !definition.sync.columns.is_empty() || !definition.rows().is_empty() && !only_listed;
+    let complete = !read_singly && shown.iter().all(|(path, value)| value.is_some() || (pulls && pushed_only(path)));
     let Some(link) = link else { return Compared::Differs { complete, fields: BTreeMap::new() } };
     let theirs = module.modified_at(row);
     if theirs.is_some() && theirs < link.zoho_modified_at {
@@ -151,6 +156,9 @@ pub(super) fn compare(definition: &Definition, row: &Value, link: Option<&Link>)
     let ours = theirs.is_some() && theirs == link.zoho_modified_at;
     let differs = |(path, value): (&String, Option<&Value>)| {
         let value = value::null_if_empty(value?);
+        if definition.rows().contains_key(path) {
+            return children::changed(definition, path, row, link).then(|| (path.clone(), value));
+        }
         let same = match link.fields.get(path) {
             Some(pair) if pair.confirmed => value::same(&pair.zoho, &value),
             // nobody wrote since our own write did: it is what Zoho made of what was sent
@@ -162,7 +170,9 @@ pub(super) fn compare(definition: &Definition, row: &Value, link: Option<&Link>)
         (!same).then(|| (path.clone(), value))
     };
     let fields: BTreeMap<String, Value> = shown.into_iter().filter_map(differs).collect();
-    if fields.is_empty() && link.gone_at.is_none() && (complete || ours || !pulls) {
+    // a list that was mapped since
+    let never_read = definition.rows().keys().any(|path| !link.fields.contains_key(path));
+    if fields.is_empty() && link.gone_at.is_none() && !never_read && (complete || ours || !pulls) {
         Compared::Equal
     } else {
         Compared::Differs { complete, fields }

@@ -108,10 +108,13 @@ pub fn field_in<'a>(module: &Module, record: &'a Value, path: &str) -> Option<&'
 
 /// Of a list only what we map, and the line's own id by which a later update keeps it: Zoho's elements carry dozens of computed keys.
 pub(crate) fn known_part(definition: &Definition, path: &str, answered: &Value) -> Value {
-    let (Some(Field::List(list)), Value::Array(elements)) = (definition.fields().get(path), answered) else {
-        return answered.clone();
+    let Value::Array(elements) = answered else { return answered.clone() };
+    let mapped: Vec<&String> = match definition.fields().get(path) {
+        Some(Field::List(list)) => list.item.keys().chain(list.or_else.keys()).collect(),
+        Some(Field::Rows(rows)) => rows.item.keys().collect(),
+        _ => return answered.clone(),
     };
-    let names: Vec<&str> = list.item.keys().chain(list.or_else.keys()).filter_map(|name| name.split('.').next()).chain([LINE_ID]).collect();
+    let names: Vec<&str> = mapped.into_iter().filter_map(|name| name.split('.').next()).chain([LINE_ID]).collect();
     let known = |element: &Value| match element {
         Value::Object(members) => {
             let kept = members.iter().filter(|(name, _)| names.contains(&name.as_str()));

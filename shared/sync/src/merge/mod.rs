@@ -16,6 +16,7 @@ use crate::link::{Link, Pair, Pairs, turns};
 use crate::read::{FieldValue, Parents, Row};
 use crate::value;
 
+pub mod children;
 mod local;
 pub use local::{Incoming, NewRow, insert, mark};
 
@@ -37,6 +38,8 @@ pub struct Facts<'a> {
     pub link: &'a Link,
     /// Zoho's record as it was read.
     pub record: &'a Value,
+    /// Whether it was read by itself: what is a list's row may lack what the record has.
+    pub single: bool,
     /// What the pull's own columns are to be, by column.
     pub columns: &'a BTreeMap<String, Value>,
     /// Zoho ids of what the row refers to.
@@ -67,6 +70,8 @@ pub struct Merge {
     pub columns: BTreeMap<String, Value>,
     /// The fields behind these columns: Zoho's half of what is agreed on once they are written.
     pub pulled: BTreeMap<String, Value>,
+    /// Rows of child tables, by field; the fields are among `pulled`.
+    pub rows: BTreeMap<String, children::Children>,
     /// What the row must still say of these fields when it is written.
     pub expected: BTreeMap<String, Value>,
     /// The link's pairs now: what needs no write to be agreed on has advanced.
@@ -133,6 +138,9 @@ pub fn merge(definition: &Definition, facts: Facts<'_>) -> Merge {
     let fresh = definition.module.modified_at(facts.record);
     // The very state that our last write left.
     let ours = fresh.is_some() && fresh == facts.link.zoho_modified_at;
+    for (path, list) in definition.rows() {
+        merge.children(definition, facts, path, list);
+    }
     for path in definition.fields().keys() {
         let (Some(local), Some(answered)) = (facts.row.fields.get(path), field_in(&definition.module, facts.record, path)) else {
             continue;
@@ -257,7 +265,7 @@ impl Policy {
             Some(Field::Column(field)) => (field.owner, field.conflict, field.repair, true),
             Some(Field::Ref(field)) => (field.owner, field.conflict, field.repair, true),
             // made of the row: nothing could be mapped back
-            Some(Field::Sql(_) | Field::Value(_) | Field::List(_)) | None => (Some(Owner::Local), None, false, false),
+            Some(Field::Sql(_) | Field::Value(_) | Field::List(_) | Field::Rows(_)) | None => (Some(Owner::Local), None, false, false),
         };
         Self {
             owner,
@@ -339,7 +347,7 @@ impl Merge {
     }
 
     fn pull(&mut self, definition: &Definition, facts: Facts<'_>, path: &str, local: &FieldValue, zoho: Value) {
-        match local::incoming(definition, path, &zoho, facts.keys) {
+        match local::incoming(&definition.table, definition.fields().get(path), &zoho, facts.keys) {
             // the row says so already, in other words
             Incoming::Column { as_sent: Some(sent), .. } if value::same(&sent, &local.local()) => self.agree(path, local.local(), zoho),
             Incoming::Column { column, value, .. } => {

@@ -60,7 +60,10 @@ impl Run<'_> {
             age: std::time::Duration::ZERO,
             run_id: None,
         };
-        let several = self.definition.module.read_max() > 1 && (ids.len() > 1 || self.definition.module.product == Product::Crm);
+        // what reads several at once leaves out lists, such as subforms and line items (CRM sheet §2.1)
+        let several = self.definition.rows().is_empty()
+            && self.definition.module.read_max() > 1
+            && (ids.len() > 1 || self.definition.module.product == Product::Crm);
         if several {
             match self.read_together(ids).await {
                 Ok(records) => found.extend(records.into_iter().map(|(id, record)| (id, sight(Some(record))))),
@@ -151,17 +154,14 @@ impl Run<'_> {
 
     /// The records of other syncs that a Zoho record refers to: (sync, Zoho id).
     fn refers_to(&self, record: &Value) -> Vec<(String, String)> {
-        let refs = self.definition.fields().iter().filter_map(|(path, field)| match field {
-            Field::Ref(field) => {
-                let id = match field_in(&self.definition.module, record, path)? {
-                    Value::Object(lookup) => lookup.get("id").map(sluice_sync::value::scalar_text)?,
-                    other => sluice_sync::value::scalar_text(other),
-                };
-                (!id.is_empty()).then(|| (field.sync.clone(), id))
-            }
-            Field::Column(_) | Field::Sql(_) | Field::Value(_) | Field::List(_) => None,
+        let module = &self.definition.module;
+        let fields = self.definition.fields().iter();
+        let own = fields.filter_map(|(path, field)| refers(field, field_in(module, record, path)?));
+        let lists = self.definition.rows().iter().filter_map(|(path, list)| Some((list, field_in(module, record, path)?.as_array()?)));
+        let of_lists = lists.flat_map(|(list, objects)| objects.iter().map(move |object| (list, object))).flat_map(|(list, object)| {
+            list.field.item.iter().filter_map(|(path, field)| refers(field, sluice_sync::value::at(object, path)?))
         });
-        refs.collect()
+        own.chain(of_lists).collect()
     }
 
     /// When a row was last changed by anybody but us, as the capture saw it. The history goes back a day here.
@@ -186,9 +186,20 @@ impl Run<'_> {
     }
 }
 
+/// The record that a reference names: (sync, Zoho id).
+fn refers(field: &Field, value: &Value) -> Option<(String, String)> {
+    let Field::Ref(field) = field else { return None };
+    let id = match value {
+        Value::Object(lookup) => lookup.get("id").map(sluice_sync::value::scalar_text)?,
+        Value::Null => return None,
+        other => sluice_sync::value::scalar_text(other),
+    };
+    (!id.is_empty()).then(|| (field.sync.clone(), id))
+}
+
 /// The fields that a CRM list must be asked for: what is mapped and can be pulled, what the pull's own columns name, and the time.
 pub(crate) fn crm_fields(definition: &sluice_sync::definition::Definition) -> Vec<String> {
-    let mapped = definition.fields().iter().filter(|(_, field)| !matches!(field, Field::List(_)));
+    let mapped = definition.fields().iter().filter(|(_, field)| !matches!(field, Field::List(_) | Field::Rows(_)));
     let mapped = mapped.filter_map(|(path, _)| path.split('.').next().map(str::to_owned));
     let named = definition.sync.columns.values().flat_map(|expression| named_in(expression));
     let mut fields: BTreeSet<String> = mapped.chain(named).collect();
