@@ -117,3 +117,6 @@ impl Merge {
         self.pulled.insert(path.to_owned(), listed);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -105,6 +105,7 @@ impl Case {
             row: &self.row,
             link: &self.link,
             record: &self.record,
+            single: true,
             columns: &BTreeMap::new(),
             parents: &Parents::new(),
             keys: &keys,
