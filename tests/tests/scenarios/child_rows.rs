@@ -241,8 +241,11 @@ async fn prices_of_a_list_that_only_its_list_shows_follow_it_but_an_empty_one_de
     poll(&world, "price_lists").await;
     let then = [json!({"item": "7", "price": "1.75"}), json!({"item": "9", "price": "3.00"})];
     assert_eq!(prices().await, then);
-    world.zoho.put_later("inventory", "pricebooks", id, list(&[])).await;
+    let mut emptied = list(&[]);
+    emptied["name"] = json!("Retail prices");
+    world.zoho.put_later("inventory", "pricebooks", id, emptied).await;
     poll(&world, "price_lists").await;
+    assert_eq!(world.rows("select name from price_lists").await, [json!({"name": "Retail prices"})]);
     assert_eq!(prices().await, then, "nobody read the list itself");
     world.check_rules().await;
     world.all_arrived().await;

@@ -68,7 +68,10 @@ async fn held_back(tx: &mut Tx, definition: &Definition, pulls: &[Pull]) -> Resu
             Limit::Count(count) => count.to_string(),
             Limit::Percent(_) => format!("{allowed} ({limit} of {total}, at least {})", Limit::SHARE_MIN),
         };
-        let given: Vec<Value> = pulls.iter().map(|pull| json!({"key": pull.key, "operation": operation(pull), "weight": pull.removes().max(1), "pull": pull})).collect();
+        let given: Vec<Value> = pulls
+            .iter()
+            .map(|pull| json!({"key": pull.key, "operation": operation(pull), "weight": pull.removes().max(1), "pull": pull}))
+            .collect();
         let through = sqlx::query_scalar!(
             r#"select key as "key!" from sluice.brake_pulls($1, $2, $3, $4, make_interval(secs => $5), $6) key"#,
             definition.name(),
