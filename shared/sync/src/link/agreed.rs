@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use sluice_core::config::field::Field;
 
 use super::adjusting::ADJUSTING;
-use super::turns::{self, TURNS};
+use super::turns::{self, ROUNDS, TURNS};
 use super::{Link, Pair, Pairs};
 use crate::definition::Definition;
 use crate::merge::COLUMN;
@@ -24,7 +24,11 @@ pub fn after_write(definition: &Definition, row: &Row, link: Option<&Link>, writ
     pairs.remove(WITHDRAWN);
     pairs.retain(|field, _| {
         let mapped = |field: &str| definition.fields().contains_key(field);
-        mapped(field) || field.starts_with(COLUMN) || field == ADJUSTING || field.strip_prefix(TURNS).is_some_and(mapped)
+        mapped(field)
+            || field.starts_with(COLUMN)
+            || field == ADJUSTING
+            || field.strip_prefix(TURNS).is_some_and(mapped)
+            || field.strip_prefix(ROUNDS).is_some_and(|field| field.is_empty() || mapped(field))
     });
     let created = link.is_none_or(|link| link.zoho_id.is_none());
     for (path, field) in &row.fields {

@@ -26,6 +26,9 @@ pub(crate) const COLUMN: &str = "columns:";
 /// Why a field is parked.
 const FLAPS: &str = "it flaps: what one side writes the other changes again; left alone on both sides until it is resolved";
 
+/// The same, where it takes another field to do so.
+const DRIVES: &str = "it and another field drive each other: each write of it makes Zoho change the other, whose arrival changes it here again; left alone on both sides until it is resolved";
+
 /// Local keys of records that Zoho's record refers to, by (sync, Zoho id).
 pub type Keys = BTreeMap<(String, String), String>;
 
@@ -50,6 +53,8 @@ pub struct Facts<'a> {
     pub read_at: DateTime<Utc>,
     /// When the row was last changed, by the capture; `None`: not known, then Zoho's change is taken for the later one.
     pub changed_at: Option<DateTime<Utc>>,
+    /// Fields whose last change here was made by the row's own triggers, in a transaction of ours.
+    pub driven: &'a BTreeSet<String>,
     /// Fields that a person has decided.
     pub decided: &'a BTreeMap<String, Side>,
 }
@@ -181,7 +186,11 @@ pub fn merge(definition: &Definition, facts: Facts<'_>) -> Merge {
             }
             Verdict::Clash(_) | Verdict::Park => {
                 let flapping = matches!(verdict, Verdict::Park);
-                let reason = if let Verdict::Clash(reason) = verdict { reason } else { FLAPS };
+                let reason = match verdict {
+                    Verdict::Clash(reason) => reason,
+                    _ if turns::drives(&merge.pairs, path) => DRIVES,
+                    _ => FLAPS,
+                };
                 merge.keep_back.insert(path.clone());
                 merge.conflicts.push(Clash { field: path.clone(), base: pair.cloned(), local: local.local(), zoho, reason, flapping });
             }
@@ -337,6 +346,20 @@ impl Merge {
             let wrote = first && facts.link.pushed_at.is_some_and(|at| facts.read_at - at <= turns::APART);
             turns::note(&mut self.pairs, path, facts.read_at, wrote || !zoho_changed);
             self.agreed_more |= turns::of(&self.pairs, path) != turns::of(&facts.link.fields, path);
+        }
+        let soon = || fresh.zip(facts.link.zoho_modified_at).is_some_and(|(fresh, known)| fresh - known <= turns::SOON);
+        let pushed = || facts.link.pushed_at.is_some_and(|at| facts.read_at - at <= turns::APART);
+        match verdict {
+            Verdict::Pull if zoho_changed && definition.module.level() != Some(path) && soon() && pushed() => {
+                turns::answered(&mut self.pairs, facts.read_at);
+                self.agreed_more = true;
+            }
+            Verdict::Push if !zoho_changed && facts.driven.contains(path) => {
+                turns::round(&mut self.pairs, path, facts.read_at);
+                self.agreed_more = true;
+            }
+            Verdict::Push if !zoho_changed && !turns::drives(&self.pairs, path) => turns::forget_rounds(&mut self.pairs, path),
+            _ => {}
         }
         if turns::is_parked(&self.pairs, path) { Verdict::Park } else { verdict }
     }

@@ -20,6 +20,7 @@ use sluice_sync::definition::Definition;
 use sluice_sync::link::Link;
 use sluice_sync::link::agreed::field_in;
 use sluice_sync::link::store::Agreed;
+use sluice_sync::link::turns;
 use sluice_sync::merge::children::all_removed;
 use sluice_sync::merge::{self, Facts, Keys, Merge, Side};
 use sluice_sync::plan::Step;
@@ -217,7 +218,7 @@ impl Run<'_> {
         Theirs { record: theirs, read_at, run_id, keys, decided, own }: Theirs<'_>,
     ) -> Result<Merged, sqlx::Error> {
         let Some(link) = &record.link else { return Ok(Merged::default()) };
-        let (no_columns, nothing_decided) = (BTreeMap::new(), BTreeMap::new());
+        let (no_columns, nothing_decided, not_driven) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
         let modified_at = self.definition.module.modified_at(theirs);
         let mut facts = Facts {
             row,
@@ -229,6 +230,7 @@ impl Run<'_> {
             keys,
             read_at,
             changed_at: None,
+            driven: &not_driven,
             decided: decided.unwrap_or(&nothing_decided),
         };
         let mut merge = merge::merge(self.definition, facts);
@@ -236,6 +238,15 @@ impl Run<'_> {
         if !merge.pulled.is_empty() && self.definition.sync.direction.pushes() && local_edits(self.definition, row, link, &merge) {
             facts.changed_at = self.changed_at(&record.slot.key).await?;
             merge = merge::merge(self.definition, facts);
+        }
+        // And only what may be part of a loop asks whose change it was.
+        let driven;
+        if turns::is_answered(&link.fields, read_at) {
+            driven = self.driven(&record.slot.key, &sluice_sync::plan::changed_fields(self.definition, row, link)).await?;
+            if !driven.is_empty() {
+                facts.driven = &driven;
+                merge = merge::merge(self.definition, facts);
+            }
         }
         let changed_at = facts.changed_at;
         let writes = !merge.columns.is_empty() || !merge.rows.is_empty();

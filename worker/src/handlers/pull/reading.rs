@@ -164,6 +164,39 @@ impl Run<'_> {
         own.chain(of_lists).collect()
     }
 
+    /// Of these fields the ones whose column was last changed in a transaction of ours: by a trigger of the table's, since what we write ourselves is
+    /// agreed on.
+    pub(super) async fn driven(&self, key: &str, fields: &[String]) -> Result<BTreeSet<String>, sqlx::Error> {
+        let columns = fields.iter().filter_map(|path| Some((path, self.definition.fields().get(path)?.own_column()?.to_owned())));
+        let columns: BTreeMap<&String, String> = columns.collect();
+        if columns.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let table = &self.definition.table;
+        let key_column = match self.definition.key.as_slice() {
+            [only] => only.name.as_str(),
+            _ => "",
+        };
+        let ours = sqlx::query_scalar!(
+            r#"with c as materialized (
+                 select x.captured_at, x.origin, sluice.changed_columns(x.changed, x.relid, x.touched, x.layout) as columns from (
+                   select captured_at, key, after, origin, case when changed is not null then array(select jsonb_array_elements_text(changed)) end as changed,
+                     relid, touched, layout
+                   from sluice.changes_of($1, $2, clock_timestamp() - interval '1 hour')
+                   union all select captured_at, key, after, origin, changed, relid, touched, layout from sluice.change where relation = $1) x
+                 where x.key = $2 or x.after ->> $3 = $2)
+               select k as "column!" from unnest($4::text[]) k
+               where (select c.origin from c where k = any (c.columns) order by c.captured_at desc limit 1) = 'sluice'"#,
+            format!("{}.{}", table.schema, table.name),
+            key,
+            key_column,
+            &columns.values().cloned().collect::<Vec<_>>()
+        )
+        .fetch_all(&self.engine.db)
+        .await?;
+        Ok(columns.into_iter().filter(|(_, column)| ours.contains(column)).map(|(path, _)| path.clone()).collect())
+    }
+
     /// When a row was last changed by anybody but us, as the capture saw it. The history goes back a day here.
     pub(super) async fn changed_at(&self, key: &str) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
         let table = &self.definition.table;

@@ -60,6 +60,7 @@ fn merged(before: Option<Value>, now: Option<Value>, single: bool) -> Merge {
         read_at: crate::module::parse_time("2026-03-01T10:05:00+00:00").unwrap(),
         changed_at: None,
         decided: &BTreeMap::new(),
+        driven: &BTreeSet::new(),
     };
     crate::merge::merge(&definition, facts)
 }
