@@ -83,14 +83,16 @@ create view sluice.coverage as
   where y.retired_at is null;
 
 -- The brake on what comes from Zoho. `pull` of a held record: what would have been done to the row.
-alter table sluice.held_record add column pull jsonb, add column passed_at timestamptz;
+-- `weight`: how many rows it deletes, where it deletes rows of child tables; else each record counts once.
+alter table sluice.held_record add column pull jsonb, add column passed_at timestamptz, add column weight bigint not null default 1;
+alter table sluice.brake_record add column weight bigint not null default 1;
 alter table sluice.held_record drop constraint held_record_operation_check;
 alter table sluice.held_record add constraint held_record_operation_check
   check (operation in ('create', 'update', 'delete', 'truncate', 'pull_create', 'pull_update', 'pull_delete', 'missing'));
 alter table sluice.brake_record drop constraint brake_record_operation_check;
 alter table sluice.brake_record add constraint brake_record_operation_check check (operation in ('change', 'delete', 'pull', 'pull_delete'));
 
--- Which of these pulls (`[{"key", "operation", "pull"}]`, all of one limit) may be applied; the others are held, or were rejected before. What was approved
+-- Which of these pulls (`[{"key", "operation", "weight", "pull"}]`, all of one limit) may be applied; the others are held, or were rejected before. What was approved
 -- passes once. One settle at a time decides for a sync; it is the last thing that it does.
 create function sluice.brake_pulls(p_sync text, p_class text, p_allowed bigint, p_limit text, p_per interval, p_pulls jsonb) returns setof text
 language plpgsql set search_path = pg_catalog, sluice as $$
@@ -100,6 +102,7 @@ declare
   held text[];
   approved bigint[];
   others bigint;
+  weight_ bigint;
   id_ bigint;
   reason_ text;
 begin
@@ -118,12 +121,13 @@ begin
          -- a rejected one is not asked about again until it is another
          array_agg(g.key) filter (where not (g.resolution is null and g.id is not null and g.operation <> 'missing')
            and (g.resolution = 'approved' and g.passed_at is null) is not true
-           and (g.resolution = 'rejected' and g.was -> 'act' = g.pull -> 'act' and g.was -> 'columns' = g.pull -> 'columns') is not true)
+           and (g.resolution = 'rejected' and g.was -> 'act' = g.pull -> 'act' and g.was -> 'columns' = g.pull -> 'columns'
+                and g.was -> 'rows' is not distinct from g.pull -> 'rows') is not true)
   into held, approved, fresh from given g;
 
   -- what is held is shown as it is now; nobody is waited for who decides in an open transaction
-  update sluice.held_record r set pull = g.pull, operation = g.operation
-  from jsonb_to_recordset(p_pulls) as g (key text, operation text, pull jsonb)
+  update sluice.held_record r set pull = g.pull, operation = g.operation, weight = g.weight
+  from jsonb_to_recordset(p_pulls) as g (key text, operation text, weight bigint, pull jsonb)
   where r.sync = p_sync and r.key = g.key and r.id = any (array(
     select h.id from sluice.held_record h
     where h.sync = p_sync and h.key = any (held) and h.resolution is null and h.operation like 'pull\_%' order by h.id for update skip locked));
@@ -133,16 +137,18 @@ begin
   end if;
 
   -- what went through lately, and what was held
-  select count(*) into others from (
-    select b.key from sluice.brake_record b where b.sync = p_sync and b.operation = p_class and b.passed_at > now_ - p_per
-    union
-    select r.key from sluice.held_record r join sluice.held_change c on c.id = r.held_id
+  select coalesce(sum(o.weight), 0) into others from (
+    select b.key, b.weight from sluice.brake_record b where b.sync = p_sync and b.operation = p_class and b.passed_at > now_ - p_per
+    union all
+    select r.key, r.weight from sluice.held_record r join sluice.held_change c on c.id = r.held_id
     where r.sync = p_sync and c.operation = p_class and r.resolution is null and r.held_at > now_ - p_per) o
   where o.key <> all (fresh);
-  if others + cardinality(fresh) <= p_allowed then
+  select sum(g.weight) into weight_ from jsonb_to_recordset(p_pulls) as g (key text, weight bigint) where g.key = any (fresh);
+  if others + weight_ <= p_allowed then
     delete from sluice.brake_record b where b.sync = p_sync and b.operation = p_class and b.passed_at <= now_ - p_per;
-    insert into sluice.brake_record as b (sync, operation, key, passed_at) select p_sync, p_class, k, now_ from unnest(fresh) k order by k
-    on conflict on constraint brake_record_pkey do update set passed_at = excluded.passed_at;
+    insert into sluice.brake_record as b (sync, operation, key, passed_at, weight)
+    select p_sync, p_class, g.key, now_, g.weight from jsonb_to_recordset(p_pulls) as g (key text, weight bigint) where g.key = any (fresh) order by g.key
+    on conflict on constraint brake_record_pkey do update set passed_at = excluded.passed_at, weight = excluded.weight;
     return query select unnest(fresh);
     return;
   end if;
@@ -150,14 +156,15 @@ begin
   select c.id into id_ from sluice.held_change c
   where c.sync = p_sync and c.operation = p_class and c.resolution is null order by c.id limit 1 for no key update skip locked;
   if id_ is null then
-    reason_ := format('Zoho would %s %s records here%s; within %s the brake allows %s', case p_class when 'pull_delete' then 'delete' else 'change' end,
-                      cardinality(fresh), case when others > 0 then format(' after %s others', others) else '' end, p_per, p_limit);
+    reason_ := format('Zoho would %s %s here%s; within %s the brake allows %s', case p_class when 'pull_delete' then 'delete' else 'change' end,
+                      case when weight_ > cardinality(fresh) then format('%s rows of %s records', weight_, cardinality(fresh)) else format('%s records', weight_) end,
+                      case when others > 0 then format(' after %s others', others) else '' end, p_per, p_limit);
     insert into sluice.held_change (sync, reason, operation, records) values (p_sync, reason_, p_class, 0) returning id into id_;
     insert into sluice.alert (occasion, subject, message)
     values ('brake', p_sync, format('%s: %s. Nothing of it is applied before somebody decides: sluice held show %s', p_sync, reason_, id_));
   end if;
-  insert into sluice.held_record (held_id, sync, key, operation, pull)
-  select id_, p_sync, g.key, g.operation, g.pull from jsonb_to_recordset(p_pulls) as g (key text, operation text, pull jsonb) where g.key = any (fresh) order by g.key;
+  insert into sluice.held_record (held_id, sync, key, operation, weight, pull)
+  select id_, p_sync, g.key, g.operation, g.weight, g.pull from jsonb_to_recordset(p_pulls) as g (key text, operation text, weight bigint, pull jsonb) where g.key = any (fresh) order by g.key;
   update sluice.held_change c set records = c.records + cardinality(fresh),
     sample = jsonb_path_query_array(c.sample || (
       select coalesce(jsonb_agg(jsonb_build_object('key', g.key, 'operation', g.operation, 'changed',

@@ -1,10 +1,11 @@
-//! Carries a pull out on the application's own row, one row a transaction: what was left first, under the record's fence, then the row with
+//! Carries a pull out on the application's own row and the rows of its child tables, one record a transaction: what was left first, under the record's fence, then the row with
 //! `skip locked`, then the link's local half as the row says it afterwards, whatever its types and triggers made of the values.
 //!
 //! A field is written only if the row still says what the merge was decided on; else the record runs again. A row that the table refuses is a
 //! dead letter, not a reason to stop.
 
 mod refused;
+mod rows;
 
 use serde_json::{Map, Value, json};
 use sluice_core::db::dynamic::{self, Ident, Sql};
@@ -100,6 +101,9 @@ async fn carry(engine: &Engine, tx: &mut Tx, definition: &Definition, key: &str,
         Taken::Locked => return Ok(Applied::Locked),
     }
     if pull.act == Act::Delete {
+        if !rows::write(tx, definition, key, pull).await? {
+            return Ok(Applied::Locked);
+        }
         delete(tx, definition, key).await?;
         link::store::remove(tx, definition.name(), &[key.to_owned()]).await?;
         return Ok(Applied::Done { key: key.to_owned(), created: false });
@@ -118,6 +122,9 @@ async fn carry(engine: &Engine, tx: &mut Tx, definition: &Definition, key: &str,
         }
     }
     update(tx, definition, key, &with_writeback(definition, pull, false)).await?;
+    if !rows::write(tx, definition, key, pull).await? {
+        return Ok(Applied::Locked);
+    }
     agree(engine, tx, definition, key, pull).await
 }
 
@@ -140,6 +147,9 @@ async fn insert(engine: &Engine, tx: &mut Tx, definition: &Definition, pull: &Pu
     };
     let key: Value = dynamic::query_scalar(sql).bind(Value::Object(columns)).fetch_one(&mut *tx).await?;
     let key = sqlx::query_scalar!(r#"select sluice.canonical_key($1, $2) as "key!""#, definition.name(), key).fetch_one(&mut *tx).await?;
+    if !rows::write(tx, definition, &key, pull).await? {
+        return Ok(Applied::Locked);
+    }
     match agree(engine, tx, definition, &key, pull).await? {
         Applied::Done { key, .. } => Ok(Applied::Done { key, created: true }),
         other => Ok(other),
@@ -266,6 +276,9 @@ fn with_writeback(definition: &Definition, pull: &Pull, new: bool) -> Map<String
 }
 
 async fn update(tx: &mut Tx, definition: &Definition, key: &str, columns: &Map<String, Value>) -> Result<(), sqlx::Error> {
+    if columns.is_empty() {
+        return Ok(()); // rows of child tables alone
+    }
     let table = Ident::table(&definition.sync.table);
     let names: Vec<Ident> = columns.keys().map(|name| Ident::name(name)).collect();
     let mut sql = Sql::new("update ").ident(&table).text(" this set ");

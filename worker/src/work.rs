@@ -10,6 +10,7 @@ use sluice_queue::calls::Calls;
 use sluice_queue::{Batch, Settlement, lease};
 use sluice_sync::link::store::Agreed;
 use sluice_sync::merge::Clash;
+use sluice_sync::merge::children::Children;
 use sluice_sync::sighting::Sighting;
 
 /// A claimed batch. Clones share one batch; its lease lives as long as any of them.
@@ -77,8 +78,19 @@ pub(crate) struct Pull {
     pub(crate) expected: BTreeMap<String, Value>,
     /// Field → Zoho's half of what is agreed on then.
     pub(crate) pulled: BTreeMap<String, Value>,
+    /// Field → rows of its child table.
+    #[serde(default)]
+    pub(crate) rows: BTreeMap<String, Children>,
     pub(crate) modified_at: Option<DateTime<Utc>>,
     pub(crate) run_id: Option<i64>,
+}
+
+impl Pull {
+    /// How many rows it deletes or marks, those of child tables included.
+    pub(crate) fn removes(&self) -> usize {
+        let children: usize = self.rows.values().map(|children| children.removed.len()).sum();
+        usize::from(self.gone) + children
+    }
 }
 
 /// What is done to the row.

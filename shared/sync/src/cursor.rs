@@ -27,6 +27,9 @@ pub struct Walk {
     pub from: Option<DateTime<Utc>>,
     /// The next page, from 1.
     pub page: u32,
+    /// What the next page is asked for with instead of its number, where the page before said so: numbers reach only so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
     /// The newest change seen so far.
     pub newest: Option<DateTime<Utc>>,
     /// Deleted records since this time are to be listed as well; `None`: not yet, the walk itself sees what there is.
@@ -40,6 +43,14 @@ pub struct Walk {
     pub seen: Vec<(String, DateTime<Utc>)>,
     /// The database's time when it began.
     pub began: DateTime<Utc>,
+}
+
+impl Walk {
+    /// From the beginning of what is listed, for a walk whose next page cannot be had any more.
+    #[must_use]
+    pub fn anew(&self) -> Self {
+        Self { page: 1, token: None, seen: Vec::new(), ..self.clone() }
+    }
 }
 
 /// Where the sync is.

@@ -10,6 +10,7 @@ mod braking;
 mod calling;
 mod calls;
 mod channels;
+mod child_rows;
 mod connecting;
 mod converging;
 mod flapping;

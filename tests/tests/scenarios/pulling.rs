@@ -152,6 +152,46 @@ async fn two_hundred_changed_deals_of_many_are_pulled_in_at_most_five_calls() {
     world.check_rules().await;
 }
 
+/// A mass update in CRM gives thousands of records one and the same time, and by number no row beyond the two thousandth can be had.
+#[tokio::test(flavor = "multi_thread")]
+async fn more_records_of_one_time_than_pages_have_numbers_are_all_found_also_after_a_page_token_went_stale() {
+    let config = r#"
+        [syncs.deals]
+        connection = "main"
+        table = "deals"
+        key = "id"
+        module = "crm/Deals"
+        direction = "pull"
+        inserts = false
+        writeback = { id = "zoho_id" }
+        fields = { Deal_Name = "name", Amount = "amount" }"#;
+    let tables = "create table deals (id bigint generated always as identity primary key, zoho_id text, name text, amount numeric(12, 2));";
+    let world = World::without_worker(Setup { request_timeout: std::time::Duration::from_secs(30), ..Setup::new(tables, config) }).await;
+    let count = 2_300;
+    let seed = json!({"product": "crm", "module": "Deals", "count": count, "record": {"Deal_Name": "Deal {n}", "Amount": 5},
+        "age_seconds": 864_000, "step_seconds": 0});
+    world.zoho.post("seed", seed).await;
+    // A walk that was broken off for more than a day, half-way through them.
+    let half_way = "with r as (insert into sluice.run (kind, sync) values ('poll', 'deals') returning id)
+        insert into sluice.poll_cursor (sync, walk) select 'deals', jsonb_build_object('run_id', id, 'from', null, 'page', 7, 'token', 'stale', 'newest', null,
+          'deleted', false, 'seen', '[]'::jsonb, 'began', clock_timestamp()) from r";
+    world.run(half_way).await;
+    world.run("insert into sluice.job (kind, args) values ('poll', '{\"sync\": \"deals\"}')").await;
+    world.start_worker();
+    world.settled_within(std::time::Duration::from_secs(300)).await;
+    assert_eq!(world.count("select count(distinct key) from sluice.attempt where sync = 'deals' and key like 'zoho:%'").await, count);
+    assert_eq!(world.count("select total from sluice.run").await, count, "none twice");
+    let lists = |calls: Vec<Value>| calls.iter().filter(|call| call["method"] == "GET" && call["path"] == "/crm/v8/Deals").count();
+    assert_eq!(lists(world.zoho.calls().await), 14, "one refused, one to find their time, and twelve pages");
+    // what was seen is behind us
+    world.zoho.forget_calls().await;
+    world.run("insert into sluice.job (kind, args) values ('poll', '{\"sync\": \"deals\"}')").await;
+    world.settled_within(std::time::Duration::from_secs(60)).await;
+    assert_eq!(world.count("select count(*) from sluice.run where state = 'done'").await, 2);
+    world.check_rules().await;
+    world.all_arrived().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_edit_of_a_field_that_is_not_mapped_is_read_once_and_writes_nothing() {
     let world = World::new(Setup::new(PRODUCTS, items(""))).await;

@@ -1,11 +1,11 @@
 //! Why a table refused what Zoho says, and which field it was about.
 
 use serde_json::{Value, json};
-use sluice_core::config::field::Field;
 use sluice_core::db::Db;
 use sluice_core::db::dynamic::{self, Ident, Sql};
 use sluice_sync::definition::Definition;
 
+use super::rows;
 use crate::work::Pull;
 
 /// Whose fault it is.
@@ -33,6 +33,9 @@ pub(super) fn why(error: &sqlx::Error) -> Option<Refused> {
 /// does not fit its column's type. `None`: a trigger's, or the table's, own reason.
 pub(super) async fn field(db: &Db, definition: &Definition, pull: &Pull, error: &sqlx::Error) -> Result<Option<String>, sqlx::Error> {
     let Some(database) = error.as_database_error() else { return Ok(None) };
+    if let Some(path) = rows::refused(db, definition, pull, database.table()).await? {
+        return Ok(Some(path));
+    }
     let named = database.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().and_then(|refusal| refusal.column()).map(str::to_owned);
     let column = match (named, database.constraint()) {
         (Some(column), _) => Some(column),
@@ -75,10 +78,9 @@ async fn misfit(db: &Db, definition: &Definition, pull: &Pull) -> Result<Option<
 
 /// The Zoho field behind a column; one of the pull's own columns by its own name.
 fn zoho_name(definition: &Definition, column: &str) -> String {
-    let of = |field: &Field| match field {
-        Field::Column(field) => field.column == column,
-        Field::Ref(field) => field.column == column,
-        Field::Sql(_) | Field::Value(_) | Field::List(_) => false,
-    };
-    definition.fields().iter().find(|(_, field)| of(field)).map_or_else(|| column.to_owned(), |(name, _)| name.clone())
+    definition
+        .fields()
+        .iter()
+        .find(|(_, field)| field.own_column() == Some(column))
+        .map_or_else(|| column.to_owned(), |(name, _)| name.clone())
 }

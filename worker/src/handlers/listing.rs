@@ -15,7 +15,9 @@ use sluice_sync::cursor::Walk;
 use sluice_sync::definition::Definition;
 use sluice_sync::link::agreed::field_in;
 use sluice_sync::link::{Link, Pair, Pairs};
+use sluice_sync::merge::children;
 use sluice_sync::value;
+use sluice_zoho::crm::lists::At;
 use sluice_zoho::finance::{self, Changes, Page};
 use sluice_zoho::{Error, NotSent, crm};
 
@@ -30,6 +32,8 @@ pub(super) struct Listing {
     pub(super) more: bool,
     /// Fewer rows than a page has that others follow.
     pub(super) short: bool,
+    /// What the next page may be asked for with.
+    pub(super) next: Option<String>,
 }
 
 /// Whether the module has a list.
@@ -52,10 +56,11 @@ pub(super) async fn page(session: &Session<'_>, definition: &Definition, walk: &
         } else {
             let fields = crm_fields(definition);
             let fields: Vec<&str> = fields.iter().map(String::as_str).take(crm::MAX_FIELDS).collect();
-            let call = async |g, c: &_, t: &_| crm::lists::modified(g, c, t, name, &fields, walk.from, walk.page).await;
+            let at = walk.token.as_deref().map_or(At::Page(walk.page), At::Token);
+            let call = async |g, c: &_, t: &_| crm::lists::modified(g, c, t, name, &fields, walk.from, at).await;
             session.call_costing(crm::lists::LIST_COST, call).await?
         };
-        return Ok(listing_of(listing.rows, listing.more, crm::lists::PER_PAGE));
+        return Ok(Listing { next: listing.next, ..listing_of(listing.rows, listing.more, crm::lists::PER_PAGE) });
     }
     let Some(module) = finance_module(definition).filter(|module| module.listed()) else {
         let reason = format!("{} has no list that this version can read", definition.module);
@@ -78,22 +83,28 @@ pub(super) async fn page(session: &Session<'_>, definition: &Definition, walk: &
 
 fn listing_of(rows: Vec<Value>, more: bool, per_page: u32) -> Listing {
     let short = more && rows.len() < usize::try_from(per_page).unwrap_or(usize::MAX);
-    Listing { rows, more, short }
+    Listing { rows, more, short, next: None }
 }
 
-/// Where a walk goes on after a page that others follow: `timed` are the page's records with the times of their last change.
-pub(super) fn following(definition: &Definition, walk: &Walk, timed: &[(String, DateTime<Utc>)]) -> Walk {
+/// Where a walk goes on after a page that others follow: `timed` are the page's records with the times of their last change, `token` what the next
+/// page may be asked for with.
+pub(super) fn following(definition: &Definition, walk: &Walk, timed: &[(String, DateTime<Utc>)], token: Option<String>) -> Walk {
     let last = timed.iter().map(|(_, at)| *at).max();
-    let on = Walk { newest: walk.newest.max(last), seen: Vec::new(), ..walk.clone() };
-    // by time, unless a whole page has but one: then by number
+    let on = Walk { newest: walk.newest.max(last), ..walk.anew() };
+    // by time, unless a whole page has but one: then page by page, however many thousands have it
     let from = last.map(|last| last - chrono::Duration::seconds(1));
     match (walk.deleted, changes(definition), from) {
         (false, Changes::Since, Some(from)) if walk.from.is_none_or(|before| from > before) => {
             let again = timed.iter().filter(|(_, at)| *at >= from).cloned();
-            Walk { from: Some(from), page: 1, seen: again.collect(), ..on }
+            Walk { from: Some(from), seen: again.collect(), ..on }
         }
-        _ => Walk { page: walk.page + 1, ..on },
+        _ => Walk { page: walk.page + 1, token, ..on },
     }
+}
+
+/// Whether the walk's next page is refused for its token, so that it has to begin anew.
+pub(super) fn cannot_go_on(walk: &Walk, failure: &Ended) -> bool {
+    walk.token.is_some() && matches!(failure, Ended::Zoho(error, _) if crm::lists::refuses_token(error))
 }
 
 /// The rows with their ids, and the times of their last change.
@@ -132,6 +143,7 @@ pub(super) enum Compared {
 pub(super) fn compare(definition: &Definition, row: &Value, link: Option<&Link>) -> Compared {
     let module = &definition.module;
     let pulls = definition.sync.direction.pulls();
+    let only_listed = finance_module(definition).is_some_and(|module| !module.readable());
     let compared = definition.fields().iter().filter(|(path, field)| match field {
         Field::Column(_) | Field::Ref(_) => true,
         // what an expression made is ours: an edit of it is not applied, but it is recorded
@@ -139,10 +151,13 @@ pub(super) fn compare(definition: &Definition, row: &Value, link: Option<&Link>)
         // of what is only pushed, Zoho has what was sent
         Field::Value(_) => !pulls && link.is_some_and(|link| link.fields.contains_key(*path)),
         Field::List(_) => false,
+        // a list's row lacks it, or may show it empty: only where nothing else can be read
+        Field::Rows(_) => only_listed,
     });
     let shown: Vec<(&String, Option<&Value>)> = compared.map(|(path, _)| (path, field_in(module, row, path))).collect();
     let pushed_only = |path: &String| matches!(definition.fields().get(path), Some(Field::Sql(_)));
-    let complete = definition.sync.columns.is_empty() && shown.iter().all(|(path, value)| value.is_some() || (pulls && pushed_only(path)));
+    let read_singly = !definition.sync.columns.is_empty() || !definition.rows().is_empty() && !only_listed;
+    let complete = !read_singly && shown.iter().all(|(path, value)| value.is_some() || (pulls && pushed_only(path)));
     let Some(link) = link else { return Compared::Differs { complete, fields: BTreeMap::new() } };
     let theirs = module.modified_at(row);
     if theirs.is_some() && theirs < link.zoho_modified_at {
@@ -151,6 +166,9 @@ pub(super) fn compare(definition: &Definition, row: &Value, link: Option<&Link>)
     let ours = theirs.is_some() && theirs == link.zoho_modified_at;
     let differs = |(path, value): (&String, Option<&Value>)| {
         let value = value::null_if_empty(value?);
+        if definition.rows().contains_key(path) {
+            return children::changed(definition, path, row, link).then(|| (path.clone(), value));
+        }
         let same = match link.fields.get(path) {
             Some(pair) if pair.confirmed => value::same(&pair.zoho, &value),
             // nobody wrote since our own write did: it is what Zoho made of what was sent
@@ -162,7 +180,9 @@ pub(super) fn compare(definition: &Definition, row: &Value, link: Option<&Link>)
         (!same).then(|| (path.clone(), value))
     };
     let fields: BTreeMap<String, Value> = shown.into_iter().filter_map(differs).collect();
-    if fields.is_empty() && link.gone_at.is_none() && (complete || ours || !pulls) {
+    // a list that was mapped since
+    let never_read = definition.rows().keys().any(|path| !link.fields.contains_key(path));
+    if fields.is_empty() && link.gone_at.is_none() && !never_read && (complete || ours || !pulls) {
         Compared::Equal
     } else {
         Compared::Differs { complete, fields }

@@ -60,6 +60,12 @@ impl Poll<'_> {
         loop {
             let listing = match listing::page(self.session, self.definition, &walk).await {
                 Ok(listing) => listing,
+                Err(failure) if listing::cannot_go_on(&walk, &failure) => {
+                    let mut tx = self.engine.db.begin().await?;
+                    cursor::keep(&mut tx, self.definition.name(), &walk.anew()).await?;
+                    tx.commit().await?;
+                    return Ok(Outcome::Continue { progress: None });
+                }
                 Err(failure) => return Ok(self.broken_off(&failure)),
             };
             let next = self.store(&walk, listing).await?;
@@ -92,7 +98,17 @@ impl Poll<'_> {
                     }
                 };
                 let deleted_from = cursor.deleted_since.map(|since| since - OVERLAP);
-                let walk = Walk { run_id, from, page: 1, newest: None, deleted_from, deleted: false, seen: Vec::new(), began: cursor.now };
+                let walk = Walk {
+                    run_id,
+                    from,
+                    page: 1,
+                    token: None,
+                    newest: None,
+                    deleted_from,
+                    deleted: false,
+                    seen: Vec::new(),
+                    began: cursor.now,
+                };
                 cursor::keep(&mut tx, self.definition.name(), &walk).await?;
                 walk
             }
@@ -135,7 +151,7 @@ impl Poll<'_> {
         listing::ask_for_runs(&mut tx, sync, &wanted, &self.work.batch.lane).await?;
         let total = unchanged + i64::try_from(wanted.len()).unwrap_or(0);
         note(&mut tx, walk.run_id, total, unchanged).await?;
-        let next = self.next(walk, &timed, listing.more);
+        let next = self.next(walk, &timed, listing.more, listing.next);
         match &next {
             Some(next) => cursor::keep(&mut tx, sync, next).await?,
             None => {
@@ -156,7 +172,7 @@ impl Poll<'_> {
     }
 
     /// Where the walk goes on.
-    fn next(&self, walk: &Walk, timed: &[(String, DateTime<Utc>)], more: bool) -> Option<Walk> {
+    fn next(&self, walk: &Walk, timed: &[(String, DateTime<Utc>)], more: bool, token: Option<String>) -> Option<Walk> {
         let last = timed.iter().map(|(_, at)| *at).max();
         let oldest = timed.iter().map(|(_, at)| *at).min();
         let reads_deleted = self.definition.module.product == Product::Crm && self.definition.sync.on_delete != OnDelete::Ignore;
@@ -167,10 +183,10 @@ impl Poll<'_> {
                 _ => true,
             };
         if more {
-            return Some(listing::following(self.definition, walk, timed));
+            return Some(listing::following(self.definition, walk, timed, token));
         }
         let from = walk.deleted_from.filter(|_| reads_deleted && !walk.deleted)?;
-        Some(Walk { deleted: true, page: 1, from: Some(from), newest: walk.newest.max(last), seen: Vec::new(), ..walk.clone() })
+        Some(Walk { deleted: true, from: Some(from), newest: walk.newest.max(last), ..walk.anew() })
     }
 
     fn broken_off(&self, failure: &Ended) -> Outcome {

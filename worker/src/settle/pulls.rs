@@ -58,7 +58,7 @@ pub(super) async fn leave_pulls(tx: &mut Tx, definition: &Definition, pulls: &[P
 /// The records that wait for a person, or were rejected by one.
 async fn held_back(tx: &mut Tx, definition: &Definition, pulls: &[Pull]) -> Result<BTreeSet<String>, sqlx::Error> {
     let Some(Brake { max_changes, max_deletes, per }) = definition.sync.brake else { return Ok(BTreeSet::new()) };
-    let (deletes, changes): (Vec<&Pull>, Vec<&Pull>) = pulls.iter().partition(|pull| pull.gone);
+    let (deletes, changes): (Vec<&Pull>, Vec<&Pull>) = pulls.iter().partition(|pull| pull.removes() > 0);
     let mut held = BTreeSet::new();
     for (class, limit, pulls) in [("pull", max_changes, changes), ("pull_delete", Some(max_deletes), deletes)] {
         let Some(limit) = limit.filter(|_| !pulls.is_empty()) else { continue };
@@ -68,7 +68,10 @@ async fn held_back(tx: &mut Tx, definition: &Definition, pulls: &[Pull]) -> Resu
             Limit::Count(count) => count.to_string(),
             Limit::Percent(_) => format!("{allowed} ({limit} of {total}, at least {})", Limit::SHARE_MIN),
         };
-        let given: Vec<Value> = pulls.iter().map(|pull| json!({"key": pull.key, "operation": operation(pull), "pull": pull})).collect();
+        let given: Vec<Value> = pulls
+            .iter()
+            .map(|pull| json!({"key": pull.key, "operation": operation(pull), "weight": pull.removes().max(1), "pull": pull}))
+            .collect();
         let through = sqlx::query_scalar!(
             r#"select key as "key!" from sluice.brake_pulls($1, $2, $3, $4, make_interval(secs => $5), $6) key"#,
             definition.name(),
@@ -88,7 +91,7 @@ async fn held_back(tx: &mut Tx, definition: &Definition, pulls: &[Pull]) -> Resu
 fn operation(pull: &Pull) -> &'static str {
     match pull.act {
         Act::Insert => "pull_create",
-        Act::Update if !pull.gone => "pull_update",
+        Act::Update if pull.removes() == 0 => "pull_update",
         Act::Update | Act::Delete => "pull_delete",
     }
 }

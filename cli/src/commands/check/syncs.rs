@@ -1,6 +1,7 @@
 //! Each sync against the tables it names, and each connection's way into Zoho.
 
 use sluice_core::config::Config;
+use sluice_core::config::sync::OnDelete;
 use sluice_core::db::Db;
 use sluice_core::db::dynamic::Ident;
 use sluice_producer::Definitions;
@@ -20,6 +21,7 @@ pub(super) async fn definitions(definitions: &Definitions, db: &Db) -> Result<Ve
             findings.push(Finding::ok(&at, format!("{module} → {table}")));
         }
         findings.extend(writeback(definition, db).await?);
+        findings.extend(rows(definition, db).await?);
     }
     Ok(findings)
 }
@@ -79,6 +81,33 @@ async fn writeback(definition: &Definition, db: &Db) -> Result<Vec<Finding>, sql
         .await?;
         if !may {
             findings.push(Finding::warning(&at, format!("our role may not update `{column}`, so it stays empty")));
+        }
+    }
+    Ok(findings)
+}
+
+/// The child tables that lists become rows of, and our rights on them.
+async fn rows(definition: &Definition, db: &Db) -> Result<Vec<Finding>, sqlx::Error> {
+    let mut findings = Vec::new();
+    for (path, list) in definition.rows() {
+        let at = format!("syncs.{}.fields.{path}", definition.name());
+        let table = Ident::qualified(&list.table.schema, &list.table.name);
+        let deletes = list.field.on_delete == OnDelete::Delete;
+        let missing = sqlx::query_scalar!(
+            r#"select privilege as "privilege!" from unnest(array['select', 'insert', 'update', 'delete']) as privilege
+               where (privilege <> 'delete' or $2) and not has_table_privilege(to_regclass($1)::oid, privilege)"#,
+            table.as_str(),
+            deletes
+        )
+        .fetch_all(db)
+        .await?;
+        let by = format!("{} and {}", list.field.parent.columns().join(", "), list.matched);
+        if missing.is_empty() {
+            findings.push(Finding::ok(&at, format!("its objects are rows of {}, told apart by {by}", list.field.table)));
+        } else {
+            let role = sqlx::query_scalar!(r#"select current_user::text as "role!""#).fetch_one(db).await?;
+            let grant = format!("grant {} on {} to {};", missing.join(", "), table.as_str(), Ident::name(&role).as_str());
+            findings.push(Finding::error(&at, format!("our role may not write the rows of {}; as its owner:\n{grant}", list.field.table)));
         }
     }
     Ok(findings)

@@ -1,6 +1,6 @@
 //! The mapping language: where the value of one Zoho field comes from (`[syncs.NAME.fields]`).
 //!
-//! These types only say what was written; they read no row, run no SQL and know no Zoho field. A field is written in one of six
+//! These types only say what was written; they read no row, run no SQL and know no Zoho field. A field is written in one of seven
 //! forms (see [`Field`]); the forms exclude each other, and a mixture is refused while reading.
 
 use std::collections::BTreeMap;
@@ -11,6 +11,8 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
+
+use super::sync::{Key, OnDelete};
 
 /// Zoho field name → where it comes from. A dot in a name descends into an object: see [`segments`].
 pub type Fields = BTreeMap<String, Field>;
@@ -28,6 +30,9 @@ pub enum Field {
     Ref(RefField),
     /// `{ each = "select …", item = { … } }`: a list with one object per row of a query. Push only.
     List(ListField),
+    /// `{ rows = "invoice_lines", parent = "invoice_id", match_on = "line_item_id", item = { … } }`: a list of Zoho's whose objects become
+    /// rows of a table of their own. Pull only.
+    Rows(RowsField),
 }
 
 /// A column of the local row.
@@ -78,6 +83,33 @@ pub struct ListField {
     pub item: Fields,
     /// Sent as the only object where `each` yields no row; columns of `this`. Empty: an empty list is sent.
     pub or_else: Fields,
+}
+
+/// A list of Zoho's, each object a row of a child table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowsField {
+    /// The child table (written `rows`).
+    pub table: String,
+    /// Its column, or columns, that hold the key of the record's own row, in the order of the sync's `key`.
+    pub parent: Key,
+    /// The Zoho field, mapped in `item`, by which an object is known again.
+    pub match_on: String,
+    /// Zoho field of an object → its column: columns and refs.
+    pub item: Fields,
+    /// What becomes of a row whose object Zoho's list shows no more; never `void`.
+    pub on_delete: OnDelete,
+    /// For `mark`: local column → the value to set.
+    pub mark: BTreeMap<String, Value>,
+}
+
+impl RowsField {
+    /// The column by which an object is known again; `None` if `match_on` is not mapped to a plain column.
+    pub fn matched(&self) -> Option<&str> {
+        match self.item.get(&self.match_on) {
+            Some(Field::Column(field)) if field.values.is_empty() => Some(&field.column),
+            _ => None,
+        }
+    }
 }
 
 /// What Zoho calls one local value: the first is sent, all are read as that local value. Never empty.
@@ -132,11 +164,20 @@ impl Field {
         Self::Column(ColumnField { column: name.into(), ..ColumnField::default() })
     }
 
-    /// Whether Zoho's value can be written back into a column.
+    /// Whether Zoho's value can be written here.
     pub fn is_pulled(&self) -> bool {
         match self {
-            Self::Column(_) | Self::Ref(_) => true,
+            Self::Column(_) | Self::Ref(_) | Self::Rows(_) => true,
             Self::Sql(_) | Self::Value(_) | Self::List(_) => false,
+        }
+    }
+
+    /// The column that its value stands in, of the forms that have one.
+    pub fn own_column(&self) -> Option<&str> {
+        match self {
+            Self::Column(field) => Some(&field.column),
+            Self::Ref(field) => Some(&field.column),
+            Self::Sql(_) | Self::Value(_) | Self::List(_) | Self::Rows(_) => None,
         }
     }
 
@@ -145,6 +186,7 @@ impl Field {
         match self {
             Self::Ref(field) => vec![&field.sync],
             Self::List(list) => list.item.values().chain(list.or_else.values()).flat_map(Self::refs).collect(),
+            Self::Rows(rows) => rows.item.values().flat_map(Self::refs).collect(),
             Self::Column(_) | Self::Sql(_) | Self::Value(_) => Vec::new(),
         }
     }
@@ -170,7 +212,22 @@ struct Table {
     /// A query over `this` that yields the rows of a list; push only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     each: Option<String>,
-    /// The object made of each row.
+    /// A child table that a list of Zoho's becomes rows of; pull only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rows: Option<String>,
+    /// The child table's column, or columns, that hold the key of the record's own row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    parent: Option<Key>,
+    /// The Zoho field of `item` by which an object is known again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    match_on: Option<String>,
+    /// What becomes of a row whose object the list shows no more: ignore, mark or delete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    on_delete: Option<OnDelete>,
+    /// For `on_delete = "mark"`: local column → the value to set.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    mark: BTreeMap<String, Value>,
+    /// The object made of each row, or (with `rows`) the columns that each object fills.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     item: Fields,
     /// The only object where `each` is empty.
@@ -190,11 +247,12 @@ struct Table {
     values: BTreeMap<String, Meanings>,
 }
 
-const FORMS: &str = "write \"column\", { column = … }, { sql = … }, { value = … }, { ref = …, column = … } or { each = …, item = … }";
+const FORMS: &str = "write \"column\", { column = … }, { sql = … }, { value = … }, { ref = …, column = … }, { each = …, item = … } or \
+     { rows = …, parent = …, match_on = …, item = … }";
 
 impl Table {
     fn into_field(self) -> Result<Field, String> {
-        let forms = [self.each.is_some(), self.reference.is_some(), self.sql.is_some(), self.value.is_some()];
+        let forms = [self.each.is_some(), self.rows.is_some(), self.reference.is_some(), self.sql.is_some(), self.value.is_some()];
         let chosen = forms.iter().filter(|present| **present).count();
         let column_alone = chosen == 0 && self.column.is_some();
         if chosen > 1 || (chosen == 0 && !column_alone) || (self.column.is_some() && !column_alone && self.reference.is_none()) {
@@ -207,6 +265,17 @@ impl Table {
                 return Err("a list needs `item`: the object to make of each row of `each`".to_owned());
             }
             return Ok(Field::List(ListField { each, item: self.item, or_else: self.or_else }));
+        }
+        if let Some(table) = self.rows {
+            let (Some(parent), Some(match_on)) = (self.parent, self.match_on) else {
+                return Err(
+                    "`rows` needs `parent`, the table's column that holds this record's key, and `match_on`, the Zoho field by which an \
+                     object of the list is known again"
+                        .to_owned(),
+                );
+            };
+            let on_delete = self.on_delete.unwrap_or_default();
+            return Ok(Field::Rows(RowsField { table, parent, match_on, item: self.item, on_delete, mark: self.mark }));
         }
         match (self.reference, self.sql, self.value, self.column) {
             (Some(sync), _, _, Some(column)) => Ok(Field::Ref(RefField { sync, column, owner, conflict, repair })),
@@ -222,7 +291,16 @@ impl Table {
     fn refuse_keys_of_other_forms(&self, column_alone: bool) -> Result<(), String> {
         let pulled = column_alone || self.reference.is_some();
         let misplaced = [
-            (!self.item.is_empty() && self.each.is_none(), "`item` belongs to a list; give `each` too"),
+            (!self.item.is_empty() && self.each.is_none() && self.rows.is_none(), "`item` belongs to a list; give `each` or `rows` too"),
+            (self.rows.is_none() && self.parent.is_some(), "`parent` belongs to `rows`; give it too"),
+            (
+                self.rows.is_none() && self.match_on.is_some(),
+                "`match_on` of a field belongs to `rows`; a record's own stands beside `fields`",
+            ),
+            (
+                self.rows.is_none() && (self.on_delete.is_some() || !self.mark.is_empty()),
+                "`on_delete` and `mark` of a field belong to `rows`",
+            ),
             (!self.or_else.is_empty() && self.each.is_none(), "`or_else` belongs to a list; give `each` too"),
             (!self.values.is_empty() && !column_alone && self.sql.is_none(), "`values` belongs to a column or to `sql`"),
             (self.owner.is_some() && !pulled, "`owner` belongs to a column or a ref; everything else is pushed only"),
@@ -248,6 +326,15 @@ impl Serialize for Field {
                 Table { reference: Some(sync), column: Some(column), owner, conflict, repair, ..Table::default() }
             }
             Self::List(ListField { each, item, or_else }) => Table { each: Some(each), item, or_else, ..Table::default() },
+            Self::Rows(RowsField { table, parent, match_on, item, on_delete, mark }) => Table {
+                rows: Some(table),
+                parent: Some(parent),
+                match_on: Some(match_on),
+                item,
+                on_delete: (on_delete != OnDelete::Ignore).then_some(on_delete),
+                mark,
+                ..Table::default()
+            },
         };
         table.serialize(serializer)
     }

@@ -302,6 +302,9 @@ const BREAKS: &[(&str, &str, &str)] = &[
     ("\"name\"", "{ column = \"name\", values = { a = [] } }", "empty list"),
     ("\"name\"", "{ each = \"select 1\", item = { a = { sql = \"1\" } } }", "write the expression as a column of `each`"),
     ("\"name\"", "{ each = \"select 1\", item = { a = { column = \"b\", owner = \"zoho\" } } }", "a list is pushed only"),
+    ("\"name\"", "{ rows = \"lines\", item = { id = \"z\" } }", "`rows` needs `parent`"),
+    ("\"name\"", "{ rows = \"l\", parent = \"d\", match_on = \"id\", item = { id = \"z\" } }", "`rows` is for pulling: set direction"),
+    ("\"name\"", "{ column = \"name\", parent = \"d\" }", "`parent` belongs to `rows`"),
     ("client_id = \"id\"", "client_id = \"id\"\napi_url = \"ftp://x\"", "begins with http:// or https://"),
     ("client_secret = \"secret\"", "client_secret = \"${\"", "is not a variable"),
     ("", "[connections.main.budget.finanse]\nper_minute = 1", "there is no budget of this name (did you mean `finance`?)"),
@@ -364,6 +367,35 @@ fn each_mistake_is_found_alone_and_says_what_to_do() {
         let complaints = mistakes(&text, &Environment::default());
         assert!(complaints.first().is_some_and(|complaint| complaint.contains(expected)), "{replacement}: {complaints:#?}");
         assert!(complaints.len() == 1 || replacement.starts_with("[retry\n"), "{replacement}: {complaints:#?}");
+    }
+}
+
+#[test]
+fn a_list_that_becomes_rows_names_what_its_objects_are_known_by_and_what_becomes_of_those_that_go() {
+    let with = |rows: &str| {
+        let text = SOUND.replacen("match_on", "direction = \"pull\"\nmatch_on", 1);
+        text.replacen("\"name\"", &format!("\"name\"\nLines = {{ rows = \"lines\", {rows} }}"), 1)
+    };
+    assert_eq!(mistakes(&with("parent = \"deal_id\", match_on = \"id\", item = { id = \"z\" }"), &Environment::default()), [""; 0]);
+    for (rows, expected) in [
+        ("parent = \"d\", match_on = \"id\", item = { no = \"z\" }", "`match_on` names a field of `item`"),
+        (
+            "parent = \"d\", match_on = \"id\", item = { id = { column = \"z\", values = { a = \"b\" } } }",
+            "`match_on` names a field of `item`",
+        ),
+        ("parent = [\"a\", \"b\"], match_on = \"id\", item = { id = \"z\" }", "as many columns as the sync's `key` has, in its order: 1"),
+        ("parent = \"d\", match_on = \"id\", item = { id = \"z\", n = { sql = \"1\" } }", "goes into a column, or a ref"),
+        ("parent = \"d\", match_on = \"id\", item = { id = { column = \"z\", owner = \"zoho\" } }", "the rows of a list are Zoho's"),
+        ("parent = \"d\", match_on = \"id\", on_delete = \"mark\", item = { id = \"z\" }", "needs `mark`: the columns to set"),
+        ("parent = \"d\", match_on = \"id\", on_delete = \"void\", item = { id = \"z\" }", "deleted, marked or ignored"),
+        ("parent = \"d\", match_on = \"id\", mark = { gone = true }, item = { id = \"z\" }", "no effect without on_delete"),
+        (
+            "parent = \"d\", match_on = \"id\", item = { id = \"z\", p = { ref = \"nobody\", column = \"p\" } }",
+            "there is no [syncs.nobody]",
+        ),
+    ] {
+        let complaints = mistakes(&with(rows), &Environment::default());
+        assert!(complaints.len() == 1 && complaints[0].contains(expected), "{rows}: {complaints:#?}");
     }
 }
 

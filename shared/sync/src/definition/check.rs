@@ -163,7 +163,7 @@ pub(super) fn columns(sync: &Sync, table: &Table, findings: &mut Findings) {
             Field::List(list) => list.or_else.iter().map(|(name, field)| (name.as_str(), field)).collect(),
             other => [("", other)].into(),
         };
-        for column in own.values().filter_map(|field| column_of(field)) {
+        for column in own.values().filter_map(|field| field.own_column()) {
             match table.column(column) {
                 None => findings.error(&at, unknown_column(column, &table.name, &table.column_names())),
                 Some(found) if found.base_type == "bytea" => {
@@ -182,14 +182,6 @@ pub(super) fn columns(sync: &Sync, table: &Table, findings: &mut Findings) {
 pub(super) fn pulled_columns(sync: &Sync, table: &Table, findings: &mut Findings) {
     for column in sync.columns.keys().filter(|column| table.column(column).is_none()) {
         findings.error(&format!("columns.{column}"), unknown_column(column, &table.name, &table.column_names()));
-    }
-}
-
-fn column_of(field: &Field) -> Option<&str> {
-    match field {
-        Field::Column(field) => Some(&field.column),
-        Field::Ref(field) => Some(&field.column),
-        Field::Sql(_) | Field::Value(_) | Field::List(_) => None,
     }
 }
 

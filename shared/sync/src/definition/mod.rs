@@ -11,9 +11,11 @@ use crate::catalog::{Catalog, Column, Table};
 use crate::module::{Create, Module};
 
 mod check;
+mod rows;
 mod words;
 
 pub use check::{Finding, Level};
+pub use rows::Rows;
 pub use words::Columns;
 
 /// One sync, ready to be read and planned.
@@ -31,6 +33,7 @@ pub struct Definition {
     pub parents: BTreeMap<String, KeyColumn>,
     /// The watched tables.
     pub watches: Vec<Watch>,
+    rows: BTreeMap<String, Rows>,
     hash: String,
     relevant: Columns,
 }
@@ -95,20 +98,21 @@ impl Definition {
         check::pulled_columns(sync, table, &mut findings);
         let parents = parents(sync, syncs, catalog, &mut findings);
         let watches = watches(sync, catalog, &mut findings);
+        let rows = rows::compile(sync, catalog, &mut findings);
         check::changes_are_seen(sync, table, &mut findings);
         if findings.any_error() {
             return Err(findings.into_vec());
         }
         let relevant = relevant_columns(sync, table);
         let hash = sync.definition_hash();
-        Ok((Self { sync: sync.clone(), module, table: table.clone(), key, parents, watches, hash, relevant }, findings.into_vec()))
+        Ok((Self { sync: sync.clone(), module, table: table.clone(), key, parents, watches, rows, hash, relevant }, findings.into_vec()))
     }
 
     /// The names of all tables that compiling these syncs needs to know, for [`Catalog::load`].
     pub fn tables<'a>(syncs: impl IntoIterator<Item = &'a Sync>) -> Vec<String> {
         let mut names: Vec<String> = syncs
             .into_iter()
-            .flat_map(|sync| std::iter::once(&sync.table).chain(sync.watch.iter().map(|watch| &watch.table)))
+            .flat_map(|sync| std::iter::once(&sync.table).chain(sync.watch.iter().map(|watch| &watch.table)).chain(rows::tables(sync)))
             .cloned()
             .collect();
         names.sort();
@@ -236,7 +240,7 @@ fn field_columns(field: &Field, all: &[String]) -> Columns {
     match field {
         Field::Column(field) => Columns::Named([field.column.clone()].into()),
         Field::Ref(field) => Columns::Named([field.column.clone()].into()),
-        Field::Value(_) => Columns::Named([].into()),
+        Field::Value(_) | Field::Rows(_) => Columns::Named([].into()),
         Field::Sql(field) => words::named_columns(&field.sql, all),
         // The items' columns are the query's own.
         Field::List(list) => {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use sluice_core::config::field::Field;
 
 use super::adjusting::ADJUSTING;
-use super::turns::{self, TURNS};
+use super::turns::{self, ROUNDS, TURNS};
 use super::{Link, Pair, Pairs};
 use crate::definition::Definition;
 use crate::merge::COLUMN;
@@ -24,7 +24,11 @@ pub fn after_write(definition: &Definition, row: &Row, link: Option<&Link>, writ
     pairs.remove(WITHDRAWN);
     pairs.retain(|field, _| {
         let mapped = |field: &str| definition.fields().contains_key(field);
-        mapped(field) || field.starts_with(COLUMN) || field == ADJUSTING || field.strip_prefix(TURNS).is_some_and(mapped)
+        mapped(field)
+            || field.starts_with(COLUMN)
+            || field == ADJUSTING
+            || field.strip_prefix(TURNS).is_some_and(mapped)
+            || field.strip_prefix(ROUNDS).is_some_and(|field| field.is_empty() || mapped(field))
     });
     let created = link.is_none_or(|link| link.zoho_id.is_none());
     for (path, field) in &row.fields {
@@ -108,10 +112,13 @@ pub fn field_in<'a>(module: &Module, record: &'a Value, path: &str) -> Option<&'
 
 /// Of a list only what we map, and the line's own id by which a later update keeps it: Zoho's elements carry dozens of computed keys.
 pub(crate) fn known_part(definition: &Definition, path: &str, answered: &Value) -> Value {
-    let (Some(Field::List(list)), Value::Array(elements)) = (definition.fields().get(path), answered) else {
-        return answered.clone();
+    let Value::Array(elements) = answered else { return answered.clone() };
+    let mapped: Vec<&String> = match definition.fields().get(path) {
+        Some(Field::List(list)) => list.item.keys().chain(list.or_else.keys()).collect(),
+        Some(Field::Rows(rows)) => rows.item.keys().collect(),
+        _ => return answered.clone(),
     };
-    let names: Vec<&str> = list.item.keys().chain(list.or_else.keys()).filter_map(|name| name.split('.').next()).chain([LINE_ID]).collect();
+    let names: Vec<&str> = mapped.into_iter().filter_map(|name| name.split('.').next()).chain([LINE_ID]).collect();
     let known = |element: &Value| match element {
         Value::Object(members) => {
             let kept = members.iter().filter(|(name, _)| names.contains(&name.as_str()));

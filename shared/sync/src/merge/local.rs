@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use sluice_core::config::field::{Field, Owner};
 
+use super::children::{self, Children};
 use super::{COLUMN, Keys};
+use crate::catalog::Table;
 use crate::definition::Definition;
 use crate::link::agreed::{field_in, known_part};
 use crate::value;
@@ -36,16 +38,15 @@ pub enum Incoming {
     PushOnly,
 }
 
-/// The value of one field of Zoho's for the local table.
-pub(super) fn incoming(definition: &Definition, path: &str, zoho: &Value, keys: &Keys) -> Incoming {
-    match definition.fields().get(path) {
+/// The value of one field of Zoho's for a column of a table.
+pub(super) fn incoming(table: &Table, field: Option<&Field>, zoho: &Value, keys: &Keys) -> Incoming {
+    match field {
         Some(Field::Column(field)) if field.values.is_empty() => {
             let text = |object: &Value| object.get("id").map_or_else(|| object.clone(), Clone::clone);
-            let is_json =
-                definition.table.column(&field.column).is_some_and(|column| matches!(column.base_type.as_str(), "json" | "jsonb"));
+            let is_json = table.column(&field.column).is_some_and(|column| matches!(column.base_type.as_str(), "json" | "jsonb"));
             // a lookup is its id, as it is when it is sent
             let value = if is_json || !zoho.is_object() { zoho.clone() } else { text(zoho) };
-            let value = if is_plain_timestamp(definition, &field.column) { in_utc(value) } else { value };
+            let value = if is_plain_timestamp(table, &field.column) { in_utc(value) } else { value };
             Incoming::Column { column: field.column.clone(), value, as_sent: None }
         }
         Some(Field::Column(field)) if zoho.is_null() => {
@@ -77,12 +78,12 @@ pub(super) fn incoming(definition: &Definition, path: &str, zoho: &Value, keys: 
                 None => Incoming::Missing { sync: field.sync.clone(), zoho_id: id },
             }
         }
-        Some(Field::Sql(_) | Field::Value(_) | Field::List(_)) | None => Incoming::PushOnly,
+        Some(Field::Sql(_) | Field::Value(_) | Field::List(_) | Field::Rows(_)) | None => Incoming::PushOnly,
     }
 }
 
-fn is_plain_timestamp(definition: &Definition, column: &str) -> bool {
-    definition.table.column(column).is_some_and(|column| column.base_type == "timestamp")
+fn is_plain_timestamp(table: &Table, column: &str) -> bool {
+    table.column(column).is_some_and(|column| column.base_type == "timestamp")
 }
 
 /// A time for a column without zone, which is UTC to us in both directions: PostgreSQL would drop the offset.
@@ -100,22 +101,31 @@ pub struct NewRow {
     pub columns: BTreeMap<String, Value>,
     /// The fields behind them: Zoho's half.
     pub pulled: BTreeMap<String, Value>,
+    /// Rows of child tables, by field.
+    pub rows: BTreeMap<String, Children>,
     /// What the record refers to that has no row yet: (sync, Zoho id).
     pub missing: Vec<(String, String)>,
 }
 
 /// The row that a Zoho record becomes; `own` are the pull's own columns. Fields that the local side owns are left to the table's defaults.
 pub fn insert(definition: &Definition, record: &Value, own: &BTreeMap<String, Value>, keys: &Keys) -> NewRow {
-    let NewRow { mut columns, mut pulled, mut missing } = NewRow::default();
+    let NewRow { mut columns, mut pulled, mut rows, mut missing } = NewRow::default();
+    for (path, list) in definition.rows() {
+        let Some((listed, true)) = children::listed(definition, path, record) else { continue };
+        let (children, absent) = children::of(list, None, &listed, keys);
+        rows.insert(path.clone(), children);
+        missing.extend(absent);
+        pulled.insert(path.clone(), listed);
+    }
     for (path, field) in definition.fields() {
         let owner = match field {
             Field::Column(field) => field.owner,
             Field::Ref(field) => field.owner,
-            Field::Sql(_) | Field::Value(_) | Field::List(_) => continue,
+            Field::Sql(_) | Field::Value(_) | Field::List(_) | Field::Rows(_) => continue,
         };
         let Some(answered) = field_in(&definition.module, record, path).filter(|_| owner != Some(Owner::Local)) else { continue };
         let zoho = value::null_if_empty(&known_part(definition, path, answered));
-        match incoming(definition, path, &zoho, keys) {
+        match incoming(&definition.table, Some(field), &zoho, keys) {
             // null is what a column without a value is, unless its default says otherwise
             Incoming::Column { value: Value::Null, .. } => drop(pulled.insert(path.clone(), zoho)),
             Incoming::Column { column, value, .. } => {
@@ -131,14 +141,16 @@ pub fn insert(definition: &Definition, record: &Value, own: &BTreeMap<String, Va
         columns.insert(column.clone(), value.clone());
         pulled.insert(format!("{COLUMN}{column}"), value.clone());
     }
-    NewRow { columns, pulled, missing }
+    NewRow { columns, pulled, rows, missing }
 }
 
 /// The columns behind the fields of `mark`: what is written to a row whose Zoho record is gone.
 pub fn mark(definition: &Definition) -> BTreeMap<String, Value> {
-    let columns = definition.sync.mark.iter().filter_map(|(path, value)| match incoming(definition, path, value, &Keys::new()) {
-        Incoming::Column { column, value, .. } => Some((column, value)),
-        Incoming::Unmapped | Incoming::Missing { .. } | Incoming::PushOnly => None,
+    let columns = definition.sync.mark.iter().filter_map(|(path, value)| {
+        match incoming(&definition.table, definition.fields().get(path), value, &Keys::new()) {
+            Incoming::Column { column, value, .. } => Some((column, value)),
+            Incoming::Unmapped | Incoming::Missing { .. } | Incoming::PushOnly => None,
+        }
     });
     columns.collect()
 }

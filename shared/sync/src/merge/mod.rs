@@ -16,6 +16,7 @@ use crate::link::{Link, Pair, Pairs, turns};
 use crate::read::{FieldValue, Parents, Row};
 use crate::value;
 
+pub mod children;
 mod local;
 pub use local::{Incoming, NewRow, insert, mark};
 
@@ -24,6 +25,9 @@ pub(crate) const COLUMN: &str = "columns:";
 
 /// Why a field is parked.
 const FLAPS: &str = "it flaps: what one side writes the other changes again; left alone on both sides until it is resolved";
+
+/// The same, where it takes another field to do so.
+const DRIVES: &str = "it and another field drive each other: each write of it makes Zoho change the other, whose arrival changes it here again; left alone on both sides until it is resolved";
 
 /// Local keys of records that Zoho's record refers to, by (sync, Zoho id).
 pub type Keys = BTreeMap<(String, String), String>;
@@ -37,6 +41,8 @@ pub struct Facts<'a> {
     pub link: &'a Link,
     /// Zoho's record as it was read.
     pub record: &'a Value,
+    /// Whether it was read by itself: what is a list's row may lack what the record has.
+    pub single: bool,
     /// What the pull's own columns are to be, by column.
     pub columns: &'a BTreeMap<String, Value>,
     /// Zoho ids of what the row refers to.
@@ -47,6 +53,8 @@ pub struct Facts<'a> {
     pub read_at: DateTime<Utc>,
     /// When the row was last changed, by the capture; `None`: not known, then Zoho's change is taken for the later one.
     pub changed_at: Option<DateTime<Utc>>,
+    /// Fields whose last change here was made by the row's own triggers, in a transaction of ours.
+    pub driven: &'a BTreeSet<String>,
     /// Fields that a person has decided.
     pub decided: &'a BTreeMap<String, Side>,
 }
@@ -67,6 +75,8 @@ pub struct Merge {
     pub columns: BTreeMap<String, Value>,
     /// The fields behind these columns: Zoho's half of what is agreed on once they are written.
     pub pulled: BTreeMap<String, Value>,
+    /// Rows of child tables, by field; the fields are among `pulled`.
+    pub rows: BTreeMap<String, children::Children>,
     /// What the row must still say of these fields when it is written.
     pub expected: BTreeMap<String, Value>,
     /// The link's pairs now: what needs no write to be agreed on has advanced.
@@ -133,6 +143,9 @@ pub fn merge(definition: &Definition, facts: Facts<'_>) -> Merge {
     let fresh = definition.module.modified_at(facts.record);
     // The very state that our last write left.
     let ours = fresh.is_some() && fresh == facts.link.zoho_modified_at;
+    for (path, list) in definition.rows() {
+        merge.children(definition, facts, path, list);
+    }
     for path in definition.fields().keys() {
         let (Some(local), Some(answered)) = (facts.row.fields.get(path), field_in(&definition.module, facts.record, path)) else {
             continue;
@@ -173,7 +186,11 @@ pub fn merge(definition: &Definition, facts: Facts<'_>) -> Merge {
             }
             Verdict::Clash(_) | Verdict::Park => {
                 let flapping = matches!(verdict, Verdict::Park);
-                let reason = if let Verdict::Clash(reason) = verdict { reason } else { FLAPS };
+                let reason = match verdict {
+                    Verdict::Clash(reason) => reason,
+                    _ if turns::drives(&merge.pairs, path) => DRIVES,
+                    _ => FLAPS,
+                };
                 merge.keep_back.insert(path.clone());
                 merge.conflicts.push(Clash { field: path.clone(), base: pair.cloned(), local: local.local(), zoho, reason, flapping });
             }
@@ -257,7 +274,7 @@ impl Policy {
             Some(Field::Column(field)) => (field.owner, field.conflict, field.repair, true),
             Some(Field::Ref(field)) => (field.owner, field.conflict, field.repair, true),
             // made of the row: nothing could be mapped back
-            Some(Field::Sql(_) | Field::Value(_) | Field::List(_)) | None => (Some(Owner::Local), None, false, false),
+            Some(Field::Sql(_) | Field::Value(_) | Field::List(_) | Field::Rows(_)) | None => (Some(Owner::Local), None, false, false),
         };
         Self {
             owner,
@@ -330,6 +347,20 @@ impl Merge {
             turns::note(&mut self.pairs, path, facts.read_at, wrote || !zoho_changed);
             self.agreed_more |= turns::of(&self.pairs, path) != turns::of(&facts.link.fields, path);
         }
+        let soon = || fresh.zip(facts.link.zoho_modified_at).is_some_and(|(fresh, known)| fresh - known <= turns::SOON);
+        let pushed = || facts.link.pushed_at.is_some_and(|at| facts.read_at - at <= turns::APART);
+        match verdict {
+            Verdict::Pull if zoho_changed && definition.module.level() != Some(path) && soon() && pushed() => {
+                turns::answered(&mut self.pairs, facts.read_at);
+                self.agreed_more = true;
+            }
+            Verdict::Push if !zoho_changed && facts.driven.contains(path) => {
+                turns::round(&mut self.pairs, path, facts.read_at);
+                self.agreed_more = true;
+            }
+            Verdict::Push if !zoho_changed && !turns::drives(&self.pairs, path) => turns::forget_rounds(&mut self.pairs, path),
+            _ => {}
+        }
         if turns::is_parked(&self.pairs, path) { Verdict::Park } else { verdict }
     }
 
@@ -339,7 +370,7 @@ impl Merge {
     }
 
     fn pull(&mut self, definition: &Definition, facts: Facts<'_>, path: &str, local: &FieldValue, zoho: Value) {
-        match local::incoming(definition, path, &zoho, facts.keys) {
+        match local::incoming(&definition.table, definition.fields().get(path), &zoho, facts.keys) {
             // the row says so already, in other words
             Incoming::Column { as_sent: Some(sent), .. } if value::same(&sent, &local.local()) => self.agree(path, local.local(), zoho),
             Incoming::Column { column, value, .. } => {

@@ -51,6 +51,7 @@ struct Case {
     read_at: DateTime<Utc>,
     changed_at: Option<DateTime<Utc>>,
     decided: BTreeMap<String, Side>,
+    driven: BTreeSet<String>,
 }
 
 impl Case {
@@ -75,7 +76,7 @@ impl Case {
         link.zoho_modified_at = crate::module::parse_time("2026-02-01T10:00:00+00:00");
         let row = Row { key: "1".to_owned(), when: true, fields, problems: vec![] };
         let read_at = crate::module::parse_time("2026-03-01T10:05:00+00:00").unwrap();
-        Self { row, link, record, read_at, changed_at: None, decided: BTreeMap::new() }
+        Self { row, link, record, read_at, changed_at: None, decided: BTreeMap::new(), driven: BTreeSet::new() }
     }
 
     fn local(mut self, field: &str, value: Value) -> Self {
@@ -105,6 +106,8 @@ impl Case {
             row: &self.row,
             link: &self.link,
             record: &self.record,
+            single: true,
+            driven: &self.driven,
             columns: &BTreeMap::new(),
             parents: &Parents::new(),
             keys: &keys,
@@ -299,6 +302,58 @@ fn what_goes_slowly_or_is_one_sided_is_no_flapping() {
         case.link.fields = merge.pairs;
         case.link.fields.insert("Amount".to_owned(), Pair { local: json!(n), zoho: json!(n), confirmed: true });
         case = case.local("Amount", json!(n));
+    }
+}
+
+/// Rounds in which our write of the amount makes Zoho change the name after so many seconds, and the name's arrival makes a trigger (or, with
+/// `by_hand`, a person) change the amount.
+fn rounds(times: i64, seconds: i64, minutes_apart: i64, by_hand: bool) -> Merge {
+    let mut case = Case::agreed();
+    let start = case.read_at;
+    let mut merge = Merge::default();
+    for n in 0..times {
+        // our write, as a push notes it
+        let at = start + chrono::TimeDelta::minutes(n * minutes_apart);
+        let pair = |value: Value| Pair { local: value.clone(), zoho: value, confirmed: true };
+        case.link.fields.insert("Amount".to_owned(), pair(json!(10 + n)));
+        (case.link.pushed_at, case.link.zoho_modified_at) = (Some(at), Some(at));
+        // Zoho's answer
+        let answered = at + chrono::TimeDelta::seconds(seconds);
+        case.read_at = answered;
+        case.driven.clear();
+        let time = answered.format("%Y-%m-%dT%H:%M:%S+00:00").to_string();
+        case = case
+            .local("Amount", json!(10 + n))
+            .zoho("Amount", json!(10 + n))
+            .zoho("Deal_Name", json!(n))
+            .zoho("Modified_Time", json!(time));
+        let pulled = case.merged("");
+        assert_eq!(columns(&pulled), [("name", &json!(n))]);
+        case.link.fields = pulled.pairs;
+        case.link.fields.insert("Deal_Name".to_owned(), pair(json!(n)));
+        case.link.zoho_modified_at = Some(answered);
+        // ours
+        case = case.local("Deal_Name", json!(n)).local("Amount", json!(11 + n));
+        case.read_at = answered + chrono::TimeDelta::seconds(1);
+        case.driven.extend((!by_hand).then(|| "Amount".to_owned()));
+        merge = case.merged("");
+        case.link.fields = merge.pairs.clone();
+    }
+    merge
+}
+
+#[test]
+fn two_fields_that_drive_each_other_are_recognised_though_each_goes_one_way() {
+    assert!(rounds(9, 2, 1, false).conflicts.is_empty());
+    let parked = rounds(10, 2, 1, false);
+    assert_eq!(parked.conflicts.iter().map(|clash| (clash.field.as_str(), clash.reason)).collect::<Vec<_>>(), [("Amount", DRIVES)]);
+    assert!(parked.keep_back.contains("Amount") && parked.conflicts[0].flapping);
+    for (what, honest) in [
+        ("a person's edits here", rounds(40, 2, 1, true)),
+        ("a person's edits in Zoho", rounds(40, 31, 1, false)),
+        ("what happens twice an hour", rounds(40, 2, 31, false)),
+    ] {
+        assert!(honest.conflicts.is_empty() && honest.keep_back.is_empty(), "{what}");
     }
 }
 

@@ -27,6 +27,22 @@ pub struct Listing {
     pub rows: Vec<Value>,
     /// Whether another page follows.
     pub more: bool,
+    /// What the next page may be asked for with, for a day: by number no row beyond [`MAX_ROWS`] can be reached.
+    pub next: Option<String>,
+}
+
+/// Which page of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum At<'a> {
+    /// By its number, from 1.
+    Page(u32),
+    /// By the token in the page before; everything else must be as it was asked for then (CRM sheet §2.1).
+    Token(&'a str),
+}
+
+/// Whether Zoho refused the token of a page, for its age or because it belongs to another request: the walk begins anew (CRM sheet §2.1).
+pub fn refuses_token(error: &crate::Error) -> bool {
+    matches!(error, crate::Error::Rejected(rejection) if matches!(rejection.code.as_str(), "EXPIRED_VALUE" | "TOKEN_BOUND_DATA_MISMATCH"))
 }
 
 /// Reads one page of the records modified since, the oldest change first. `since` absent: all records.
@@ -40,7 +56,7 @@ pub async fn modified(
     module: &str,
     fields: &[&str],
     since: Option<DateTime<Utc>>,
-    page: u32,
+    at: At<'_>,
 ) -> Result<Listing> {
     let path = match module_path(module) {
         Ok(path) if (1..=MAX_FIELDS).contains(&fields.len()) => path,
@@ -48,7 +64,7 @@ pub async fn modified(
         Err(reason) => return Err(invalid(&grant, reason)),
     };
     let query = [("fields", fields.join(",")), ("sort_by", "Modified_Time".to_owned()), ("sort_order", "asc".to_owned())];
-    pages(grant, client, token, path, &query, since, page).await
+    pages(grant, client, token, path, &query, since, at).await
 }
 
 /// Reads one page of the records deleted since: `id`, `type` (`recycle`, `permanent`), `deleted_time`. Zoho keeps them for 60 to 120 days
@@ -68,7 +84,7 @@ pub async fn deleted(
         Ok(path) => format!("{path}/deleted"),
         Err(reason) => return Err(invalid(&grant, reason)),
     };
-    pages(grant, client, token, path, &[("type", "all".to_owned())], since, page).await
+    pages(grant, client, token, path, &[("type", "all".to_owned())], since, At::Page(page)).await
 }
 
 async fn pages(
@@ -78,23 +94,28 @@ async fn pages(
     path: String,
     query: &[(&str, String)],
     since: Option<DateTime<Utc>>,
-    page: u32,
+    at: At<'_>,
 ) -> Result<Listing> {
     let mut outgoing = Outgoing::new(Product::Crm, Method::Get, Effect::Read, path);
     outgoing.query.extend(query.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
-    outgoing.query.extend([("page".to_owned(), page.max(1).to_string()), ("per_page".to_owned(), PER_PAGE.to_string())]);
+    outgoing.query.push(match at {
+        At::Page(page) => ("page".to_owned(), page.max(1).to_string()),
+        At::Token(token) => ("page_token".to_owned(), token.to_owned()),
+    });
+    outgoing.query.push(("per_page".to_owned(), PER_PAGE.to_string()));
     if let Some(since) = since {
         outgoing.headers.push(("if-modified-since", since.to_rfc3339_opts(SecondsFormat::Secs, false)));
     }
     let Answer { value: mut json, evidence } = client.send(grant, outgoing, token).await?.checked()?;
     // 204 and 304: nothing
     if json.is_null() {
-        return Ok(Answer { value: Listing { rows: Vec::new(), more: false }, evidence });
+        return Ok(Answer { value: Listing { rows: Vec::new(), more: false, next: None }, evidence });
     }
     let more = json.pointer("/info/more_records").and_then(Value::as_bool).unwrap_or(false);
+    let next = json.pointer("/info/next_page_token").and_then(Value::as_str).filter(|token| !token.is_empty()).map(str::to_owned);
     match json.get_mut("data").map(Value::take) {
         Some(Value::Array(rows)) if rows.iter().all(|row| super::records::id(row).is_some()) => {
-            Ok(Answer { value: Listing { rows, more }, evidence })
+            Ok(Answer { value: Listing { rows, more, next }, evidence })
         }
         Some(_) => Err(Reply::unreadable(Effect::Read, evidence, "a row without id")),
         None => Err(Reply::unreadable(Effect::Read, evidence, "no data")),

@@ -42,12 +42,12 @@ pub async fn find(
     outgoing.body = Some(&body);
     let Answer { value: mut json, evidence } = client.send(grant, outgoing, token).await?.checked()?;
     if json.is_null() {
-        return Ok(Answer { value: Listing { rows: Vec::new(), more: false }, evidence });
+        return Ok(Answer { value: Listing { rows: Vec::new(), more: false, next: None }, evidence });
     }
     let more = json.pointer("/info/more_records").and_then(Value::as_bool).unwrap_or(false);
     match json.get_mut("data").map(Value::take) {
         Some(Value::Array(rows)) if rows.iter().all(|row| super::records::id(row).is_some()) => {
-            Ok(Answer { value: Listing { rows, more }, evidence })
+            Ok(Answer { value: Listing { rows, more, next: None }, evidence })
         }
         _ => Err(Reply::unreadable(Effect::Read, evidence, "no rows with ids")),
     }

@@ -93,7 +93,7 @@ impl Run<'_> {
             return Ok(Verdict::dead(letter));
         }
         let nothing = BTreeMap::new();
-        let merge::NewRow { columns, pulled, missing } = merge::insert(self.definition, record, own.unwrap_or(&nothing), keys);
+        let merge::NewRow { columns, pulled, rows, missing } = merge::insert(self.definition, record, own.unwrap_or(&nothing), keys);
         if let Some(verdict) = self.await_rows(&missing, gathered).await? {
             return Ok(verdict);
         }
@@ -106,6 +106,7 @@ impl Run<'_> {
             columns,
             expected: BTreeMap::new(),
             pulled,
+            rows,
             modified_at: self.definition.module.modified_at(record),
             run_id,
         };

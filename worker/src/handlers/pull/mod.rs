@@ -20,10 +20,13 @@ use sluice_sync::definition::Definition;
 use sluice_sync::link::Link;
 use sluice_sync::link::agreed::field_in;
 use sluice_sync::link::store::Agreed;
+use sluice_sync::link::turns;
+use sluice_sync::merge::children::all_removed;
 use sluice_sync::merge::{self, Facts, Keys, Merge, Side};
 use sluice_sync::plan::Step;
 use sluice_sync::read::Row;
 use sluice_sync::sighting::Sighting;
+use sluice_zoho::finance;
 
 use super::push::{self, Record, Run, Verdict, finance_module};
 use super::{all, snooze};
@@ -198,8 +201,12 @@ impl Run<'_> {
 
     /// Whether what was read will do to write it here. Of a module without single reading the list's row is all that there is, however old.
     fn usable(&self, sight: Option<&Sighting>) -> bool {
-        let only_listed = finance_module(self.definition).is_some_and(|module| !module.readable());
-        sight.is_some_and(|sight| sight.complete && (sight.age <= USABLE || only_listed))
+        sight.is_some_and(|sight| sight.complete && (sight.age <= USABLE || !self.reads_single()))
+    }
+
+    /// Whether the module's records can be read one by one.
+    fn reads_single(&self) -> bool {
+        finance_module(self.definition).is_none_or(finance::Module::readable)
     }
 
     /// Merges what is known of a linked record.
@@ -211,17 +218,19 @@ impl Run<'_> {
         Theirs { record: theirs, read_at, run_id, keys, decided, own }: Theirs<'_>,
     ) -> Result<Merged, sqlx::Error> {
         let Some(link) = &record.link else { return Ok(Merged::default()) };
-        let (no_columns, nothing_decided) = (BTreeMap::new(), BTreeMap::new());
+        let (no_columns, nothing_decided, not_driven) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
         let modified_at = self.definition.module.modified_at(theirs);
         let mut facts = Facts {
             row,
             link,
             record: theirs,
+            single: self.reads_single(),
             columns: own.unwrap_or(&no_columns),
             parents: &self.parents,
             keys,
             read_at,
             changed_at: None,
+            driven: &not_driven,
             decided: decided.unwrap_or(&nothing_decided),
         };
         let mut merge = merge::merge(self.definition, facts);
@@ -230,8 +239,18 @@ impl Run<'_> {
             facts.changed_at = self.changed_at(&record.slot.key).await?;
             merge = merge::merge(self.definition, facts);
         }
+        // And only what may be part of a loop asks whose change it was.
+        let driven;
+        if turns::is_answered(&link.fields, read_at) {
+            driven = self.driven(&record.slot.key, &sluice_sync::plan::changed_fields(self.definition, row, link)).await?;
+            if !driven.is_empty() {
+                facts.driven = &driven;
+                merge = merge::merge(self.definition, facts);
+            }
+        }
         let changed_at = facts.changed_at;
-        let pull = (!merge.columns.is_empty()).then(|| Pull {
+        let writes = !merge.columns.is_empty() || !merge.rows.is_empty();
+        let pull = writes.then(|| Pull {
             key: record.slot.key.clone(),
             zoho_id: id.to_owned(),
             act: Act::Update,
@@ -239,6 +258,7 @@ impl Run<'_> {
             columns: merge.columns.clone(),
             expected: merge.expected.clone(),
             pulled: merge.pulled.clone(),
+            rows: merge.rows.clone(),
             modified_at,
             run_id,
         });
@@ -258,6 +278,8 @@ impl Run<'_> {
             (OnDelete::Delete, Some(_)) => Some((Act::Delete, BTreeMap::new())),
             (OnDelete::Mark, Some(_)) => Some((Act::Update, merge::mark(self.definition))),
         };
+        // a row that stays keeps its children
+        let rows = record.link.as_ref().filter(|_| matches!(act, Some((Act::Delete, _)))).map(|link| all_removed(self.definition, link));
         let pull = act.map(|(act, columns)| Pull {
             key: record.slot.key.clone(),
             zoho_id: id.to_owned(),
@@ -266,6 +288,7 @@ impl Run<'_> {
             columns,
             expected: BTreeMap::new(),
             pulled: BTreeMap::new(),
+            rows: rows.unwrap_or_default(),
             modified_at: None,
             run_id: sight.run_id,
         });

@@ -60,7 +60,10 @@ impl Run<'_> {
             age: std::time::Duration::ZERO,
             run_id: None,
         };
-        let several = self.definition.module.read_max() > 1 && (ids.len() > 1 || self.definition.module.product == Product::Crm);
+        // what reads several at once leaves out lists, such as subforms and line items (CRM sheet §2.1)
+        let several = self.definition.rows().is_empty()
+            && self.definition.module.read_max() > 1
+            && (ids.len() > 1 || self.definition.module.product == Product::Crm);
         if several {
             match self.read_together(ids).await {
                 Ok(records) => found.extend(records.into_iter().map(|(id, record)| (id, sight(Some(record))))),
@@ -151,17 +154,47 @@ impl Run<'_> {
 
     /// The records of other syncs that a Zoho record refers to: (sync, Zoho id).
     fn refers_to(&self, record: &Value) -> Vec<(String, String)> {
-        let refs = self.definition.fields().iter().filter_map(|(path, field)| match field {
-            Field::Ref(field) => {
-                let id = match field_in(&self.definition.module, record, path)? {
-                    Value::Object(lookup) => lookup.get("id").map(sluice_sync::value::scalar_text)?,
-                    other => sluice_sync::value::scalar_text(other),
-                };
-                (!id.is_empty()).then(|| (field.sync.clone(), id))
-            }
-            Field::Column(_) | Field::Sql(_) | Field::Value(_) | Field::List(_) => None,
+        let module = &self.definition.module;
+        let fields = self.definition.fields().iter();
+        let own = fields.filter_map(|(path, field)| refers(field, field_in(module, record, path)?));
+        let lists = self.definition.rows().iter().filter_map(|(path, list)| Some((list, field_in(module, record, path)?.as_array()?)));
+        let of_lists = lists.flat_map(|(list, objects)| objects.iter().map(move |object| (list, object))).flat_map(|(list, object)| {
+            list.field.item.iter().filter_map(|(path, field)| refers(field, sluice_sync::value::at(object, path)?))
         });
-        refs.collect()
+        own.chain(of_lists).collect()
+    }
+
+    /// Of these fields the ones whose column was last changed in a transaction of ours: by a trigger of the table's, since what we write ourselves is
+    /// agreed on.
+    pub(super) async fn driven(&self, key: &str, fields: &[String]) -> Result<BTreeSet<String>, sqlx::Error> {
+        let columns = fields.iter().filter_map(|path| Some((path, self.definition.fields().get(path)?.own_column()?.to_owned())));
+        let columns: BTreeMap<&String, String> = columns.collect();
+        if columns.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let table = &self.definition.table;
+        let key_column = match self.definition.key.as_slice() {
+            [only] => only.name.as_str(),
+            _ => "",
+        };
+        let ours = sqlx::query_scalar!(
+            r#"with c as materialized (
+                 select x.captured_at, x.origin, sluice.changed_columns(x.changed, x.relid, x.touched, x.layout) as columns from (
+                   select captured_at, key, after, origin, case when changed is not null then array(select jsonb_array_elements_text(changed)) end as changed,
+                     relid, touched, layout
+                   from sluice.changes_of($1, $2, clock_timestamp() - interval '1 hour')
+                   union all select captured_at, key, after, origin, changed, relid, touched, layout from sluice.change where relation = $1) x
+                 where x.key = $2 or x.after ->> $3 = $2)
+               select k as "column!" from unnest($4::text[]) k
+               where (select c.origin from c where k = any (c.columns) order by c.captured_at desc limit 1) = 'sluice'"#,
+            format!("{}.{}", table.schema, table.name),
+            key,
+            key_column,
+            &columns.values().cloned().collect::<Vec<_>>()
+        )
+        .fetch_all(&self.engine.db)
+        .await?;
+        Ok(columns.into_iter().filter(|(_, column)| ours.contains(column)).map(|(path, _)| path.clone()).collect())
     }
 
     /// When a row was last changed by anybody but us, as the capture saw it. The history goes back a day here.
@@ -186,9 +219,20 @@ impl Run<'_> {
     }
 }
 
+/// The record that a reference names: (sync, Zoho id).
+fn refers(field: &Field, value: &Value) -> Option<(String, String)> {
+    let Field::Ref(field) = field else { return None };
+    let id = match value {
+        Value::Object(lookup) => lookup.get("id").map(sluice_sync::value::scalar_text)?,
+        Value::Null => return None,
+        other => sluice_sync::value::scalar_text(other),
+    };
+    (!id.is_empty()).then(|| (field.sync.clone(), id))
+}
+
 /// The fields that a CRM list must be asked for: what is mapped and can be pulled, what the pull's own columns name, and the time.
 pub(crate) fn crm_fields(definition: &sluice_sync::definition::Definition) -> Vec<String> {
-    let mapped = definition.fields().iter().filter(|(_, field)| !matches!(field, Field::List(_)));
+    let mapped = definition.fields().iter().filter(|(_, field)| !matches!(field, Field::List(_) | Field::Rows(_)));
     let mapped = mapped.filter_map(|(path, _)| path.split('.').next().map(str::to_owned));
     let named = definition.sync.columns.values().flat_map(|expression| named_in(expression));
     let mut fields: BTreeSet<String> = mapped.chain(named).collect();

@@ -364,7 +364,7 @@ fn what_to_mend(sync: &str, name: &str, field: &Field, response: Option<&Value>)
         Field::Ref(reference) => format!("the column `{}`, as the Zoho id of {}", reference.column, reference.sync),
         Field::Sql(field) => format!("the expression `{}`", field.sql),
         Field::Value(_) => "a constant".to_owned(),
-        Field::List(_) => "a list".to_owned(),
+        Field::List(_) | Field::Rows(_) => "a list".to_owned(),
     };
     let wanted = response.and_then(|response| response.pointer("/details/expected_data_type")).and_then(Value::as_str);
     let wanted = wanted.map_or_else(String::new, |wanted| format!(", and Zoho takes {wanted} there"));

@@ -84,6 +84,13 @@ impl Sweep<'_> {
                     calls += 1;
                     match listing::page(self.session, self.definition, &walk).await {
                         Ok(listing) => self.store(place, walk, listing, now).await?,
+                        Err(failure) if listing::cannot_go_on(&walk, &failure) => {
+                            let place = Place { walk: Some(walk.anew()), promised: false, ..place };
+                            let mut tx = self.engine.db.begin().await?;
+                            sweep::keep(&mut tx, self.definition.name(), &place, 1).await?;
+                            tx.commit().await?;
+                            return Ok(Outcome::Continue { progress: None });
+                        }
                         Err(failure) => return self.broken_off(Place { walk: Some(walk), ..place }, &failure).await,
                     }
                 }
@@ -112,6 +119,7 @@ impl Sweep<'_> {
                     run_id,
                     from: None,
                     page: 1,
+                    token: None,
                     newest: None,
                     deleted_from: None,
                     deleted: false,
@@ -199,7 +207,7 @@ impl Sweep<'_> {
         store::looked_at(&mut tx, sync, place.began, &seen, &verified).await?;
         place.promised = more;
         if more {
-            place.walk = Some(listing::following(definition, &walk, &timed));
+            place.walk = Some(listing::following(definition, &walk, &timed, listing.next));
         } else {
             sums.messages.extend(self.missing(&mut tx, &mut place).await?);
         }
@@ -287,11 +295,20 @@ mod tests {
 
     #[test]
     fn a_list_is_complete_only_if_every_page_keeps_what_it_and_the_one_before_promised() {
-        let walk =
-            Walk { run_id: 1, from: None, page: 3, newest: None, deleted_from: None, deleted: false, seen: Vec::new(), began: Utc::now() };
+        let walk = Walk {
+            run_id: 1,
+            from: None,
+            page: 3,
+            token: None,
+            newest: None,
+            deleted_from: None,
+            deleted: false,
+            seen: Vec::new(),
+            began: Utc::now(),
+        };
         let place =
             |promised| Place { run_id: 1, began: walk.began, walk: None, promised, incomplete: None, held: false, drift: 0, after: None };
-        let listing = |rows: usize, more, short| Listing { rows: vec![Value::Null; rows], more, short };
+        let listing = |rows: usize, more, short| Listing { rows: vec![Value::Null; rows], more, short, next: None };
         for (promised, page, complete) in [
             (true, listing(200, true, false), true),
             (true, listing(7, false, false), true),

@@ -1,4 +1,4 @@
-//! The six forms, read and printed.
+//! The seven forms, read and printed.
 
 #![allow(clippy::unwrap_used)]
 use super::*;
@@ -25,6 +25,8 @@ fn every_form_is_printed_as_it_is_read() {
         json!({ "value": false }),
         json!({ "ref": "accounts", "column": "account_id" }),
         json!({ "each": "select 1", "item": { "id": { "ref": "invoices", "column": "i" }, "n": "n" }, "or_else": { "n": { "value": 1 } } }),
+        json!({ "rows": "lines", "parent": "invoice_id", "match_on": "line_item_id", "item": { "line_item_id": "zoho_id", "rate": "price" } }),
+        json!({ "rows": "lines", "parent": ["a", "b"], "match_on": "id", "on_delete": "mark", "mark": { "gone": true }, "item": { "id": "z" } }),
     ] {
         let field = read(form.clone()).unwrap();
         assert_eq!(serde_json::to_value(&field).unwrap(), form);

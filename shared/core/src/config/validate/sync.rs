@@ -1,7 +1,7 @@
 //! Syncs and their mappings.
 
 use super::super::Config;
-use super::super::field::{Field, Fields, segments};
+use super::super::field::{Field, Fields, RowsField, segments};
 use super::super::sync::{Module, OnDelete, Product, Sync, WhenFalse};
 use super::Check;
 
@@ -158,6 +158,9 @@ impl Check<'_> {
     fn mapping(&mut self, config: &Config, sync: &Sync) {
         self.fields(config, sync, &["syncs", &sync.name, "fields"], &sync.fields);
         for (name, field) in &sync.fields {
+            if let Field::Rows(rows) = field {
+                self.rows(config, sync, name, rows);
+            }
             if let Field::List(list) = field {
                 self.fields(config, sync, &["syncs", &sync.name, "fields", name, "item"], &list.item);
                 self.fields(config, sync, &["syncs", &sync.name, "fields", name, "or_else"], &list.or_else);
@@ -180,6 +183,7 @@ impl Check<'_> {
                 Field::Column(field) => self.filled(&path, &field.column),
                 Field::Sql(field) => self.filled(&path, &field.sql),
                 Field::List(list) => self.filled(&path, &list.each),
+                Field::Rows(rows) => self.filled(&path, &rows.table),
                 Field::Value(_) => {}
                 Field::Ref(field) => {
                     self.filled(&path, &field.column);
@@ -203,7 +207,7 @@ impl Check<'_> {
                     self.wrong_if(of_each, &path, "write the expression as a column of `each`, and name that column here");
                     false
                 }
-                Field::List(_) => {
+                Field::List(_) | Field::Rows(_) => {
                     self.wrong(&path, "a list does not stand inside a list; build the inner one as json in SQL");
                     false
                 }
@@ -211,5 +215,46 @@ impl Check<'_> {
             };
             self.wrong_if(owned, &path, "`owner` and `conflict` belong to fields of the record; a list is pushed only, as a whole");
         }
+    }
+
+    /// A list that becomes rows of a child table.
+    fn rows(&mut self, config: &Config, sync: &Sync, name: &str, rows: &RowsField) {
+        let at = ["syncs", &sync.name, "fields", name];
+        let item = ["syncs", &sync.name, "fields", name, "item"];
+        self.wrong_if(
+            !sync.direction.pulls(),
+            &at,
+            "`rows` is for pulling: set direction to \"pull\" or \"both\", or push the list with `each`",
+        );
+        self.fields(config, sync, &item, &rows.item);
+        for (name, field) in &rows.item {
+            let path = [&item[..], &[name.as_str()]].concat();
+            let owned = match field {
+                Field::Column(field) => field.owner.is_some() || field.conflict.is_some(),
+                Field::Ref(field) => field.owner.is_some() || field.conflict.is_some(),
+                Field::Sql(_) | Field::Value(_) | Field::List(_) | Field::Rows(_) => {
+                    self.wrong(&path, "what Zoho says goes into a column, or a ref; let a trigger or a generated column make more of it");
+                    false
+                }
+            };
+            self.wrong_if(owned, &path, "`owner` and `conflict` belong to fields of the record; the rows of a list are Zoho's");
+        }
+        self.wrong_if(
+            rows.matched().is_none(),
+            &at,
+            "`match_on` names a field of `item` that goes into a column as it is, such as { line_item_id = \"zoho_line_id\" }",
+        );
+        let expected = sync.key.columns().len();
+        if rows.parent.columns().len() != expected {
+            self.wrong(&at, format!("`parent` names as many columns as the sync's `key` has, in its order: {expected}"));
+        }
+        self.wrong_if(rows.on_delete == OnDelete::Void, &at, "rows are deleted, marked or ignored; \"void\" is for records of Zoho's");
+        let marks = rows.on_delete == OnDelete::Mark;
+        self.wrong_if(
+            marks && rows.mark.is_empty(),
+            &at,
+            "on_delete = \"mark\" needs `mark`: the columns to set, such as { removed = true }",
+        );
+        self.wrong_if(!marks && !rows.mark.is_empty(), &at, "`mark` has no effect without on_delete = \"mark\"");
     }
 }
