@@ -27,15 +27,14 @@ async fn eight_claimers_never_make_more_calls_than_the_cap_in_any_window_nor_mor
         .run("insert into sluice.job (kind, args, lane) select 'push', jsonb_build_object('sync', 'shop', 'key', k), 'realtime' from generate_series(1, 400) k")
         .await;
     while world.fold().await > 0 {}
-    // When a request may arrive at Zoho: any moment between grant and answer. Both ends are noted by this process's clock.
+    // So many calls are five windows' worth. When a request may arrive at Zoho: any moment between grant and answer. Both ends are noted by this process's clock.
     let calls: Arc<Mutex<Vec<(Instant, Instant)>>> = Arc::default();
-    let started = Instant::now();
     let claimer = |n: u64| {
         let (db, shapes, calls) = (world.db.clone(), world.shapes.clone(), calls.clone());
         async move {
             let mut rng = rand::rngs::StdRng::seed_from_u64(n);
             let worker: Arc<str> = format!("w{n}:a").into();
-            while started.elapsed() < Duration::from_secs(5) {
+            while calls.lock().unwrap().len() < 5 * usize::try_from(CAP).unwrap() {
                 let claim = store::claim(&db, &worker, &shapes, LEASE, TIMEOUT).await.unwrap();
                 let (mut batch, grant) = match claim {
                     Claim::Batch(batch, grant) => (batch, grant),
@@ -78,7 +77,6 @@ async fn eight_claimers_never_make_more_calls_than_the_cap_in_any_window_nor_mor
     }
     let at_once = calls.iter().map(|(sent, _)| calls.iter().filter(|(s, e)| s <= sent && sent < e).count()).max();
     assert!(at_once <= Some(usize::try_from(IN_FLIGHT).unwrap()), "{at_once:?} in flight");
-    assert!(calls.len() >= 60, "only {} calls in five windows of {CAP}", calls.len());
 }
 
 fn limited_for(seconds: u64) -> Option<Throttled> {
