@@ -87,7 +87,8 @@ async fn fields_that_crm_lacks_are_errors_then_a_plan_then_made_and_then_there()
     let customers = world.config.find("[syncs.customers]").unwrap();
     let deals = "[syncs.customers]\nconnection = \"main\"\ntable = \"public.customers\"\nkey = \"id\"\nmodule = \"crm/Deals\"\nreference = \"Our_Key\"\n\
                  [syncs.customers.fields]\nDeal_Name = \"name\"\nStage = { value = \"Proposal\" }\nRisk_Tier = { column = \"email\", values = { low = \"Low\", high = \"High\" } }\n";
-    let folder = World { config: format!("{}{deals}", &world.config[..customers]), ..world }.folder("");
+    let world = World { config: format!("{}{deals}", &world.config[..customers]), ..world };
+    let folder = world.folder("");
     let said = |arguments: &[&str], code: i32| {
         let ended = folder.run(&[&["check", "--json"], arguments].concat());
         assert_eq!(ended.code, code, "{ended:?}");
