@@ -82,6 +82,42 @@ async fn credentials_that_work_are_proved_with_one_call_of_the_budget_and_the_or
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn fields_that_crm_lacks_are_errors_then_a_plan_then_made_and_then_there() {
+    let world = world("").await;
+    let customers = world.config.find("[syncs.customers]").unwrap();
+    let deals = "[syncs.customers]\nconnection = \"main\"\ntable = \"public.customers\"\nkey = \"id\"\nmodule = \"crm/Deals\"\nreference = \"Our_Key\"\n\
+                 [syncs.customers.fields]\nDeal_Name = \"name\"\nStage = { value = \"Proposal\" }\nRisk_Tier = { column = \"email\", values = { low = \"Low\", high = \"High\" } }\n";
+    let world = World { config: format!("{}{deals}", &world.config[..customers]), ..world };
+    let folder = world.folder("");
+    let said = |arguments: &[&str], code: i32| {
+        let ended = folder.run(&[&["check", "--json"], arguments].concat());
+        assert_eq!(ended.code, code, "{ended:?}");
+        let findings: Value = serde_json::from_str(&ended.out).unwrap();
+        let of_fields = |one: &&Value| one["at"] == "syncs.customers" && !one["message"].as_str().unwrap().contains("→");
+        let findings = findings["findings"].as_array().unwrap().clone();
+        findings
+            .iter()
+            .filter(of_fields)
+            .map(|one| format!("{} {}", one["level"].as_str().unwrap(), one["message"].as_str().unwrap()))
+            .collect::<Vec<_>>()
+    };
+    let key = "Deals has no field Our_Key: text, unique";
+    let tier = "Deals has no field Risk_Tier: picklist of High, Low";
+    let makes = ". sluice check --provision makes it (--plan only lists)";
+    assert_eq!(said(&[], 1), [format!("error {key}{makes}"), format!("error {tier}{makes}")]);
+    for _ in 0..2 {
+        let planned = [format!("warning {key}; would be made"), format!("warning {tier}; would be made")];
+        assert_eq!(said(&["--provision", "--plan"], 0), planned, "a plan makes nothing");
+    }
+    assert_eq!(said(&["--provision"], 0), ["ok Deals.Our_Key was made", "ok Deals.Risk_Tier was made"]);
+    assert_eq!(said(&[], 0), ["ok crm/Deals has all 4 fields that are mapped"]);
+    for (arguments, why) in [(&["check", "--plan"][..], "--provision"), (&["check", "--offline", "--provision"], "cannot be used with")] {
+        let ended = folder.run(arguments);
+        assert!(ended.code == 2 && ended.err.contains(why), "{ended:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_zoho_refuses_is_an_error_that_says_what_to_do_and_offline_nothing_is_asked() {
     let world = world("[finance]\norganizations = [\"60000000001\", \"60000000002\"]").await;
     let folder = world.folder("");

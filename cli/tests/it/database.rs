@@ -244,6 +244,22 @@ async fn check_says_yes_when_all_is_well_and_no_when_a_column_is_missing() {
 }
 
 #[tokio::test]
+async fn check_looks_at_the_tables_that_lists_become_rows_of() {
+    let db = TestDb::new().await;
+    let tables =
+        "create table invoices (id bigint primary key, number text); create table lines (invoice_id bigint, zoho_id text, price numeric);
+         create schema apart; create table apart.lines (invoice_id bigint, zoho_id text unique, price numeric)";
+    sqlx::raw_sql(tables).execute(db.db()).await.unwrap();
+    let sync = "[syncs.invoices]\nconnection = \"main\"\ntable = \"invoices\"\nkey = \"id\"\nmodule = \"books/invoices\"\ndirection = \"pull\"\n\
+                [syncs.invoices.fields]\ninvoice_number = \"number\"\nline_items = { rows = \"TABLE\", parent = \"invoice_id\", match_on = \"line_item_id\", item = { line_item_id = \"zoho_id\", rate = \"price\" } }\n";
+    let start = CONFIG.find("[syncs.customers]").unwrap();
+    let with = |table: &str| Folder::with(&format!("{}{}", &CONFIG[..start], sync.replace("TABLE", table))).on(db.url());
+    refuses(&with("lines"), &["check", "--offline"], 1, &["run: create unique index on lines (invoice_id, zoho_id);"]);
+    let well = with("apart.lines").run(&["check", "--offline"]);
+    assert!(well.out.contains("fields.line_items: its objects are rows of apart.lines, told apart by invoice_id and zoho_id"), "{well:?}");
+}
+
+#[tokio::test]
 async fn what_a_brake_holds_is_listed_shown_and_decided_with_a_plan_first() {
     let (db, folder) = attached().await;
     sqlx::raw_sql(

@@ -49,7 +49,7 @@ pub(super) fn refused(error: sqlx::Error) -> Response {
 }
 
 pub(super) async fn status(Shared(state): Shared<State>) -> Result<Json<Value>, Failed> {
-    let store::Standing { syncs, budgets, avoided, attention } = store::standing(&state.0.db).await?;
+    let store::Standing { syncs, budgets, avoided, attention, held: _ } = store::standing(&state.0.db).await?;
     Ok(Json(json!({
         "syncs": syncs, "budgets": budgets, "avoided": avoided, "held": attention.held, "changes_waiting": attention.changes_waiting, "paused": attention.paused,
     })))

@@ -18,6 +18,7 @@ pub(super) async fn index(Shared(state): Shared<State>) -> Result<Html<String>, 
     let standing = store::standing(&state.0.db).await?;
     let mut body = String::new();
     notices(&mut body, &ready::differing(&state), &standing);
+    held(&mut body, &standing);
     summary(&mut body, &standing);
     sync_table(&mut body, &standing);
     budget_table(&mut body, &standing);
@@ -37,6 +38,25 @@ fn notices(out: &mut String, differing: &[String], standing: &Standing) {
         .map(|held| format!("{held} held changes wait for a decision: sluice held list"));
     for notice in differing.iter().cloned().chain(paused).chain(held) {
         let _ = write!(out, "<p class=\"notice\">{}</p>", escape(&notice));
+    }
+}
+
+/// Records of a held change that the page shows; `sluice held show` has all.
+const SAMPLE: usize = 3;
+
+/// What a brake holds: why, a few of its records, and the commands that decide.
+fn held(out: &mut String, standing: &Standing) {
+    for held in &standing.held {
+        let _ = write!(out, "<div class=\"notice\"><strong>{}</strong> {}<ul>", escape(&held.sync), escape(&held.reason));
+        for one in held.sample.as_array().into_iter().flatten().take(SAMPLE) {
+            let text = |name: &str| one[name].as_str().unwrap_or_default();
+            let changed = one["changed"].as_object().into_iter().flatten();
+            let changed: Vec<String> = changed.map(|(field, pair)| format!("{field}: {} → {}", pair["old"], pair["new"])).collect();
+            let _ = write!(out, "<li>{}", escape(&format!("{} {} {}", text("operation"), text("key"), changed.join(", "))));
+        }
+        let id = held.id;
+        let _ =
+            write!(out, "</ul><code>sluice held show {id}</code>, <code>held approve {id}</code> or <code>held reject {id}</code></div>");
     }
 }
 

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use serde_json::Value;
 use sluice_core::db::Db;
 
 /// A row of `sluice.sync_status`.
@@ -65,6 +66,16 @@ pub(super) struct Attention {
     pub(super) paused: Vec<String>,
 }
 
+/// A held change that waits for a decision.
+#[derive(Debug, Clone)]
+pub(super) struct Held {
+    pub(super) id: i64,
+    pub(super) sync: String,
+    pub(super) reason: String,
+    /// A few of its records: key, operation, and per field the old and the new value.
+    pub(super) sample: Value,
+}
+
 /// Everything that the pages show.
 #[derive(Debug, Clone)]
 pub(super) struct Standing {
@@ -72,10 +83,18 @@ pub(super) struct Standing {
     pub(super) budgets: Vec<BudgetStatus>,
     pub(super) avoided: Vec<Avoided>,
     pub(super) attention: Attention,
+    /// The oldest.
+    pub(super) held: Vec<Held>,
 }
 
 pub(super) async fn standing(db: &Db) -> Result<Standing, sqlx::Error> {
-    Ok(Standing { syncs: syncs(db).await?, budgets: budgets(db).await?, avoided: avoided(db).await?, attention: attention(db).await? })
+    Ok(Standing {
+        syncs: syncs(db).await?,
+        budgets: budgets(db).await?,
+        avoided: avoided(db).await?,
+        attention: attention(db).await?,
+        held: held(db).await?,
+    })
 }
 
 /// How many events of a source had a verdict.
@@ -143,6 +162,12 @@ async fn budgets(db: &Db) -> Result<Vec<BudgetStatus>, sqlx::Error> {
 
 async fn avoided(db: &Db) -> Result<Vec<Avoided>, sqlx::Error> {
     sqlx::query_as!(Avoided, "select sync, reason, calls from sluice.avoided order by sync, reason").fetch_all(db).await
+}
+
+async fn held(db: &Db) -> Result<Vec<Held>, sqlx::Error> {
+    sqlx::query_as!(Held, "select id, sync, reason, sample from sluice.held_change where resolution is null order by id limit 5")
+        .fetch_all(db)
+        .await
 }
 
 /// The count of changes stops at ten thousand: more need no better figure.

@@ -74,6 +74,10 @@ async fn doors_open_to_the_right_token_and_name_only() {
     setting.drain().await;
     setting.run("delete from sluice.job").await;
     assert_eq!(held(&ask(&app, "GET", "/api/v1/held?sync=customers", &[host, as_reader], "").await.2), 1);
+    setting.run("update sluice.held_change set sample = '[{\"key\": \"1\", \"operation\": \"update\", \"changed\": {\"name\": {\"old\": \"<b>\", \"new\": null}}}]'").await;
+    let (_, _, page) = ask(&app, "GET", "/", &[host, as_reader], "").await;
+    let shown = ["<li>update 1 name: &quot;&lt;b&gt;&quot; → null", "<code>held approve 1</code>"];
+    assert!(shown.iter().all(|shown| page.contains(shown)), "{page}");
     for (method, path, headers, body, expected) in [
         ("GET", "/api/v1/held/1", [host, as_reader], "", 200),
         ("GET", "/api/v1/held/99", [host, as_reader], "", 404),
