@@ -20,6 +20,7 @@ create table sluice.link (
   write_answered_at timestamptz,                               -- a notification of it is our own echo
   write_fields      text[],
   sending           jsonb,                                     -- the body of a write on its way, noted before it is sent; stays while its outcome is unknown
+  reference        text,                                       -- our reference that its Zoho record carries, or will, where it is not "<sync>:<key>": see sluice.free_reference
   gone_at          timestamptz,                                -- Zoho has the record no more
   unsure           boolean     not null default false,         -- a write gave up without an answer: Zoho may have what `fields` does not know of
   created_at       timestamptz not null default clock_timestamp(),
@@ -27,6 +28,25 @@ create table sluice.link (
 ) with (fillfactor = 80);
 
 create unique index link_zoho_id_key on sluice.link (sync, zoho_id) where zoho_id is not null;
+create index link_reference_idx on sluice.link (sync, reference) where reference is not null;
+
+-- Our reference for a new record of that key, where "<sync>:<key>" is another record's: one keeps the reference that it was created with when its
+-- key changes, and a create under the same reference would find that record and overwrite it. Null: the usual one is free.
+create function sluice.free_reference(p_sync text, p_key text) returns text
+language plpgsql stable set search_path = pg_catalog, sluice set enable_seqscan = off set enable_bitmapscan = off as $$
+declare
+  usual constant text := p_sync || ':' || p_key;
+  nth integer := 2;
+begin
+  if not exists (select from sluice.link l where l.sync = p_sync and l.reference = usual) then
+    return null;
+  end if;
+  while exists (select from sluice.link l where l.sync = p_sync and l.reference = usual || '~' || nth)
+     or exists (select from sluice.link l where l.sync = p_sync and l.key = p_key || '~' || nth) loop
+    nth := nth + 1;
+  end loop;
+  return usual || '~' || nth;
+end $$;
 
 -- What is to be written into the application's own row (ids and status columns), left here by settle and carried out afterwards, one
 -- business row a transaction: a business row may be locked by anybody for any time, and Sluice never waits for one while it

@@ -195,11 +195,11 @@ begin
   select coalesce(jsonb_object_agg(l.key, jsonb_build_object('since', l.create_sent_at, 'creates', l.creates)), '{}') into doubts
   from sluice.link l where l.sync = p_sync and l.key = any (p_keys) and l.zoho_id is null and l.create_sent_at is not null;
   with intended as (
-    insert into sluice.link as l (sync, key, create_sent_at)
-    select p_sync, k, p_now from unnest(p_keys) k
+    insert into sluice.link as l (sync, key, create_sent_at, reference)
+    select p_sync, k, p_now, sluice.free_reference(p_sync, k) from unnest(p_keys) k
     where not exists (select from sluice.link x where x.sync = p_sync and x.key = k and (x.zoho_id is not null or x.create_sent_at is not null))
     order by k
-    on conflict (sync, key) do update set create_sent_at = excluded.create_sent_at where l.zoho_id is null and l.create_sent_at is null
+    on conflict (sync, key) do update set create_sent_at = excluded.create_sent_at, reference = coalesce(l.reference, excluded.reference) where l.zoho_id is null and l.create_sent_at is null
     returning l.key
   ) select coalesce(array_agg(key), '{}') into intents from intended;
 end $$;

@@ -59,6 +59,7 @@ pub(crate) fn linked(key: &str, zoho_id: Option<&str>, fields: Pairs) -> Link {
         pushed_at: None,
         synced_at: None,
         sending: None,
+        reference: None,
         gone_at: None,
     }
 }

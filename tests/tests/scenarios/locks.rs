@@ -194,6 +194,41 @@ async fn records_whose_keys_change_again_and_again_are_neither_deleted_nor_made_
     world.check_rules().await;
 }
 
+/// CRM finds a record by our reference, which it keeps when the key changes: a new row of the old key must not be taken for it.
+#[tokio::test]
+async fn a_new_row_with_a_key_that_another_record_had_before_gets_a_record_of_its_own() {
+    let by_reference = CRM.replace("match_on = [\"Email\"]", "reference = \"Sluice_Key\"");
+    let field = "[[crm.fields]]\nmodule = \"Contacts\"\napi_name = \"Sluice_Key\"\ndata_type = \"text\"\nunique = true\nlength = 255\n";
+    let world = World::new(Setup { scenario: field, ..Setup::new(PEOPLE, by_reference) }).await;
+    let arrive = async |from: u32, named: &str| {
+        world.run(&format!("insert into people select n, '{named} ' || n, null from generate_series({from}, {}) n", from + 2)).await;
+        world.settled().await;
+    };
+    let move_on = async |by: i32| {
+        world.run(&format!("update people set id = id + {by} where id between 40 and 42")).await;
+        world.settled().await;
+    };
+    arrive(40, "First").await;
+    move_on(100).await;
+    arrive(40, "Second").await;
+    move_on(200).await;
+    arrive(40, "Third").await;
+    world.run("update people set name = name || ', edited'").await;
+    world.settled().await;
+    let agree = "select count(*) from sluice.link l join people p on p.id::text = l.key and p.zoho_id = l.zoho_id";
+    assert_eq!(world.count(agree).await, 9);
+    let mut names = world.zoho.values("crm", "Contacts", "Last_Name").await;
+    names.sort();
+    let expected: Vec<String> =
+        ["First", "Second", "Third"].iter().flat_map(|name| (40..=42).map(move |n| format!("{name} {n}, edited"))).collect();
+    assert_eq!(names, expected);
+    let mut references = world.zoho.values("crm", "Contacts", "Sluice_Key").await;
+    references.sort();
+    assert_eq!(references[..3], ["people:40", "people:40~2", "people:40~3"]);
+    assert_eq!(world.letters().await, Vec::<Value>::new());
+    world.check_rules().await;
+}
+
 /// As many transactions as `SLUICE_SOAK` says. `SLUICE_SOAK=10000` leaves half a million jobs, and takes accordingly.
 fn transactions() -> u64 {
     std::env::var("SLUICE_SOAK").ok().and_then(|number| number.parse().ok()).unwrap_or(240)

@@ -8,6 +8,7 @@ use sluice_core::config::sync::{Sync, Watch as WatchConfig};
 use sluice_core::db::dynamic::Ident;
 
 use crate::catalog::{Catalog, Column, Table};
+use crate::link::Link;
 use crate::module::{Create, Module};
 
 mod check;
@@ -145,9 +146,9 @@ impl Definition {
         self.sync.reference.as_deref().or_else(|| self.module.facts.reference.filter(|field| !self.sync.fields.contains_key(*field)))
     }
 
-    /// Our reference for a record.
-    pub fn reference_of(&self, key: &str) -> String {
-        format!("{}:{key}", self.sync.name)
+    /// Our reference for a record: what its link says, else `<sync>:<key>`.
+    pub fn reference_of(&self, key: &str, link: Option<&Link>) -> String {
+        link.and_then(|link| link.reference.clone()).unwrap_or_else(|| format!("{}:{key}", self.sync.name))
     }
 
     /// How a create of this sync is kept from doubling.

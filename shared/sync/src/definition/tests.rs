@@ -158,7 +158,7 @@ fn a_table_whose_key_is_not_unique_and_a_view_that_nobody_watches_are_warned_abo
 fn our_reference_goes_into_the_named_field_else_into_the_modules_usual_one() {
     let (customers, _) = compile(FILE, "customers", &tables()).unwrap();
     assert_eq!(customers.reference(), Some("cf_sluice_key"));
-    assert_eq!(customers.reference_of("42"), "customers:42");
+    assert_eq!(customers.reference_of("42", None), "customers:42");
     let payments = |field: &str| {
         let file = format!(
             "[payments]\nconnection = \"main\"\ntable = \"customers\"\nkey = \"id\"\nmodule = \"billing/payments\"\n[payments.fields]\n{field} = \"name\"\n"

@@ -55,6 +55,8 @@ pub struct Link {
     pub synced_at: Option<DateTime<Utc>>,
     /// The body of a write whose outcome is not known: Zoho may have it, and that is no edit of Zoho's.
     pub sending: Option<Value>,
+    /// Our reference that its Zoho record carries, or will, where it is not the usual one of the key.
+    pub reference: Option<String>,
     /// Since when Zoho has the record no more.
     pub gone_at: Option<DateTime<Utc>>,
 }

@@ -67,7 +67,7 @@ pub async fn keys_are_moving(tx: &mut Tx, relation: &str, key: &[String]) -> Res
 /// When the database does not answer.
 pub async fn load(tx: &mut Tx, sync: &str, keys: &[String]) -> Result<BTreeMap<String, Link>, sqlx::Error> {
     let rows = sqlx::query!(
-        r#"select key, zoho_id, fields as "fields: Json<Pairs>", zoho_modified_at, create_sent_at, creates, look_again_at, unsure, pushed_at, synced_at, sending, gone_at
+        r#"select key, zoho_id, fields as "fields: Json<Pairs>", zoho_modified_at, create_sent_at, creates, look_again_at, unsure, pushed_at, synced_at, sending, reference, gone_at
            from sluice.link where sync = $1 and key = any($2)"#,
         sync,
         keys
@@ -87,6 +87,7 @@ pub async fn load(tx: &mut Tx, sync: &str, keys: &[String]) -> Result<BTreeMap<S
         pushed_at: row.pushed_at,
         synced_at: row.synced_at,
         sending: row.sending,
+        reference: row.reference,
         gone_at: row.gone_at,
     });
     Ok(links.map(|link| (link.key.clone(), link)).collect())

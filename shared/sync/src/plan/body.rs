@@ -12,8 +12,8 @@ use crate::link::agreed::LINE_ID;
 use crate::read::{Parents, Ref, Row};
 use crate::value;
 
-/// The body that carries these fields, or the references that have no Zoho id yet. Without `link` it creates, and carries our
-/// reference; with it, null clears what was there.
+/// The body that carries these fields, or the references that have no Zoho id yet. Without a linked record it creates, and carries our
+/// reference; with one, null clears what was there.
 pub(super) fn write(
     definition: &Definition,
     row: &Row,
@@ -30,6 +30,7 @@ pub(super) fn write(
         return Err(missing);
     }
     let mut body = Body { object: Map::new(), custom: Vec::new(), nests: definition.module.nests_custom_fields() };
+    let linked = link.filter(|link| link.zoho_id.is_some());
     for (path, field) in fields() {
         let Some(mut value) = field.sent(path, parents, definition.module.wraps_lookups()) else {
             continue;
@@ -37,14 +38,14 @@ pub(super) fn write(
         if value.is_null() {
             value = definition.module.cleared();
         }
-        if let (Some(link), Some(Field::List(_))) = (link, definition.fields().get(path)) {
+        if let (Some(link), Some(Field::List(_))) = (linked, definition.fields().get(path)) {
             keep_lines(&mut value, link, path);
         }
         body.put(path, value);
     }
-    let reference = definition.reference().filter(|field| link.is_none() || (field.starts_with("cf_") && !body.custom.is_empty()));
+    let reference = definition.reference().filter(|field| linked.is_none() || (field.starts_with("cf_") && !body.custom.is_empty()));
     if let Some(field) = reference {
-        body.put(field, Value::String(definition.reference_of(&row.key)));
+        body.put(field, Value::String(definition.reference_of(&row.key, link)));
     }
     Ok(Write { body: body.finish(), sent })
 }

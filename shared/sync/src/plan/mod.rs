@@ -212,7 +212,7 @@ fn create(definition: &Definition, row: &Row, facts: Facts<'_>) -> Step {
             problems: vec![Problem::validation("fields", "every mapped field is null, so there is nothing to create")],
         };
     }
-    match body::write(definition, row, None, sent, facts.parents) {
+    match body::write(definition, row, facts.link, sent, facts.parents) {
         Ok(write) => Step::Create(write),
         Err(missing) => Step::WaitFor(missing),
     }

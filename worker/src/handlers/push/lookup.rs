@@ -33,7 +33,7 @@ impl Run<'_> {
         body: &Value,
         since: Option<DateTime<Utc>>,
     ) -> Result<Vec<Hit>, Verdict> {
-        let reference = self.definition.reference_of(&record.slot.key);
+        let reference = self.definition.reference_of(&record.slot.key, record.link.as_ref());
         let hits = match self.definition.create_way() {
             Way::FoundAgain { how: Lookup::Filter { field } } => self.by_filter(record, module, &field, &reference).await?,
             Way::FoundAgain { how: Lookup::Payments { field } } => self.by_transactions(record, body, &field, &reference).await?,
@@ -248,6 +248,7 @@ impl Run<'_> {
             pushed_at: None,
             synced_at: None,
             sending: None,
+            reference: None,
             gone_at: None,
         };
         let outcome = if plan::changed_fields(self.definition, row, &linked).is_empty() {

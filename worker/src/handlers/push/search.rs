@@ -117,6 +117,7 @@ mod tests {
             pushed_at: None,
             synced_at: None,
             sending: None,
+            reference: None,
             gone_at: None,
         };
         Record {
