@@ -58,7 +58,8 @@ begin
       end if;
     exception when others then
       raise exception using errcode = '22023',
-        message = format('key %L does not fit %s.%s, which is %s', given[i], y.relation, y.key_columns[i], y.key_types[i]);
+        message = format('key %L does not fit %s.%s, which is %s', given[i], y.relation, y.key_columns[i], y.key_types[i]),
+        hint = 'if the column has another type by now, "sluice attach" publishes it';
     end;
     if one is null then
       raise exception using errcode = '22023', message = format('the key of sync "%s" must not be null', p_sync);

@@ -39,8 +39,11 @@ impl Filter {
 /// transaction under the expressions' role where there is a `--where`, which is SQL of the person at the keyboard.
 ///
 /// # Errors
-/// What the database says of the `--where`, among others.
+/// An unknown sync, what the database says of the `--where`, among others.
 pub(crate) async fn ids(db: &Db, config: &Config, from: &'static str, filter: &Filter) -> anyhow::Result<Vec<i64>> {
+    if let Some(sync) = &filter.sync {
+        known(db, config, sync).await?;
+    }
     let sql = Sql::new("select id from (").text(from).text(") as row where (");
     let sql = sql.numbered(1).text("::text is null or sync = ").numbered(1).text(") and (");
     let mut sql = sql.numbered(2).text("::timestamptz is null or created_at >= ").numbered(2).text(")");
@@ -56,6 +59,28 @@ pub(crate) async fn ids(db: &Db, config: &Config, from: &'static str, filter: &F
         Err(error) if filter.condition.is_some() && error.as_database_error().is_some() => Err(Usage(format!("--where: {error}")).into()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// That all numbers given were of something; what could be done for the others is done.
+///
+/// # Errors
+/// [`Usage`], naming those that are of nothing.
+pub(crate) fn all_known(what: &str, unknown: &[i64]) -> Result<(), Usage> {
+    let numbers: Vec<String> = unknown.iter().map(i64::to_string).collect();
+    match numbers.len() {
+        0 => Ok(()),
+        _ => Err(Usage(format!("there is no {what} {}, or history no longer holds it", numbers.join(", ")))),
+    }
+}
+
+/// That there is such a sync, in the file or published, if only once.
+async fn known(db: &Db, config: &Config, sync: &str) -> anyhow::Result<()> {
+    let published = sqlx::query_scalar!("select name from sluice.sync order by name").fetch_all(db).await?;
+    if config.syncs.contains_key(sync) || published.iter().any(|name| name == sync) {
+        return Ok(());
+    }
+    let names = if published.is_empty() { "none is published".to_owned() } else { format!("there is {}", published.join(", ")) };
+    Err(Usage(format!("unknown sync \"{sync}\"; {names}")).into())
 }
 
 /// Shows a plan and asks whether to go on. `yes` was given on the command line.

@@ -1,5 +1,6 @@
 //! The producer's loops, from start to drained end.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -89,8 +90,18 @@ async fn keep_swept(db: &Db, definitions: &watch::Receiver<Arc<Definitions>>, sh
 }
 
 async fn keep_up(config: &Config, db: &Db, definitions: &watch::Receiver<Arc<Definitions>>, shutdown: &CancellationToken) {
+    let mut lost = BTreeSet::new();
     while !shutdown.is_cancelled() {
         let current = Arc::clone(&definitions.borrow());
+        match upkeep::tell_lost(db, &current).await {
+            Ok(now) => {
+                for one in now.difference(&lost) {
+                    tracing::warn!("changes are not captured: {one}");
+                }
+                lost = now;
+            }
+            Err(error) => tracing::warn!(%error, "whether all tables are captured could not be asked"),
+        }
         upkeep::round(db, &current, config.database.expression_role.as_deref(), config.retention.days).await;
         webhook::want_channels(config, db).await;
         pause_for(upkeep::EVERY, shutdown).await;

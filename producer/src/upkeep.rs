@@ -1,14 +1,16 @@
 //! What keeps the tables in shape: partitions, retention, totals, places. Everything here may be left out for a while, and every producer
 //! may do it: nothing waits long for a lock, and doing it twice does no harm.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use sluice_core::db::Db;
 use sluice_core::db::dynamic::{self, Expression, Ident, Sql};
+use sluice_queue::agreement::Agreement;
 use sluice_sync::definition::Definition;
 
 use crate::definitions::Definitions;
-use crate::{publish, webhook};
+use crate::{capture, publish, webhook};
 
 /// Between two rounds.
 pub const EVERY: Duration = Duration::from_secs(60);
@@ -33,6 +35,30 @@ pub async fn round(db: &Db, definitions: &Definitions, role: Option<&str>, reten
     report("events", webhook::prune(db, days, PRUNE_MAX).await);
     report("places", publish::adjust_budgets(db).await);
     report("totals", count_all(db, definitions, role).await);
+}
+
+/// The tables that are not captured any more, or not yet, each with what to do; somebody is told of each once a day. Of syncs that are published as this
+/// replica has them: others have other triggers.
+///
+/// # Errors
+/// The database's.
+pub async fn tell_lost(db: &Db, definitions: &Definitions) -> Result<BTreeSet<String>, sqlx::Error> {
+    let agreed = Agreement::read(db, &definitions.hashes()).await?;
+    if !agreed.differing.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let lost = capture::lost(db, definitions).await?;
+    let (tables, said): (Vec<String>, Vec<String>) = lost.iter().map(|one| (one.table.clone(), one.to_string())).unzip();
+    sqlx::query!(
+        "insert into sluice.alert (occasion, subject, message)
+         select 'uncaptured', t.name, format('changes are not captured: %s', t.said) from unnest($1::text[], $2::text[]) as t (name, said)
+         where not exists (select from sluice.alert a where a.occasion = 'uncaptured' and a.subject = t.name and a.raised_at > clock_timestamp() - interval '1 day')",
+        &tables,
+        &said
+    )
+    .execute(db)
+    .await?;
+    Ok(said.into_iter().collect())
 }
 
 fn report(part: &str, result: Result<(), sqlx::Error>) {

@@ -14,6 +14,7 @@ use sluice_queue::store as queue;
 use sluice_sync::definition::Definition;
 use sluice_sync::link::{self, Pair, Pairs};
 use sluice_sync::read::{Found, Row};
+use sluice_sync::sighting;
 use sluice_sync::value;
 
 use self::refused::Refused;
@@ -59,7 +60,12 @@ async fn one(engine: &Engine, definition: &Definition, key: &str, id: i64) -> Re
     }
     let taken = sqlx::query!("delete from sluice.local_write where id = $1 returning pull, tries", id).fetch_optional(&mut tx).await?;
     let Some(taken) = taken else { return Ok(true) };
+    let run_id = taken.pull.as_ref().and_then(|pull| pull["run_id"].as_i64());
     let Some(pull) = taken.pull.and_then(|pull| serde_json::from_value::<Pull>(pull).ok()) else {
+        if let Some(run_id) = run_id {
+            let message = format!("{key}: left by another version of sluice, which this one cannot read");
+            note_run(&mut tx, run_id, &Sums { failed: 1, messages: vec![message], ..Sums::default() }).await?;
+        }
         tracing::error!(
             sync = definition.name(),
             key,
@@ -193,7 +199,13 @@ async fn finish(engine: &Engine, mut tx: Tx, definition: &Definition, pull: &Pul
                 queue::wake_waiting(&engine.db, sync, &[key], true).await?;
             }
         }
-        Applied::NoRow => tx.commit().await?,
+        Applied::NoRow => {
+            if let Some(run_id) = pull.run_id {
+                sums.unchanged = 1;
+                note_run(&mut tx, run_id, &sums).await?;
+            }
+            tx.commit().await?;
+        }
         Applied::Outdated => {
             // nothing of what this transaction may have written stands
             tx.rollback().await?;
@@ -205,6 +217,9 @@ async fn finish(engine: &Engine, mut tx: Tx, definition: &Definition, pull: &Pul
                 sqlx::query!("insert into sluice.job (kind, args, lane) values ('pull', $1, $2)", args, definition.sync.lane.as_str())
                     .execute(&mut tx)
                     .await?;
+                if let Some(run_id) = pull.run_id {
+                    sighting::owed(&mut tx, sync, &pull.zoho_id, run_id).await?;
+                }
             }
             tx.commit().await?;
         }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sluice_core::config::Config;
 use sluice_core::db::Db;
 use sluice_queue::store;
 use sluice_sync::catalog::Catalog;
 use sluice_sync::definition::Definition;
+use sluice_sync::sighting;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +19,8 @@ use crate::shapes;
 
 /// How often dead workers are looked for, and waiting records.
 const SWEEP: Duration = Duration::from_secs(1);
+/// How often records of runs are looked for that nobody looks at any more.
+const COUNT: Duration = Duration::from_secs(5);
 /// How often the published hashes are read again.
 const AGREE: Duration = Duration::from_secs(5);
 /// How often definitions are compiled anew.
@@ -25,7 +28,14 @@ const COMPILE: Duration = Duration::from_secs(60);
 
 /// Gives back what dead workers held, until `shutdown`.
 pub(crate) async fn sweep(db: Db, wake: Arc<Notify>, shutdown: CancellationToken) {
+    let mut counted = Instant::now();
     loop {
+        if counted.elapsed() >= COUNT {
+            counted = Instant::now();
+            if let Err(error) = count_abandoned(&db).await {
+                tracing::warn!(%error, "readings that nobody goes by could not be cleared away; trying again");
+            }
+        }
         match sweep_once(&db).await {
             Ok(true) => wake.notify_waiters(),
             Ok(false) => {}
@@ -36,6 +46,18 @@ pub(crate) async fn sweep(db: Db, wake: Arc<Notify>, shutdown: CancellationToken
             () = tokio::time::sleep(SWEEP) => {}
         }
     }
+}
+
+async fn count_abandoned(db: &Db) -> Result<(), sqlx::Error> {
+    let mut tx = db.begin().await?;
+    // one at a time does, and who waits for none holds up no rescue
+    let mine = sqlx::query_scalar!(r#"select pg_try_advisory_xact_lock(hashtextextended('sluice.abandoned', 0)) as "mine!""#)
+        .fetch_one(&mut tx)
+        .await?;
+    if mine {
+        sighting::abandoned(&mut tx).await?;
+    }
+    tx.commit().await
 }
 
 async fn sweep_once(db: &Db) -> Result<bool, sqlx::Error> {

@@ -11,7 +11,7 @@ use sluice_queue::{Batch, Settlement, lease};
 use sluice_sync::link::store::Agreed;
 use sluice_sync::merge::Clash;
 use sluice_sync::merge::children::Children;
-use sluice_sync::sighting::Sighting;
+use sluice_sync::sighting::{Sighting, Used};
 
 /// A claimed batch. Clones share one batch; its lease lives as long as any of them.
 #[derive(Debug, Clone)]
@@ -47,8 +47,8 @@ pub(crate) struct Handled {
     pub(crate) gone: Vec<String>,
     /// Readings for a later run, by Zoho id.
     pub(crate) sightings: Vec<(String, Sighting)>,
-    /// Readings that were acted on: (Zoho id, when it was read).
-    pub(crate) acted_on: Vec<(String, DateTime<Utc>)>,
+    /// Readings that were acted on, and what their run is to be told.
+    pub(crate) acted_on: Vec<(Used, Fate)>,
     /// Fields that wait for a person.
     pub(crate) conflicts: Vec<Conflict>,
     /// Records whose conflicts are to be looked at anew: those that are not among `conflicts` are over.
@@ -57,7 +57,7 @@ pub(crate) struct Handled {
     pub(crate) runs: Vec<Next>,
     /// Rows that were found to be Zoho records': (key, Zoho id).
     pub(crate) adopted: Vec<(String, String)>,
-    /// What a run over many records is told.
+    /// What a run over many records is told besides.
     pub(crate) sums: BTreeMap<i64, Sums>,
 }
 
@@ -82,6 +82,7 @@ pub(crate) struct Pull {
     #[serde(default)]
     pub(crate) rows: BTreeMap<String, Children>,
     pub(crate) modified_at: Option<DateTime<Utc>>,
+    /// The run over many records that is told what became of it; settle sets it.
     pub(crate) run_id: Option<i64>,
 }
 
@@ -119,6 +120,17 @@ pub(crate) enum Next {
     Key { sync: String, key: String },
     /// By its Zoho id.
     Zoho { sync: String, zoho_id: String },
+}
+
+/// What became of one record of a run over many.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// Nothing is to be done to its row, or it was said already.
+    Unchanged,
+    /// It is a dead letter, and why.
+    Failed(String),
+    /// A pull tells what became of it; or the record's next run does.
+    Later,
 }
 
 /// What became of a run's records.

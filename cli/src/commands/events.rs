@@ -145,10 +145,11 @@ async fn replay(session: &Session, config: &Config, db: &Db, ids: Vec<i64>, choi
     } else {
         ids
     };
-    let (mut done, mut refused) = (Vec::new(), Vec::new());
+    let (mut done, mut refused, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
     for id in ids {
         match webhook::replay(db, config, id, if bulk { "normal" } else { "interactive" }).await {
             Ok(job) => done.push(json!({ "id": id, "job": job })),
+            Err(webhook::ReplayError::Unknown(id)) => unknown.push(id),
             Err(webhook::ReplayError::Refused(message)) => refused.push(json!({ "id": id, "message": message })),
             Err(webhook::ReplayError::Database(error)) => return Err(error.into()),
         }
@@ -161,6 +162,7 @@ async fn replay(session: &Session, config: &Config, db: &Db, ids: Vec<i64>, choi
             eprintln!("not replayed: {}", output::plain(&one["message"]));
         }
     }
+    filter::all_known("event", &unknown)?;
     Ok(if refused.is_empty() { Answer::Yes } else { Answer::No })
 }
 

@@ -120,7 +120,10 @@ async fn show(session: &Session, db: &Db, id: i64, limit: i64) -> anyhow::Result
 }
 
 async fn approve(session: &Session, db: &Db, id: i64, keys: &[String], limit: Option<i32>, yes: bool) -> anyhow::Result<Answer> {
-    let held = one(db, id).await?;
+    let mut held = open(db, id).await?;
+    if !keys.is_empty() {
+        held["sample"] = named(db, &held, keys).await?;
+    }
     let chosen = match (keys.len(), limit) {
         (0, None) => "all".to_owned(),
         (0, Some(limit)) => format!("the first {limit}"),
@@ -146,7 +149,7 @@ async fn approve(session: &Session, db: &Db, id: i64, keys: &[String], limit: Op
 }
 
 async fn reject(session: &Session, db: &Db, id: i64, yes: bool) -> anyhow::Result<Answer> {
-    let held = one(db, id).await?;
+    let held = open(db, id).await?;
     let plan = if from_zoho(&held) {
         format!("nothing of this would be applied; the rows stay as they are until Zoho says something else of them:{}", sample(&held))
     } else {
@@ -179,6 +182,57 @@ fn sample(held: &Value) -> String {
         text.push_str(&format!("\n    {} {}  {}", output::plain(&one["operation"]), output::plain(&one["key"]), changed.join(", ")));
     }
     text
+}
+
+/// One that nobody has decided yet.
+async fn open(db: &Db, id: i64) -> anyhow::Result<Value> {
+    let held = one(db, id).await?;
+    match held["resolution"].as_str() {
+        None => Ok(held),
+        Some(resolution) => {
+            let by = output::plain(&held["resolved_by"]);
+            Err(Usage(format!(
+                "held change {id} was decided already: {resolution}{}",
+                if by.is_empty() { by } else { format!(" by {by}") }
+            ))
+            .into())
+        }
+    }
+}
+
+/// The records of these keys, in the form of the sample, with the values of those that are part of it.
+async fn named(db: &Db, held: &Value, keys: &[String]) -> anyhow::Result<Value> {
+    let id = held["id"].as_i64();
+    let sync = held["sync"].as_str();
+    let records = sqlx::query!(
+        r#"select k.given as "given!", r.key as "key?", r.operation as "operation?"
+           from unnest($3::text[]) with ordinality as k (given, number)
+           left join sluice.held_record r on r.held_id = $1 and r.resolution is null
+             and r.key = case when k.given like 'zoho:%' then k.given else sluice.canonical_key($2, to_jsonb(k.given)) end
+           order by k.number"#,
+        id,
+        sync,
+        keys
+    )
+    .fetch_all(db)
+    .await?;
+    let sampled = held["sample"].as_array().map_or(&[][..], Vec::as_slice);
+    let mut shown = Vec::new();
+    for record in records {
+        match record.key {
+            Some(key) => {
+                let known = sampled.iter().find(|one| one["key"] == key.as_str()).cloned();
+                shown.push(known.unwrap_or_else(|| json!({ "key": key, "operation": record.operation })));
+            }
+            // the records of a truncate are found when it is approved
+            None if held["operation"] == "truncate" => shown.push(json!({ "key": record.given, "operation": "truncate" })),
+            None => {
+                let held_of = format!("held change {} does not hold {} {}", id.unwrap_or_default(), sync.unwrap_or_default(), record.given);
+                return Err(Usage(held_of).into());
+            }
+        }
+    }
+    Ok(Value::Array(shown))
 }
 
 async fn one(db: &Db, id: i64) -> anyhow::Result<Value> {

@@ -112,7 +112,7 @@ async fn show(session: &Session, db: &Db, id: i64) -> anyhow::Result<Answer> {
 }
 
 async fn cancel(session: &Session, db: &Db, ids: &[i64]) -> anyhow::Result<Answer> {
-    let (mut withdrawn, mut left) = (Vec::new(), BTreeMap::new());
+    let (mut withdrawn, mut left, mut unknown) = (Vec::new(), BTreeMap::new(), Vec::new());
     for id in ids {
         let done = sqlx::query_scalar!(r#"select sluice.cancel($1) as "done!""#, id).fetch_one(db).await?;
         if done {
@@ -120,7 +120,10 @@ async fn cancel(session: &Session, db: &Db, ids: &[i64]) -> anyhow::Result<Answe
             continue;
         }
         let result = sqlx::query_scalar!("select sluice.job_result($1)", id).fetch_one(db).await?;
-        left.insert(id, why_left(result.as_deref()));
+        match result {
+            None => unknown.push(*id),
+            Some(result) => drop(left.insert(id, why_left(&result))),
+        }
     }
     if session.options.json {
         let left: Vec<Value> = left.iter().map(|(id, why)| json!({ "id": id, "why": why })).collect();
@@ -131,18 +134,18 @@ async fn cancel(session: &Session, db: &Db, ids: &[i64]) -> anyhow::Result<Answe
             eprintln!("job {id} {why}");
         }
     }
+    filter::all_known("job", &unknown)?;
     Ok(if left.is_empty() { Answer::Yes } else { Answer::No })
 }
 
-fn why_left(result: Option<&str>) -> &'static str {
+fn why_left(result: &str) -> &'static str {
     match result {
-        None => "is unknown, or so old that history no longer holds it",
-        Some("running") => "runs already",
-        Some("waiting") => "is in somebody's hands at this moment; try again",
-        Some("done") => "has ended already: done",
-        Some("dead") => "has ended already, as a dead letter (sluice dlq list)",
-        Some("cancelled") => "was withdrawn already",
-        Some(_) => "has ended already",
+        "running" => "runs already",
+        "waiting" => "is in somebody's hands at this moment; try again",
+        "done" => "has ended already: done",
+        "dead" => "has ended already, as a dead letter (sluice dlq list)",
+        "cancelled" => "was withdrawn already",
+        _ => "has ended already",
     }
 }
 

@@ -59,7 +59,10 @@ struct State {
 async fn look(db: &Db, id: i64) -> Result<State, sqlx::Error> {
     let row = sqlx::query!(
         r#"select to_jsonb(r) as "run!", r.state <> 'running'
-             and not exists (select from sluice.sighting s where s.sync = r.sync and s.run_id = r.id)
+             and not exists (select from sluice.sighting s left join sluice.link l on l.sync = s.sync and l.zoho_id = s.zoho_id
+               where s.sync = r.sync and s.run_id = r.id
+                 and (exists (select from sluice.slot t where t.sync = s.sync and t.key in ('zoho:' || s.zoho_id, l.key))
+                   or exists (select from sluice.job j where j.sync = s.sync and j.sync <> '' and j.key in ('zoho:' || s.zoho_id, l.key))))
              and not exists (select from sluice.local_write w where w.sync = r.sync and w.error is null and (w.pull ->> 'run_id')::bigint = r.id) as "over!"
            from sluice.run r where r.id = $1"#,
         id

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sluice_core::config::Config;
 use sluice_core::db::Db;
-use sluice_producer::Definitions;
+use sluice_producer::{Definitions, capture, publish};
 use sluice_queue::agreement::Agreement;
 
 use crate::exit::Answer;
@@ -93,7 +93,10 @@ async fn broken(config: &Config, db: &Db) -> Result<Vec<String>, sqlx::Error> {
         return Ok(Vec::new());
     }
     let published = Definitions::published(db, config.database.expression_role.clone()).await?;
-    Ok(published.errors(None).iter().map(|finding| format!("cannot work: {finding}")).collect())
+    let mut broken: Vec<String> = published.errors(None).iter().map(|finding| format!("cannot work: {finding}")).collect();
+    broken.extend(publish::retyped(db, &published).await?.iter().map(|one| format!("key changed: {}: {one}", one.sync)));
+    broken.extend(capture::lost(db, &published).await?.iter().map(|one| format!("not captured: {one}")));
+    Ok(broken)
 }
 
 /// Syncs whose published definition is not this file's: replicas with this file leave them alone. Without a file there is nothing to compare.

@@ -25,6 +25,8 @@ use crate::session::{self, Address, Session};
 
 /// Between two looks at whether the tables are there.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// How long after a connection was lost the end of the server shows.
+const GONE_LIMIT: Duration = Duration::from_secs(3);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -42,19 +44,24 @@ pub(crate) async fn run(session: &Session, args: Args) -> anyhow::Result<Answer>
     let shutdown = process::shutdown_on_signal()?;
     KeyRing::load_or_create(&config.security, config.folder())?;
     let options = WorkerOptions { concurrency: args.concurrency.map(usize::from), name: session::host_name() };
-    let (server, url) = match session::address(&config) {
-        Address::Configured(url) => (None, url),
+    let (server, url, joined) = match session::address(&config) {
+        Address::Configured(url) => (None, url, None),
         Address::Managed(folder) => {
-            let server = start(DataDir::Folder(folder)).await?;
-            let url = server.url().to_owned().into();
-            (Some(server), url)
+            let server = start(DataDir::Folder(folder.clone())).await?;
+            let url = server.url().to_owned();
+            let joined = server.is_joined().then(|| (folder, url.clone()));
+            (Some(server), url.into(), joined)
         }
     };
     let db = session::connect(&config, &url, "sluice up").await?;
     if server.is_some() {
         output::line("PostgreSQL runs for this folder until this ends: psql \"$(cat .sluice/url)\"")?;
     }
-    let ended = serve(config, &db, Serving { no_migrate: args.no_migrate, own: server.is_some() }, options, shutdown).await;
+    let serving = serve(config, &db, Serving { no_migrate: args.no_migrate, own: server.is_some() }, options, shutdown);
+    let ended = match joined {
+        None => serving.await,
+        Some((folder, url)) => with_its_server(serving, postgres::until_gone(&folder, &url)).await?,
+    };
     db.close().await;
     if let Some(server) = server {
         server.stop().await?;
@@ -65,6 +72,26 @@ pub(crate) async fn run(session: &Session, args: Args) -> anyhow::Result<Answer>
 /// Starts a PostgreSQL of our own, or joins the one that runs in the folder.
 pub(crate) async fn start(data: DataDir) -> Result<Server, postgres::Error> {
     postgres::start(postgres::Options { data, durable: true, settings: Vec::new() }).await
+}
+
+/// Serves until that ends, or the server that was joined does: nothing can be settled without it, and what was in hand is somebody's again when its lease ends.
+async fn with_its_server(
+    serving: impl Future<Output = anyhow::Result<()>>,
+    gone: impl Future<Output = ()>,
+) -> anyhow::Result<anyhow::Result<()>> {
+    const STOPPED: &str = "the PostgreSQL of this folder has stopped, with the `sluice up` that had started it and that this one had joined: start `sluice up` again";
+    let mut gone = std::pin::pin!(gone);
+    let ended = tokio::select! {
+        ended = serving => ended,
+        () = &mut gone => anyhow::bail!(STOPPED),
+    };
+    let lost = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<sqlx::Error>().is_some_and(|error| error.as_database_error().is_none())
+    };
+    if ended.as_ref().is_err_and(|error| error.chain().any(lost)) && tokio::time::timeout(GONE_LIMIT, gone).await.is_ok() {
+        anyhow::bail!(STOPPED);
+    }
+    Ok(ended)
 }
 
 struct Serving {

@@ -160,10 +160,8 @@ async fn trigger_enqueues_what_is_due_and_jobs_can_be_listed_shown_and_withdrawn
     assert_eq!(folder.run(&["jobs", "show", &id, "--json"]).json()["result"], "waiting");
     assert_eq!(folder.run(&["jobs", "cancel", &id, "--json"]).json()["cancelled"], json!([one[0]["id"]]));
     assert_eq!(folder.run(&["jobs", "show", &id, "--json"]).json()["result"], "cancelled");
-    for (job, said) in [(id.as_str(), "was withdrawn already"), ("987654", "is unknown")] {
-        let ended = folder.run(&["jobs", "cancel", job]);
-        assert!(ended.code == 1 && ended.err.contains(&format!("job {job} {said}")), "{ended:?}");
-    }
+    let again = folder.run(&["jobs", "cancel", &id]);
+    assert!(again.code == 1 && again.err.contains(&format!("job {id} was withdrawn already")), "{again:?}");
 }
 
 #[tokio::test]
@@ -273,13 +271,28 @@ async fn what_a_brake_holds_is_listed_shown_and_decided_with_a_plan_first() {
     let listed = folder.run(&["held", "list", "--sync", "customers", "--json"]).json();
     assert_eq!((listed[0]["id"].as_i64(), listed[0]["records"].as_i64()), (Some(1), Some(3)), "{listed}");
     assert_eq!(folder.run(&["held", "show", "1", "--json"]).json()["held_records"][2]["key"], "3");
+    let named = folder.run(&["held", "approve", "1", "03"]);
+    assert!(
+        named.code == 2
+            && named.err.contains("1 named of the 3")
+            && named.err.contains("\n    update 3")
+            && !named.err.contains("update 1"),
+        "{named:?}"
+    );
+    refuses(&folder, &["held", "approve", "1", "9"], 2, &["held change 1 does not hold customers 9"]);
     let asked = folder.run(&["held", "approve", "1", "--limit", "1"]);
     assert!(asked.code == 2 && asked.err.contains("display_name: \"a\" → null") && asked.err.contains("add --yes"), "{asked:?}");
     assert_eq!(folder.run(&["held", "approve", "1", "--limit", "1", "--yes", "--json"]).json(), json!({ "id": 1, "jobs": 1, "left": 2 }));
     assert_eq!(folder.run(&["held", "approve", "1", "3", "--yes", "--json"]).json(), json!({ "id": 1, "jobs": 1, "left": 1 }));
     assert_eq!(folder.run(&["held", "reject", "1", "--yes", "--json"]).json()["resolution"], "rejected");
     assert_eq!(folder.run(&["held", "list", "--json"]).json(), json!([]));
-    refuses(&folder, &["held", "approve", "1", "--yes"], 2, &["no open held change 1"]);
+    for act in [&["held", "approve", "1", "--yes"][..], &["held", "approve", "1", "2"], &["held", "reject", "1"]] {
+        let ended = folder.run(act);
+        assert!(
+            ended.code == 2 && ended.err.contains("held change 1 was decided already: rejected") && !ended.err.contains("would be"),
+            "{ended:?}"
+        );
+    }
     let keys: Vec<String> = sqlx::query_scalar("select key from sluice.job order by id").fetch_all(db.db()).await.unwrap();
     assert_eq!(keys, ["1", "3"]);
 }
@@ -312,8 +325,101 @@ async fn events_are_listed_reported_and_replayed_by_number_or_after_a_plan() {
     refuses(&folder, &["events", "replay", "--verdict", "unsigned"], 2, &["1 event(s) would be replayed: 2 record(s)", "--yes"]);
     refuses(&folder, &["events", "replay", "3"], 1, &["names no record"]);
     refuses(&folder, &["events", "show", "77"], 2, &["no event 77"]);
+    refuses(&folder, &["events", "replay", "77"], 2, &["no event 77"]);
     assert_eq!(folder.run(&["events", "replay", "2", "--json"]).json()["replayed"][0]["id"], 2);
     let jobs: Vec<(String, String)> =
         sqlx::query_as("select key, lane from sluice.job where sync = 'customers' order by key").fetch_all(db.db()).await.unwrap();
     assert_eq!(jobs, ["zoho:z1", "zoho:z2"].map(|key| (key.to_owned(), "interactive".to_owned())));
+}
+
+#[tokio::test]
+async fn an_unknown_sync_or_number_is_a_mistake_of_the_caller_in_every_command() {
+    let (_db, folder) = attached().await;
+    for (group, act) in [
+        ("jobs", "list"),
+        ("jobs", "cancel"),
+        ("dlq", "list"),
+        ("dlq", "requeue"),
+        ("dlq", "discard"),
+        ("events", "list"),
+        ("events", "replay"),
+        ("conflicts", "list"),
+        ("held", "list"),
+        ("runs", "list"),
+    ] {
+        refuses(&folder, &[group, act, "--sync", "nope"], 2, &["unknown sync \"nope\"; there is customers"]);
+    }
+    for (group, act) in [
+        ("jobs", "show"),
+        ("jobs", "cancel"),
+        ("dlq", "requeue"),
+        ("events", "replay"),
+        ("held", "approve"),
+        ("runs", "show"),
+        ("conflicts", "show"),
+    ] {
+        refuses(&folder, &[group, act, "999999"], 2, &["999999"]);
+    }
+}
+
+#[tokio::test]
+async fn pause_and_resume_say_in_json_what_became_of_it_and_whether_anything_was_paused() {
+    let (_db, folder) = attached().await;
+    for (target, paused, idle) in [
+        (&["--sync", "customers"][..], "sync customers resumed", "sync customers was not paused"),
+        (&["--connection", "main"], "connection main resumed", "connection main was not paused"),
+        (&[], "every connection resumed", "no connection was paused"),
+    ] {
+        let run = |act: &str| folder.run(&[&[act, "--json"], target].concat()).json();
+        assert_eq!((&run("pause")["paused"], &run("resume")["message"]), (&json!(true), &json!(paused)));
+        let again = run("resume");
+        assert_eq!((&again["paused"], &again["message"]), (&json!(false), &json!(idle)));
+    }
+    refuses(&folder, &["resume", "--sync", "nope"], 2, &["unknown sync"]);
+}
+
+#[tokio::test]
+async fn a_key_of_another_type_than_was_published_is_said_by_check_status_and_the_refusal_and_attach_publishes_it() {
+    let (db, folder) = attached().await;
+    sqlx::raw_sql(
+        "alter table public.customers alter column id type text;
+         insert into sluice.dead_letter (kind, args, sync, key, lane, error_class, message)
+         values ('push', '{\"sync\": \"customers\", \"key\": \"A-1\"}', 'customers', 'A-1', 'normal', 'payload', 'invalid input syntax')",
+    )
+    .execute(db.db())
+    .await
+    .unwrap();
+    let said = "the key of public.customers is text, but was published as bigint";
+    refuses(&folder, &["check", "--offline"], 1, &["syncs.customers.key", said, "sluice attach"]);
+    refuses(&folder, &["status"], 0, &[said]);
+    refuses(&folder, &["dlq", "requeue", "1"], 2, &["which is bigint", "hint: if the column has another type by now, \"sluice attach\""]);
+    assert_eq!(folder.run(&["attach"]).code, 0);
+    let checked = folder.run(&["check", "--offline"]);
+    assert!(checked.code == 0 && !checked.out.contains("was published as"), "{checked:?}");
+    assert_eq!(folder.run(&["dlq", "requeue", "1"]).code, 0);
+}
+
+#[tokio::test]
+async fn status_says_of_a_table_that_was_made_anew_that_its_changes_are_not_captured() {
+    let (db, folder) = attached().await;
+    sqlx::raw_sql("drop table public.customers; create table public.customers (id bigint primary key, name text not null, email text)")
+        .execute(db.db())
+        .await
+        .unwrap();
+    refuses(&folder, &["status"], 0, &["not captured: public.customers: it has no capture triggers: run \"sluice attach\""]);
+}
+
+#[tokio::test]
+async fn a_changed_brake_concerns_no_linked_record_and_a_changed_mapping_all() {
+    let (db, _folder) = attached().await;
+    sqlx::query("insert into sluice.link (sync, key, zoho_id, fields, synced_at) values ('customers', '1', 'z', '{}', now())")
+        .execute(db.db())
+        .await
+        .unwrap();
+    let braked = CONFIG.replace("match_on", "brake = { max_changes = 50 }\nmatch_on");
+    let ended = Folder::with(&braked).on(db.url()).run(&["attach"]);
+    assert!(ended.code == 0 && ended.out.contains("sync customers: changed\n"), "{ended:?}");
+    let mapped = braked.replace("display_name = \"name\"", "display_name = \"email\"");
+    let ended = Folder::with(&mapped).on(db.url()).run(&["attach"]);
+    assert!(ended.code == 0 && ended.out.contains("1 linked records keep what they have"), "{ended:?}");
 }

@@ -9,4 +9,5 @@ mod database;
 mod recipes;
 mod records;
 mod sluice;
+mod up;
 mod usage;

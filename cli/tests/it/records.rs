@@ -159,4 +159,21 @@ async fn reconcile_asks_for_one_sweep_at_a_time_and_waiting_ends_with_what_becam
         assert!(ended.code == code && ended.out.contains(state), "{ended:?}");
         ends.await.unwrap();
     }
+
+    // A reading that nobody will look at any more: it is not waited for, whatever the counts say.
+    sqlx::query("insert into sluice.sighting (sync, zoho_id, complete, seen_at, run_id) select 'customers', 'z', false, now(), max(id) + 1 from sluice.run")
+        .execute(db.db())
+        .await
+        .unwrap();
+    let other = db.db().clone();
+    let ends = tokio::spawn(async move {
+        sluice_tests::wait_until(std::time::Duration::from_secs(30), || async {
+            let ended = sqlx::query("update sluice.run set state = 'done' where kind = 'reconcile' and state = 'running'");
+            ended.execute(&other).await.unwrap().rows_affected() == 1
+        })
+        .await;
+    });
+    let ended = folder.run(&["reconcile", "customers", "--wait"]);
+    assert!(ended.code == 0, "{ended:?}");
+    ends.await.unwrap();
 }

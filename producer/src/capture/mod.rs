@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// What `attach` or `detach` did, table by table.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Attached {
-    /// Tables and partitions whose triggers were made or made anew.
+    /// Tables, partitions and tables that inherit whose triggers were made or made anew.
     pub installed: Vec<String>,
     /// Tables whose triggers were removed.
     pub removed: Vec<String>,
@@ -118,26 +118,43 @@ pub async fn detach(db: &Db, definitions: &Definitions, only: &[String], patienc
     Ok(detached)
 }
 
-/// What `check` tells: tables without whole triggers, new partitions among them, and tables that can have none.
+/// What `check` tells: tables without whole triggers, new partitions and tables that inherit among them, and tables that can have none.
 ///
 /// # Errors
 /// The database's.
 pub async fn uncaptured(db: &Db, definitions: &Definitions) -> Result<Vec<Uncaptured>, sqlx::Error> {
     let (wanted, mut findings) = wanted(db, definitions, &[]).await?;
+    findings.extend(without_triggers(db, wanted).await?);
+    Ok(findings)
+}
+
+/// What a running producer tells, and `status`: tables that could be captured and are not, since they were made anew, or after the triggers were installed.
+///
+/// # Errors
+/// The database's.
+pub async fn lost(db: &Db, definitions: &Definitions) -> Result<Vec<Uncaptured>, sqlx::Error> {
+    let (wanted, _) = wanted(db, definitions, &[]).await?;
+    without_triggers(db, wanted).await
+}
+
+async fn without_triggers(db: &Db, wanted: BTreeMap<Target, Capture>) -> Result<Vec<Uncaptured>, sqlx::Error> {
+    let mut findings = Vec::new();
     let installed = store::installed(db).await?;
     for (table, capture) in wanted {
         let why = match installed.get(&table) {
             Some(installed) if installed.is_whole(&capture) => continue,
             Some(_) => "its capture triggers are disabled, or made for an older configuration or other columns: run \"sluice attach\"",
             None if table.name_of_parent(&capture.arguments) => "it has no capture triggers: run \"sluice attach\"",
-            None => "this partition has no capture triggers, so changes made to it by its own name are not seen: run \"sluice attach\"",
+            None => {
+                "this partition, or table that inherits, has no capture triggers, so changes made to it by its own name are not seen: run \"sluice attach\""
+            }
         };
         findings.push(Uncaptured { table: table.to_string(), why: why.to_owned() });
     }
     Ok(findings)
 }
 
-/// A table that carries triggers: a synced or watched one, or a partition of it.
+/// A table that carries triggers: a synced or watched one, a partition of it, or one that inherits from it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Target {
     schema: String,
@@ -196,23 +213,27 @@ async fn wanted(db: &Db, definitions: &Definitions, only: &[String]) -> Result<(
             seen_through.insert(relation(&definition.table));
         }
     }
+    let names: BTreeSet<String> = kept.keys().cloned().collect();
     let mut targets = BTreeMap::new();
     let mut uncaptured = Vec::new();
     for (name, (table, columns)) in kept.into_iter().filter(|(name, _)| asked.contains(name)) {
         let own = Target { schema: table.schema.clone(), name: table.name.clone() };
         let arguments: Vec<String> = std::iter::once(name.clone()).chain(columns).collect();
         match table.kind {
-            Kind::Table => {
+            Kind::Table | Kind::Partitioned => {
                 let function = store::function(db, &own, &arguments).await?;
-                targets.insert(own, Capture { arguments, own: function });
-            }
-            Kind::Partitioned => {
-                for (partition, foreign) in store::partitions(db, table).await? {
+                for (part, foreign) in store::parts(db, table).await? {
                     if foreign {
-                        let why = "a foreign table among the partitions can have no capture trigger; changes made to it by its own name are not seen".to_owned();
-                        uncaptured.push(Uncaptured { table: partition.to_string(), why });
+                        let why = "a foreign table that is a partition, or inherits, can have no capture trigger; changes made to it by its own name are not seen".to_owned();
+                        uncaptured.push(Uncaptured { table: part.to_string(), why });
+                    } else if part != own && names.contains(&part.to_string()) {
+                        let why = format!(
+                            "it is part of {name} and synced or watched by its own name as well: changes made by that name are not seen as changes of {name}"
+                        );
+                        uncaptured.push(Uncaptured { table: part.to_string(), why });
                     } else {
-                        targets.insert(partition, Capture { arguments: arguments.clone(), own: None });
+                        let function = function.clone().filter(|_| part == own);
+                        targets.insert(part, Capture { arguments: arguments.clone(), own: function });
                     }
                 }
             }

@@ -1,4 +1,4 @@
-//! What the catalog says of capture triggers, partitions and locks.
+//! What the catalog says of capture triggers, partitions, inheritance and locks.
 
 use std::collections::BTreeMap;
 
@@ -83,17 +83,21 @@ pub(super) async fn drop_unused(db: &Db) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// The partitioned table itself, its partitions, and theirs; and whether each is a foreign table. A statement fires the triggers of the
-/// table that it names, and no others.
-pub(super) async fn partitions(db: &Db, table: &Table) -> Result<Vec<(Target, bool)>, sqlx::Error> {
+/// The table itself, its partitions or the tables that inherit from it, and theirs; and whether each is a foreign table. A statement fires the triggers
+/// of the table that it names, and no others.
+pub(super) async fn parts(db: &Db, table: &Table) -> Result<Vec<(Target, bool)>, sqlx::Error> {
     let rows = sqlx::query!(
-        r#"select n.nspname::text as "schema!", c.relname::text as "name!", c.relkind = 'f' as "foreign!"
-           from pg_catalog.pg_class top
-           join pg_catalog.pg_namespace tn on tn.oid = top.relnamespace
-           cross join lateral pg_catalog.pg_partition_tree(top.oid) p
-           join pg_catalog.pg_class c on c.oid = p.relid
+        r#"with recursive part as (
+             select top.oid from pg_catalog.pg_class top
+             join pg_catalog.pg_namespace tn on tn.oid = top.relnamespace
+             where tn.nspname = $1 and top.relname = $2
+             union
+             select i.inhrelid from part join pg_catalog.pg_inherits i on i.inhparent = part.oid)
+           select n.nspname::text as "schema!", c.relname::text as "name!", c.relkind = 'f' as "foreign!"
+           from part
+           join pg_catalog.pg_class c on c.oid = part.oid
            join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-           where tn.nspname = $1 and top.relname = $2 order by p.level, 1, 2"#,
+           order by 1, 2"#,
         table.schema,
         table.name
     )

@@ -70,6 +70,7 @@ pub(super) async fn report(Shared(state): Shared<State>) -> Result<Json<Value>, 
 pub(super) async fn replay(Shared(state): Shared<State>, Path(id): Path<i64>) -> Response {
     match webhook::replay(&state.0.db, &state.0.config, id, "interactive").await {
         Ok(job) => (StatusCode::ACCEPTED, Json(json!({ "job": job }))).into_response(),
+        Err(error @ webhook::ReplayError::Unknown(_)) => api::problem(StatusCode::NOT_FOUND, &error.to_string()),
         Err(webhook::ReplayError::Refused(message)) => api::problem(StatusCode::UNPROCESSABLE_ENTITY, &message),
         Err(webhook::ReplayError::Database(error)) => Failed::from(error).into_response(),
     }

@@ -19,6 +19,7 @@ mod sync;
 
 pub use budget::adjust as adjust_budgets;
 pub(crate) use sync::relation;
+pub use sync::{Retyped, retyped};
 
 /// Who publishes, and whether what the file no longer has is retired.
 #[derive(Debug, Clone, Default)]

@@ -1,6 +1,9 @@
 //! `sluice.sync` and the shapes of its calls.
 
-use sluice_core::db::Tx;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use sluice_core::db::{Db, Tx};
 use sluice_sync::catalog::Table;
 use sluice_sync::definition::Definition;
 use sqlx::types::Json;
@@ -45,7 +48,7 @@ async fn publish_one(tx: &mut Tx, definition: &Definition, options: &Options) ->
     let sync = &definition.sync;
     let key_types = key_types(tx, definition).await?;
     let known = sqlx::query!(
-        r#"select y.hash, y.key_types, y.batch_max, y.retired_at, greatest(coalesce(c.linked, 0), 0) as "linked!"
+        r#"select y.hash, y.definition, y.key_types, y.batch_max, y.retired_at, greatest(coalesce(c.linked, 0), 0) as "linked!"
            from sluice.sync y left join sluice.sync_counter c on c.sync = y.name where y.name = $1"#,
         sync.name
     )
@@ -54,7 +57,10 @@ async fn publish_one(tx: &mut Tx, definition: &Definition, options: &Options) ->
     let how = match known {
         None => How::Added,
         Some(known) if known.retired_at.is_some() => How::Returned,
-        Some(known) if known.hash != definition.hash() => How::Changed { linked: known.linked },
+        Some(known) if known.hash != definition.hash() => {
+            let same = sluice_core::config::sync::sends_the_same(&known.definition, sync);
+            How::Changed { linked: if same { 0 } else { known.linked } }
+        }
         Some(known) if known.key_types != key_types || known.batch_max != batch_max(definition) => How::Changed { linked: 0 },
         Some(_) => return Ok(None),
     };
@@ -153,6 +159,55 @@ async fn key_types(tx: &mut Tx, definition: &Definition) -> Result<Vec<String>, 
     )
     .fetch_all(tx)
     .await
+}
+
+/// A key column whose type is not the one that was published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retyped {
+    /// The sync.
+    pub sync: String,
+    /// schema.table.
+    pub relation: String,
+    /// The types of the key's columns, as they were published.
+    pub published: Vec<String>,
+    /// And as they are.
+    pub now: Vec<String>,
+}
+
+impl fmt::Display for Retyped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { relation, published, now, .. } = self;
+        let (published, now) = (published.join(", "), now.join(", "));
+        write!(
+            f,
+            "the key of {relation} is {now}, but was published as {published}: keys that are no {published} are refused or become dead letters. \"sluice attach\" publishes it; then requeue them"
+        )
+    }
+}
+
+/// The syncs whose key has other types than those that were published.
+///
+/// # Errors
+/// The database's.
+pub async fn retyped(db: &Db, definitions: &Definitions) -> Result<Vec<Retyped>, sqlx::Error> {
+    let mut tx = db.begin().await?;
+    let published: BTreeMap<String, Vec<String>> = sqlx::query!("select name, key_types from sluice.sync where retired_at is null")
+        .fetch_all(&mut tx)
+        .await?
+        .into_iter()
+        .map(|row| (row.name, row.key_types))
+        .collect();
+    let mut found = Vec::new();
+    for definition in definitions.by_name.values() {
+        let Some(published) = published.get(definition.name()) else { continue };
+        let now = key_types(&mut tx, definition).await?;
+        if now != *published {
+            let relation = relation(&definition.table);
+            found.push(Retyped { sync: definition.name().to_owned(), relation, published: published.clone(), now });
+        }
+    }
+    tx.rollback().await?;
+    Ok(found)
 }
 
 /// Records that one claim may carry: what one call writes, or reads where the sync pulls.

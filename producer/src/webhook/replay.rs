@@ -10,7 +10,10 @@ use super::targets;
 /// Why an event is not replayed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is none with this number, or it names no record of a sync, or the job is refused.
+    /// There is none with this number.
+    #[error("there is no event {0}")]
+    Unknown(i64),
+    /// It names no record of a sync, or the job is refused.
     #[error("{0}")]
     Refused(String),
     /// The database did not answer.
@@ -36,8 +39,8 @@ impl From<sqlx::Error> for Error {
 /// See [`Error`].
 pub async fn replay(db: &Db, config: &Config, event: i64, lane: &str) -> Result<i64, Error> {
     let stored = sqlx::query!("select source, sync, query, body from sluice.event where id = $1", event).fetch_optional(db).await?;
-    if let Some(stored) = stored
-        && stored.sync.is_none()
+    let Some(stored) = stored else { return Err(Error::Unknown(event)) };
+    if stored.sync.is_none()
         && let Some(settings) = config.webhooks.get(&stored.source)
     {
         let json: Option<Value> = serde_json::from_slice(&stored.body).ok();

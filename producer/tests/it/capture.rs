@@ -6,7 +6,7 @@ use sluice_core::db::dynamic;
 use sluice_producer::capture::{self, Error};
 use sluice_producer::changes::drain_once;
 use sluice_producer::definitions::Definitions;
-use sluice_producer::publish;
+use sluice_producer::{publish, upkeep};
 
 use serde_json::{Value, json};
 use sluice_tests::TestDb;
@@ -48,6 +48,55 @@ async fn a_new_partition_and_a_disabled_trigger_are_reported() {
     assert_eq!(found, ["public.customers", "public.orders_2035"]);
     capture::attach(setting.db(), &setting.definitions, &[], SOON).await.unwrap();
     assert!(capture::uncaptured(setting.db(), &setting.definitions).await.unwrap().is_empty());
+}
+
+/// Rows of such a table are rows of its parent's to every query, but only its own triggers fire for statements that name it.
+#[tokio::test]
+async fn changes_of_a_table_that_inherits_from_a_synced_one_are_captured_by_either_name() {
+    let setting = Setting::of(CUSTOMERS).await;
+    setting.run("create table vips (since date, primary key (id)) inherits (customers); create table gold () inherits (vips)").await;
+    let found: Vec<String> =
+        capture::uncaptured(setting.db(), &setting.definitions).await.unwrap().into_iter().map(|one| one.table).collect();
+    assert_eq!(found, ["public.customers", "public.gold", "public.vips"], "the parent's own function would see half of an update");
+    capture::attach(setting.db(), &setting.definitions, &[], SOON).await.unwrap();
+    assert!(capture::uncaptured(setting.db(), &setting.definitions).await.unwrap().is_empty());
+    for sql in [
+        "insert into vips (id, name) values (7, 'a')",
+        "update vips set name = 'b'",
+        "update customers set name = 'c' where id = 7",
+        "insert into gold (id, name) values (8, 'a')",
+        "delete from gold where id = 8",
+    ] {
+        setting.run("delete from sluice.job; delete from sluice.slot").await;
+        setting.run(sql).await;
+        assert_eq!(setting.drain().await.jobs, 1, "{sql}");
+    }
+    setting.run("delete from sluice.job").await;
+    setting.run("update vips set since = now()").await;
+    assert_eq!(setting.drain().await.jobs, 0, "no mapped column");
+    // A table that is synced by its own name has only its own triggers.
+    let both = config(&format!(
+        "{CUSTOMERS}{}",
+        CUSTOMERS.split("[[").next().unwrap().replace("customers", "vips").replace("billing/vips", "billing/customers")
+    ));
+    let both = Definitions::compile(setting.db(), &both).await.unwrap();
+    let told = capture::attach(setting.db(), &both, &[], SOON).await.unwrap().uncaptured;
+    assert!(told.iter().any(|one| one.table == "public.vips" && one.why.contains("part of public.customers")), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_table_that_was_dropped_and_made_anew_is_told_of_once() {
+    let setting = Setting::of(CUSTOMERS).await;
+    let told = async || upkeep::tell_lost(setting.db(), &setting.definitions).await.unwrap();
+    assert!(told().await.is_empty());
+    setting.run("drop table customers; create table customers (id bigint primary key, name text, email text, note text)").await;
+    for _ in 0..2 {
+        let lost = told().await;
+        assert!(lost.len() == 1 && lost.first().unwrap().starts_with("public.customers: it has no capture triggers"), "{lost:?}");
+    }
+    assert_eq!(setting.count("select count(*) from sluice.alert where occasion = 'uncaptured' and subject = 'public.customers'").await, 1);
+    capture::attach(setting.db(), &setting.definitions, &[], SOON).await.unwrap();
+    assert!(told().await.is_empty());
 }
 
 #[tokio::test]

@@ -63,8 +63,12 @@ async fn sweep(world: &World, sync: &str) -> Value {
     world.run(&format!("select sluice.reconcile('{sync}')")).await;
     world.until("select not exists (select from sluice.run where kind = 'reconcile' and state = 'running')").await;
     world.settled().await;
+    world.until("select not exists (select from sluice.sighting)").await;
     let run = world.rows("select state, total, created, updated, unchanged, failed, messages from sluice.run where kind = 'reconcile' order by id desc limit 1");
-    run.await.remove(0)
+    let run = run.await.remove(0);
+    let uncounted = "select count(*) from sluice.run where total <> created + updated + unchanged + failed";
+    assert_eq!(world.count(uncounted).await, 0, "every record of a run ends in one count: {run}");
+    run
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -292,4 +296,75 @@ async fn a_sweep_is_asked_for_by_itself_and_once_however_many_producers_look() {
     assert_eq!(world.count(due).await, 1);
     world.settled().await;
     assert_eq!(world.count("select count(*) from sluice.run where kind = 'reconcile' and state = 'done'").await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_whose_row_is_gone_or_whose_run_was_cancelled_or_died_is_counted_all_the_same() {
+    let settings = items("").replace("\"pull\"", "\"both\"").replace("\"delete\"", "\"ignore\"");
+    let world = World::new(Setup::new(PRODUCTS, settings)).await;
+    let ids = seed(&world, 30).await;
+    poll(&world).await;
+    let edit = async |keys: &[usize], rate: i64| {
+        world.zoho.post("clock", json!({"advance_seconds": 60})).await;
+        for key in keys {
+            world.zoho.put("inventory", "items", Some(&ids[*key]), json!({"rate": rate})).await;
+        }
+    };
+
+    // The row was deleted, and the sync leaves its Zoho record alone.
+    world.run(&format!("delete from products where zoho_item_id = '{}'", ids[7])).await;
+    assert_eq!(world.count("select count(*) from products").await, 29);
+    world.settled().await;
+    edit(&[7, 8], 6).await;
+    let run = sweep(&world, "items").await;
+    assert_eq!(
+        (&run["total"], &run["updated"], &run["unchanged"], &run["failed"]),
+        (&json!(30), &json!(1), &json!(29), &json!(0)),
+        "{run}"
+    );
+
+    // Nobody comes to look, since the runs were cancelled, or gave up.
+    world
+        .run(&format!(
+            "insert into sluice.run (kind, sync) values ('poll', 'items');
+             insert into sluice.sighting (sync, zoho_id, complete, seen_at, run_id)
+             select 'items', id, false, clock_timestamp(), (select max(id) from sluice.run) from unnest(array['{}', '{}', 'other']) id;
+             update sluice.run set total = 3, state = 'done' where id = (select max(id) from sluice.run);
+             insert into sluice.dead_letter (kind, args, sync, key, lane, error_class, message)
+             select 'pull', '{{}}', 'items', key, 'normal', 'panic', 'twice' from sluice.link where zoho_id = '{}'",
+            ids[9], ids[10], ids[10]
+        ))
+        .await;
+    world.until("select not exists (select from sluice.sighting)").await;
+    let told = world.rows("select unchanged, failed from sluice.run order by id desc limit 1").await;
+    assert_eq!(told, [json!({"unchanged": 2, "failed": 1})]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_two_runs_find_is_counted_once_by_each() {
+    let world = World::without_roles(Setup::new(PRODUCTS, items(""))).await;
+    world.run("insert into sluice.run (kind, sync, total) values ('poll', 'items', 5), ('poll', 'items', 10)").await;
+    let mut tx = world.db().begin().await.expect("a transaction");
+    let runs: Vec<i64> = sqlx::query_scalar("select id from sluice.run order by id").fetch_all(&mut tx).await.expect("runs");
+    let seen = |age| sluice_sync::sighting::Sighting {
+        record: None,
+        complete: false,
+        seen_at: chrono::Utc::now() - chrono::Duration::seconds(age),
+        dated: None,
+        age: std::time::Duration::ZERO,
+        run_id: None,
+    };
+    let all = |age| (0..5).map(|n| (n.to_string(), seen(age))).collect::<Vec<_>>();
+    for (run, age) in [(runs[0], 5), (runs[1], 9), (runs[1], 1)] {
+        sluice_sync::sighting::found(&mut tx, "items", run, &all(age)).await.expect("found");
+    }
+    let used = |seen_at| (0..5).map(|n| sluice_sync::sighting::Used { zoho_id: n.to_string(), seen_at, over: true }).collect::<Vec<_>>();
+    let early = chrono::Utc::now() - chrono::Duration::seconds(3);
+    assert!(sluice_sync::sighting::forget(&mut tx, "items", &used(early)).await.expect("forgotten").is_empty(), "there are newer ones");
+    let told = sluice_sync::sighting::forget(&mut tx, "items", &used(chrono::Utc::now())).await.expect("forgotten");
+    assert!(told.len() == 5 && told.values().all(|run| *run == runs[1]), "{told:?}");
+    assert!(sluice_sync::sighting::forget(&mut tx, "items", &used(chrono::Utc::now())).await.expect("forgotten").is_empty());
+    tx.commit().await.expect("committed");
+    let counted = world.rows("select unchanged from sluice.run order by id").await;
+    assert_eq!(counted, [json!({"unchanged": 5}), json!({"unchanged": 5})], "the first lost its own; the second saw them twice");
 }

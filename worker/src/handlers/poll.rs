@@ -147,9 +147,10 @@ impl Poll<'_> {
                 }
             }
         }
-        sighting::keep(&mut tx, sync, &sightings.into_iter().collect::<Vec<_>>()).await?;
+        let sightings: Vec<_> = sightings.into_iter().collect();
+        sighting::found(&mut tx, sync, walk.run_id, &sightings).await?;
         listing::ask_for_runs(&mut tx, sync, &wanted, &self.work.batch.lane).await?;
-        let total = unchanged + i64::try_from(wanted.len()).unwrap_or(0);
+        let total = unchanged + i64::try_from(sightings.len()).unwrap_or(0);
         note(&mut tx, walk.run_id, total, unchanged).await?;
         let next = self.next(walk, &timed, listing.more, listing.next);
         match &next {

@@ -154,6 +154,7 @@ impl Engine {
     }
 
     async fn settle_once(&self, work: &Work, handled: &Handled) -> anyhow::Result<bool> {
+        let mut told = BTreeMap::new();
         let mut tx = self.db.begin().await?;
         if !queue::settle(&mut tx, work.batch.token, &self.worker, &work.calls.report(), &handled.settlements).await? {
             return Ok(false);
@@ -175,7 +176,7 @@ impl Engine {
             }
             if let Some(definition) = self.definition(sync) {
                 local_write::leave(&mut tx, &definition, &handled.writebacks).await?;
-                pulls::leave(&mut tx, sync, handled, &work.batch.lane).await?;
+                told = pulls::leave(&mut tx, sync, handled, &work.batch.lane).await?;
             }
             store::count_avoided(&mut tx, sync, work, handled).await?;
             store::push_parents(&mut tx, &handled.parents, &work.batch.lane).await?;
@@ -184,7 +185,7 @@ impl Engine {
             store::keep_call_result(&mut tx, result).await?;
         }
         if let Some(definition) = self.definition(&work.batch.sync) {
-            pulls::leave_pulls(&mut tx, &definition, &handled.pulls).await?;
+            pulls::leave_pulls(&mut tx, &definition, &handled.pulls, &told).await?;
         }
         tx.commit().await?;
         Ok(true)

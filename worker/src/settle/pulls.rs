@@ -1,6 +1,6 @@
 //! What a settle writes of a pull: changes for the application's own rows, readings for the next run, conflicts, and who is to run next.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
@@ -10,14 +10,17 @@ use sluice_core::db::Tx;
 use sluice_sync::definition::Definition;
 use sluice_sync::sighting;
 
-use crate::work::{Act, Conflict, Handled, Next, Pull, Sums};
+use crate::work::{Act, Conflict, Fate, Handled, Next, Pull, Sums};
 
-pub(super) async fn leave(tx: &mut Tx, sync: &str, handled: &Handled, lane: &str) -> Result<(), sqlx::Error> {
+/// The runs that the pulls are to tell, by Zoho id.
+pub(super) async fn leave(tx: &mut Tx, sync: &str, handled: &Handled, lane: &str) -> Result<BTreeMap<String, i64>, sqlx::Error> {
+    let mut told = BTreeMap::new();
     if !handled.sightings.is_empty() {
         sighting::keep(tx, sync, &handled.sightings).await?;
     }
     if !handled.acted_on.is_empty() {
-        sighting::forget(tx, sync, &handled.acted_on).await?;
+        let used: Vec<_> = handled.acted_on.iter().map(|(used, _)| used.clone()).collect();
+        told = sighting::forget(tx, sync, &used).await?;
     }
     if !handled.compared.is_empty() {
         close_conflicts(tx, sync, &handled.compared, &handled.conflicts).await?;
@@ -29,21 +32,48 @@ pub(super) async fn leave(tx: &mut Tx, sync: &str, handled: &Handled, lane: &str
         adopt(tx, sync, key, zoho_id).await?;
     }
     run_next(tx, &handled.runs, lane).await?;
-    for (run_id, sums) in &handled.sums {
+    let mut sums = handled.sums.clone();
+    for (used, fate) in &handled.acted_on {
+        let Some(run_id) = told.get(&used.zoho_id) else { continue };
+        let sum = sums.entry(*run_id).or_default();
+        match fate {
+            Fate::Unchanged => sum.unchanged += 1,
+            Fate::Failed(why) => {
+                sum.failed += 1;
+                sum.messages.push(format!("{}: {why}", used.zoho_id));
+            }
+            Fate::Later => {}
+        }
+    }
+    for (run_id, sums) in &sums {
         note_run(tx, *run_id, sums).await?;
     }
-    Ok(())
+    Ok(told)
 }
 
 /// Leaves the changes for the application's own rows, but for those that the brake holds. The last thing that a settle does: it may wait for another
 /// settle of the sync, which then waits for nothing of ours.
-pub(super) async fn leave_pulls(tx: &mut Tx, definition: &Definition, pulls: &[Pull]) -> Result<(), sqlx::Error> {
+///
+/// `told`: the runs to tell of them. What is held is told here: its row is as it was.
+pub(super) async fn leave_pulls(
+    tx: &mut Tx,
+    definition: &Definition,
+    pulls: &[Pull],
+    told: &BTreeMap<String, i64>,
+) -> Result<(), sqlx::Error> {
     if pulls.is_empty() {
         return Ok(());
     }
     let held = held_back(tx, definition, pulls).await?;
+    for pull in pulls.iter().filter(|pull| held.contains(&pull.key)) {
+        if let Some(run_id) = told.get(&pull.zoho_id) {
+            let message = format!("{}: held by the brake, or rejected before: sluice held list", pull.zoho_id);
+            note_run(tx, *run_id, &Sums { unchanged: 1, messages: vec![message], ..Sums::default() }).await?;
+        }
+    }
+    let told_of = |pull: &Pull| json!(Pull { run_id: told.get(&pull.zoho_id).copied(), ..pull.clone() });
     let (keys, pulls): (Vec<String>, Vec<Value>) =
-        pulls.iter().filter(|pull| !held.contains(&pull.key)).map(|pull| (pull.key.clone(), json!(pull))).unzip();
+        pulls.iter().filter(|pull| !held.contains(&pull.key)).map(|pull| (pull.key.clone(), told_of(pull))).unzip();
     sqlx::query!(
         "insert into sluice.local_write (sync, key, columns, pull) select $1, t.key, '{}', t.pull from unnest($2::text[], $3::jsonb[]) as t (key, pull)",
         definition.name(),

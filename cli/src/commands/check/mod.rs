@@ -10,7 +10,7 @@ use serde_json::json;
 use sluice_core::config::Config;
 use sluice_core::db::{self, Db};
 use sluice_core::secrets::KeyRing;
-use sluice_producer::{Definitions, capture};
+use sluice_producer::{Definitions, capture, publish};
 
 use crate::commands::status;
 use crate::exit::Answer;
@@ -132,6 +132,8 @@ async fn in_database(config: &Config, db: &Db, fields: Fields, findings: &mut Ve
         };
         findings.extend(asked.iter().cloned());
         findings.extend(provisioned);
+        let retyped = publish::retyped(db, &definitions).await?;
+        findings.extend(retyped.iter().map(|one| Finding::error(format!("syncs.{}.key", one.sync), one.to_string())));
         let uncaptured = capture::uncaptured(db, &definitions).await?;
         findings.extend(uncaptured.iter().map(|one| Finding::warning(format!("table {}", one.table), &one.why)));
         let notices = status::differing(config, db).await?.into_iter().chain(status::unwritten(db).await?);

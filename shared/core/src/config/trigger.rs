@@ -212,6 +212,8 @@ pub enum Occasion {
     Brake,
     /// A field went to and fro between the sides and was parked.
     Flapping,
+    /// A synced or watched table has no capture triggers (any more).
+    Uncaptured,
 }
 
 impl Occasion {
@@ -225,6 +227,7 @@ impl Occasion {
             Self::SignatureFailures => "signature_failures",
             Self::Brake => "brake",
             Self::Flapping => "flapping",
+            Self::Uncaptured => "uncaptured",
         }
     }
 }
@@ -276,8 +279,8 @@ fn submission_port() -> u16 {
 }
 
 fn every_occasion() -> Vec<Occasion> {
-    use Occasion::{Brake, BudgetLow, ConnectionPaused, DeadLetter, SignatureFailures, Stalled};
-    vec![DeadLetter, ConnectionPaused, BudgetLow, Stalled, SignatureFailures, Brake]
+    use Occasion::{Brake, BudgetLow, ConnectionPaused, DeadLetter, Flapping, SignatureFailures, Stalled, Uncaptured};
+    vec![DeadLetter, ConnectionPaused, BudgetLow, Stalled, SignatureFailures, Brake, Flapping, Uncaptured]
 }
 
 fn hourly() -> String {

@@ -148,11 +148,12 @@ impl Visitor<'_> for LimitVisitor {
     }
 
     fn visit_str<E: de::Error>(self, value: &str) -> Result<Limit, E> {
-        let percent = value.trim().strip_suffix('%').and_then(|share| share.trim().parse::<u8>().ok());
-        match (percent, value.trim().parse()) {
-            (Some(percent @ 1..=100), _) => Ok(Limit::Percent(percent)),
-            (None, Ok(count)) => Ok(Limit::Count(count)),
-            _ => Err(E::invalid_value(de::Unexpected::Str(value), &self)),
+        match value.trim().strip_suffix('%') {
+            Some(share) => match share.trim().parse() {
+                Ok(percent @ 1..=100) => Ok(Limit::Percent(percent)),
+                _ => Err(E::custom(format!("`{value}`: a share is a whole number from 1% to 100%"))),
+            },
+            None => value.trim().parse().map(Limit::Count).map_err(|_| E::invalid_value(de::Unexpected::Str(value), &self)),
         }
     }
 }
@@ -253,6 +254,10 @@ mod tests {
         assert_eq!(serde_json::to_string(&Limit::Percent(20)).unwrap(), "\"20%\"");
         for bad in ["\"0%\"", "\"101%\"", "\"some\"", "-1", "1.5", "true"] {
             assert!(read(bad).is_err(), "{bad}");
+        }
+        for bad in ["\"0%\"", "\"5.5%\"", "\"101%\"", "\"-3%\"", "\"%\""] {
+            let said = read(bad).unwrap_err().to_string();
+            assert!(said.contains("a whole number from 1% to 100%"), "{said}");
         }
     }
 }

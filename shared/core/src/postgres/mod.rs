@@ -24,6 +24,8 @@ use self::user::ServerUser;
 
 /// How often another free port is tried when somebody was quicker.
 const PORT_ATTEMPTS: usize = 5;
+/// How often who joined a server looks whether it still runs.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The guard needs at most 20 s for the server; the rest is for removing files.
 const STOP_LIMIT: Duration = Duration::from_secs(40);
 
@@ -159,6 +161,19 @@ pub fn running_url(project: &Path) -> Result<Option<String>, Error> {
 /// [`Error::NotRunning`], whose text says what to start, and those of [`running_url`].
 pub fn address(project: &Path) -> Result<String, Error> {
     running_url(project)?.ok_or(Error::NotRunning)
+}
+
+/// Waits until the server that was joined at this address does not run for this project folder any more: its owner ended, however that was.
+pub async fn until_gone(project: &Path, url: &str) {
+    loop {
+        // a folder that cannot be read for a moment says nothing
+        match running_url(project) {
+            Ok(Some(now)) if now == url => {}
+            Ok(_) => return,
+            Err(error) => tracing::warn!(%error, "whether the PostgreSQL that was joined still runs could not be looked at"),
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
 impl Server {

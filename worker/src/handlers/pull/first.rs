@@ -97,7 +97,6 @@ impl Run<'_> {
         if let Some(verdict) = self.await_rows(&missing, gathered).await? {
             return Ok(verdict);
         }
-        let run_id = gathered.sights.get(id).and_then(|sight| sight.run_id);
         let pull = Pull {
             key: slot.key.clone(),
             zoho_id: id.to_owned(),
@@ -108,9 +107,9 @@ impl Run<'_> {
             pulled,
             rows,
             modified_at: self.definition.module.modified_at(record),
-            run_id,
+            run_id: None,
         };
-        gathered.merged.insert(slot.id, Merged { zoho_id: id.to_owned(), pull: Some(pull), ..Merged::default() });
+        gathered.merged.insert(slot.id, Merged { pull: Some(pull), ..Merged::default() });
         Ok(Verdict::of(Outcome::Done { reason: None }))
     }
 

@@ -25,14 +25,14 @@ use sluice_sync::merge::children::all_removed;
 use sluice_sync::merge::{self, Facts, Keys, Merge, Side};
 use sluice_sync::plan::Step;
 use sluice_sync::read::Row;
-use sluice_sync::sighting::Sighting;
+use sluice_sync::sighting::{Sighting, Used};
 use sluice_zoho::finance;
 
 use super::push::{self, Record, Run, Verdict, finance_module};
 use super::{all, snooze};
 use crate::engine::Engine;
 use crate::session::Session;
-use crate::work::{Act, Conflict, Handled, Next, Pull, Sums, Work};
+use crate::work::{Act, Conflict, Fate, Handled, Next, Pull, Sums, Work};
 
 /// What is sent to Zoho is decided on a reading no older than this.
 const FRESH: Duration = Duration::from_secs(30);
@@ -50,6 +50,8 @@ const WITHOUT_ROW: &str = "zoho:";
 /// What a run over a batch gathers beside the verdicts.
 #[derive(Default)]
 struct Gathered {
+    /// The Zoho record of each slot.
+    ids: BTreeMap<i64, String>,
     sights: BTreeMap<String, Sighting>,
     /// By slot.
     merged: BTreeMap<i64, Merged>,
@@ -63,7 +65,6 @@ struct Gathered {
 /// What becomes of a record apart from what is sent.
 #[derive(Default)]
 struct Merged {
-    zoho_id: String,
     pull: Option<Pull>,
     gone: bool,
     merge: Merge,
@@ -78,7 +79,6 @@ struct Merged {
 struct Theirs<'a> {
     record: &'a Value,
     read_at: DateTime<Utc>,
-    run_id: Option<i64>,
     keys: &'a Keys,
     decided: Option<&'a BTreeMap<String, Side>>,
     own: Option<&'a BTreeMap<String, Value>>,
@@ -107,8 +107,9 @@ impl Run<'_> {
     async fn both_sides(&self, mut records: Vec<Record<'_>>, strangers: Vec<&Claimed>) -> Result<Handled, sqlx::Error> {
         let mut gathered = Gathered::default();
         let mut verdicts = BTreeMap::new();
-        let ids: Vec<String> = records.iter().filter_map(zoho_id).chain(strangers.iter().map(|slot| stranger_id(slot))).collect();
-        gathered.sights = self.kept(&ids).await?;
+        let linked = records.iter().filter_map(|record| Some((record.slot.id, zoho_id(record)?)));
+        gathered.ids = linked.chain(strangers.iter().map(|slot| (slot.id, stranger_id(slot)))).collect();
+        gathered.sights = self.kept(&gathered.ids.values().cloned().collect::<Vec<_>>()).await?;
         let pending = self.pending().await?;
         for slot in self.work.batch.slots.iter().filter(|slot| pending.contains(&slot.key)) {
             verdicts.insert(slot.id, Verdict::of(snooze(PENDING, "what Zoho changed is being written to the row")));
@@ -145,12 +146,11 @@ impl Run<'_> {
             }
             let sight = gathered.sights.get(&id).filter(|sight| sight.complete && (record.slot.look || sight.age <= FRESH));
             let verdict = match (sight.map(|sight| (sight, &sight.record)), &record.row) {
-                (Some((sight, None)), _) => Some(self.gone(&record, &id, sight, &mut gathered.merged)),
+                (Some((_, None)), _) => Some(self.gone(&record, &id, &mut gathered.merged)),
                 (Some((sight, Some(theirs))), Some(row)) => {
                     let facts = Theirs {
                         record: theirs,
                         read_at: sight.seen_at,
-                        run_id: sight.run_id,
                         keys: &keys,
                         decided: decided.get(&record.slot.key),
                         own: own.get(&id),
@@ -215,7 +215,7 @@ impl Run<'_> {
         record: &Record<'_>,
         row: &Row,
         id: &str,
-        Theirs { record: theirs, read_at, run_id, keys, decided, own }: Theirs<'_>,
+        Theirs { record: theirs, read_at, keys, decided, own }: Theirs<'_>,
     ) -> Result<Merged, sqlx::Error> {
         let Some(link) = &record.link else { return Ok(Merged::default()) };
         let (no_columns, nothing_decided, not_driven) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
@@ -260,10 +260,10 @@ impl Run<'_> {
             pulled: merge.pulled.clone(),
             rows: merge.rows.clone(),
             modified_at,
-            run_id,
+            run_id: None,
         });
         let newer = modified_at > link.zoho_modified_at;
-        Ok(Merged { zoho_id: id.to_owned(), pull, gone: false, merge, changed_at, modified_at, newer, compared: true })
+        Ok(Merged { pull, gone: false, merge, changed_at, modified_at, newer, compared: true })
     }
 
     fn pulls(&self, next: &Next) -> bool {
@@ -272,7 +272,7 @@ impl Run<'_> {
     }
 
     /// Zoho has the record no more. What that means here is the sync's `on_delete`.
-    fn gone(&self, record: &Record<'_>, id: &str, sight: &Sighting, merged: &mut BTreeMap<i64, Merged>) -> Verdict {
+    fn gone(&self, record: &Record<'_>, id: &str, merged: &mut BTreeMap<i64, Merged>) -> Verdict {
         let act = match (self.definition.sync.on_delete, &record.row) {
             (_, None) | (OnDelete::Ignore | OnDelete::Void, _) => None,
             (OnDelete::Delete, Some(_)) => Some((Act::Delete, BTreeMap::new())),
@@ -290,9 +290,9 @@ impl Run<'_> {
             pulled: BTreeMap::new(),
             rows: rows.unwrap_or_default(),
             modified_at: None,
-            run_id: sight.run_id,
+            run_id: None,
         });
-        merged.insert(record.slot.id, Merged { zoho_id: id.to_owned(), pull, gone: true, ..Merged::default() });
+        merged.insert(record.slot.id, Merged { pull, gone: true, ..Merged::default() });
         Verdict::of(Outcome::Done { reason: None })
     }
 
@@ -304,20 +304,25 @@ impl Run<'_> {
         for slot in &self.work.batch.slots {
             let Some(verdict) = verdicts.get_mut(&slot.id) else { continue };
             let merged = gathered.merged.remove(&slot.id).unwrap_or_default();
-            let id =
-                if merged.zoho_id.is_empty() { slot.key.strip_prefix(WITHOUT_ROW).unwrap_or_default().to_owned() } else { merged.zoho_id };
+            let id = gathered.ids.remove(&slot.id).unwrap_or_default();
             let sight = gathered.sights.get(&id);
             let ended = match &verdict.outcome {
                 Outcome::Done { .. } | Outcome::Dead(_) => true,
                 Outcome::Continue { .. } | Outcome::Snooze { .. } | Outcome::Wait { .. } | Outcome::Retry(_) => false,
             };
+            let fate = match &verdict.outcome {
+                Outcome::Dead(letter) => Fate::Failed(letter.message.clone()),
+                _ if ended && merged.pull.is_none() => Fate::Unchanged,
+                _ => Fate::Later,
+            };
+            let used = |sight: &Sighting| Used { zoho_id: id.clone(), seen_at: sight.seen_at, over: ended };
             match sight {
-                Some(sight) if ended || verdict.outdated => acted_on.push((id.clone(), sight.seen_at)),
+                Some(sight) if ended || verdict.outdated => acted_on.push((used(sight), fate)),
                 // a call for the write was refused: the next run needs not read again
                 Some(sight) if matches!(verdict.outcome, Outcome::Continue { .. }) && verdict.agreed.is_none() => {
                     kept.push((id.clone(), sight.clone()))
                 }
-                Some(sight) if verdict.agreed.is_some() => acted_on.push((id.clone(), sight.seen_at)),
+                Some(sight) if verdict.agreed.is_some() => acted_on.push((used(sight), fate)),
                 Some(_) | None => {}
             }
             if !ended {
@@ -346,17 +351,6 @@ impl Run<'_> {
                 local_changed_at: merged.changed_at,
                 zoho_modified_at: merged.modified_at,
             }));
-            if let Some(run_id) = sight.and_then(|sight| sight.run_id) {
-                let sum = sums.entry(run_id).or_default();
-                match &verdict.outcome {
-                    Outcome::Dead(letter) => {
-                        sum.failed += 1;
-                        sum.messages.push(format!("{id}: {}", letter.message));
-                    }
-                    _ if merged.pull.is_none() => sum.unchanged += 1,
-                    _ => {}
-                }
-            }
             match &mut verdict.outcome {
                 Outcome::Done { reason } if *reason == Some("no_change") && merged.pull.is_some() => *reason = None,
                 Outcome::Done { reason } if *reason == Some("no_change") && !merged.merge.ignored.is_empty() => {

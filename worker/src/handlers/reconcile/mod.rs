@@ -8,9 +8,10 @@ mod local;
 mod missing;
 mod store;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use sluice_core::config::sync::Reconcile;
 use sluice_queue::{Claimed, Outcome, Settlement};
 use sluice_sync::cursor::Walk;
@@ -160,12 +161,14 @@ impl Sweep<'_> {
         }
         let more = listing.more;
         let (rows, timed) = listing::identified(definition, listing.rows);
-        let rows: Vec<_> = rows.into_iter().filter(|(id, row)| !listing::seen_before(definition, &walk, id, row)).collect();
-        let ids: Vec<String> = rows.iter().map(|(id, _)| id.clone()).collect();
+        // a record that moved within the list while it was read counts once
+        let rows: BTreeMap<String, Value> =
+            rows.into_iter().filter(|(id, row)| !listing::seen_before(definition, &walk, id, row)).collect();
+        let ids: Vec<String> = rows.keys().cloned().collect();
         let mut tx = self.engine.db.begin().await?;
         let known = links::load_by_id(&mut tx, sync, &ids).await?;
         let pulls = definition.sync.direction.pulls();
-        let (mut seen, mut verified, mut sightings, mut wanted) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut seen, mut verified, mut sightings) = (Vec::new(), Vec::new(), Vec::new());
         let mut pairs = Vec::new();
         let mut sums = Sums { total: i64::try_from(rows.len()).unwrap_or(i64::MAX), calls: 1, ..Sums::default() };
         for (id, row) in rows {
@@ -187,21 +190,22 @@ impl Sweep<'_> {
                         age: Duration::ZERO,
                         run_id: Some(place.run_id),
                     };
-                    sightings.push((id.clone(), sighting));
-                    wanted.push(id);
+                    sightings.push((id, sighting));
                 }
                 (Compared::Differs { fields, .. }, Some(link)) if !pulls => {
                     place.drift += 1;
                     sums.messages.push(differs(link, &fields));
-                    pairs.extend(self.repaired(link, &fields).map(|(was, is)| (link.key.clone(), was, is)));
+                    let repaired = self.repaired(link, &fields).map(|(was, is)| (link.key.clone(), was, is));
+                    sums.updated += i64::from(repaired.is_some());
+                    pairs.extend(repaired);
                 }
                 (Compared::Differs { .. }, _) => {}
             }
         }
-        sums.unchanged = i64::try_from(verified.len()).unwrap_or(i64::MAX);
-        sightings.sort_by(|(one, _), (other, _)| one.cmp(other));
-        sightings.dedup_by(|(one, _), (other, _)| one == other);
-        sighting::keep(&mut tx, sync, &sightings).await?;
+        let wanted: Vec<String> = sightings.iter().map(|(id, _)| id.clone()).collect();
+        // what is looked at is told by whoever does; of everything else nothing is done
+        sums.unchanged = sums.total - sums.updated - i64::try_from(wanted.len()).unwrap_or(i64::MAX);
+        sighting::found(&mut tx, sync, place.run_id, &sightings).await?;
         listing::ask_for_runs(&mut tx, sync, &wanted, &self.work.batch.lane).await?;
         store::agree(&mut tx, sync, &pairs).await?;
         store::looked_at(&mut tx, sync, place.began, &seen, &verified).await?;
@@ -289,7 +293,6 @@ fn differs(link: &sluice_sync::link::Link, fields: &std::collections::BTreeMap<S
 #[cfg(test)]
 mod tests {
     use chrono::Utc;
-    use serde_json::Value;
 
     use super::*;
 
