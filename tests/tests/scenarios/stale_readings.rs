@@ -128,7 +128,8 @@ async fn what_a_table_refused_for_a_while_is_read_anew_if_we_wrote_to_zoho_meanw
         sluice_tests::wait_until(crate::world::PATIENCE, there).await;
         world.until("select not exists (select from sluice.slot where key not like 'poll%')").await;
     }
-    world.run("drop trigger deny on products; update sluice.local_write set due_at = clock_timestamp()").await;
+    world.run("drop trigger deny on products").await;
+    world.run("update sluice.local_write set due_at = clock_timestamp()").await;
     world.all_arrived().await;
     assert_eq!((everywhere(&world, &id).await, adjusted(&world).await), (all("10", "40"), vec!["-95".to_owned(), "35".to_owned()]));
     world.check_rules().await;
@@ -149,4 +150,34 @@ async fn a_forced_trigger_does_not_forget_an_adjustment_that_may_be_on_its_way()
     world.until("select exists (select from sluice.link where fields ? 'rate')").await;
     assert_eq!(world.count("select count(*) from sluice.link where fields ? 'sluice:adjusting'").await, 1);
     assert_eq!((everywhere(&world, &id).await[1].1.as_str(), adjusted(&world).await.len()), ("40", 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_was_listed_before_our_own_update_confirms_nothing_in_a_sweep() {
+    let config = "
+        [syncs.contacts]
+        connection = \"main\"
+        table = \"customers\"
+        key = \"id\"
+        module = \"crm/Contacts\"
+        match_on = [\"Email\"]
+        [syncs.contacts.fields]
+        Last_Name = \"email\"
+        Email = \"email\"
+        Description = \"note\"";
+    let world = World::new(Setup::new("create table customers (id bigint primary key, email text not null, note text)", config)).await;
+    world.zoho.post("clock", json!({"frozen": true})).await;
+    world.run("insert into customers values (1, 'one@example.com', 'before')").await;
+    world.all_arrived().await;
+    world.zoho.fault(json!({"kind": "slow_after", "product": "crm", "method": "GET", "latency_ms": [2000, 2000], "times": 1})).await;
+    world.run("select sluice.reconcile('contacts')").await;
+    sluice_tests::wait_until(crate::world::PATIENCE, || async { world.zoho.faults().await["slow_after"] == 1 }).await;
+    world.run("update customers set note = 'after'").await;
+    world.until("select exists (select from sluice.link where fields #>> '{Description,zoho}' = 'after')").await;
+    still_on_its_way(&world).await;
+    world.until("select not exists (select from sluice.run where state = 'running')").await;
+    world.all_arrived().await;
+    assert_eq!(world.rows("select fields #>> '{Description,zoho}' as note from sluice.link").await, [json!({"note": "after"})]);
+    assert_eq!(world.zoho.values("crm", "Contacts", "Description").await, ["after"]);
+    world.check_rules().await;
 }
