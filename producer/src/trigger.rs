@@ -2,6 +2,7 @@
 
 use sluice_core::db::Db;
 use sluice_sync::definition::Definition;
+use sluice_sync::link;
 use sluice_sync::read::{self, Found, Reader};
 
 use crate::definitions::Definitions;
@@ -110,9 +111,9 @@ async fn one(db: &Db, reader: &Reader, definition: &Definition, key: &str, force
     exists(db, reader, definition, key).await?;
     let mut tx = db.begin().await?;
     if force {
-        sqlx::query!("update sluice.link set fields = '{}' where sync = $1 and key = sluice.canonical_key($1, to_jsonb($2::text)) and zoho_id is not null", sync, key)
-            .execute(&mut tx)
-            .await?;
+        let key =
+            sqlx::query_scalar!(r#"select sluice.canonical_key($1, to_jsonb($2::text)) as "key!""#, sync, key).fetch_one(&mut tx).await?;
+        link::store::forget_agreed(&mut tx, sync, &[key]).await?;
     }
     sqlx::query!(
         "insert into sluice.job (kind, args, lane) values ('push', jsonb_build_object('sync', $1::text, 'key', $2::text), 'interactive')",
@@ -161,9 +162,7 @@ async fn page(db: &Db, definition: &Definition, keys: &[String], force: bool) ->
     let sync = definition.name();
     let mut tx = db.begin().await?;
     if force {
-        sqlx::query!("update sluice.link set fields = '{}' where (sync, key) in (select $1, k.key from unnest($2::text[]) as k (key) order by 2) and zoho_id is not null", sync, keys)
-            .execute(&mut tx)
-            .await?;
+        link::store::forget_agreed(&mut tx, sync, keys).await?;
     }
     let inserted = sqlx::query!(
         "insert into sluice.job (kind, args)

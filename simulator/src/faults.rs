@@ -46,6 +46,8 @@ pub enum FaultKind {
     RateLimited,
     /// The true answer, late.
     Slow,
+    /// An answer that was true when the request came, late.
+    SlowAfter,
     /// Single records of a CRM write are refused.
     RecordError,
     /// A list is answered as if there were nothing, by mistake.
@@ -69,6 +71,7 @@ impl FaultKind {
             Self::Denied => "denied",
             Self::RateLimited => "rate_limited",
             Self::Slow => "slow",
+            Self::SlowAfter => "slow_after",
             Self::RecordError => "record_error",
             Self::EmptyList => "empty_list",
             Self::Rewrite => "rewrite",
@@ -108,7 +111,7 @@ pub struct FaultSpec {
     /// For `drop_late`: milliseconds of real time until the commit.
     #[serde(default = "late")]
     pub delay_ms: u64,
-    /// For `slow`: lowest and highest additional latency.
+    /// For `slow` and `slow_after`: lowest and highest additional latency.
     #[serde(default)]
     pub latency_ms: [u64; 2],
     /// For `rate_limited`: seconds to put into Retry-After.
@@ -298,7 +301,7 @@ impl Faults {
         let spec = self.use_up(position);
         let wait = match spec.kind {
             FaultKind::DropLate => spec.delay_ms,
-            FaultKind::Slow => ids.between(spec.latency_ms[0], spec.latency_ms[1]),
+            FaultKind::Slow | FaultKind::SlowAfter => ids.between(spec.latency_ms[0], spec.latency_ms[1]),
             _ => 0,
         };
         Some(Drawn {

@@ -216,6 +216,11 @@ async fn faulty(shared: &Arc<Shared>, request: &Request, plan: &Plan, fault: Dra
             sleep(fault.wait).await;
             Ending::Answer(commit())
         }
+        FaultKind::SlowAfter => {
+            let answer = commit();
+            sleep(fault.wait).await;
+            Ending::Answer(answer)
+        }
         FaultKind::EmptyList => Ending::Answer(emptied(commit())),
         // Drawn for single records, where they are written.
         FaultKind::RecordError | FaultKind::Rewrite => Ending::Answer(commit()),

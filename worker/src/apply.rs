@@ -29,7 +29,7 @@ enum Applied {
     Done { key: String, created: bool },
     /// There is no row any more to say it, or it says it already.
     NoRow,
-    /// The row, or the link, changed since the merge: the record runs again.
+    /// The row, the link, or what Zoho has by our own hand, changed since the merge: the record runs again.
     Outdated,
     /// Somebody holds the row.
     Locked,
@@ -58,7 +58,14 @@ async fn one(engine: &Engine, definition: &Definition, key: &str, id: i64) -> Re
     if !fence(&mut tx, definition.name(), key).await? {
         return Ok(false);
     }
-    let taken = sqlx::query!("delete from sluice.local_write where id = $1 returning pull, tries", id).fetch_optional(&mut tx).await?;
+    // One that a table refused at first may have waited for long: what it was decided on may be from before a write of ours.
+    let taken = sqlx::query!(
+        r#"delete from sluice.local_write w where id = $1
+           returning pull, tries, exists (select from sluice.link l where l.sync = w.sync and l.key = w.key and l.pushed_at > w.created_at) as "outdated!""#,
+        id
+    )
+    .fetch_optional(&mut tx)
+    .await?;
     let Some(taken) = taken else { return Ok(true) };
     let run_id = taken.pull.as_ref().and_then(|pull| pull["run_id"].as_i64());
     let Some(pull) = taken.pull.and_then(|pull| serde_json::from_value::<Pull>(pull).ok()) else {
@@ -74,7 +81,8 @@ async fn one(engine: &Engine, definition: &Definition, key: &str, id: i64) -> Re
         tx.commit().await?;
         return Ok(true);
     };
-    match carry(engine, &mut tx, definition, key, &pull).await {
+    let applied = if taken.outdated { Ok(Applied::Outdated) } else { carry(engine, &mut tx, definition, key, &pull).await };
+    match applied {
         Ok(Applied::Locked) => {
             tx.rollback().await?;
             let pause = LOCKED.saturating_mul(2_u32.saturating_pow(taken.tries.unsigned_abs().min(10))).min(LOCKED_CAP);

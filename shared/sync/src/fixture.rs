@@ -57,6 +57,7 @@ pub(crate) fn linked(key: &str, zoho_id: Option<&str>, fields: Pairs) -> Link {
         look_again_at: None,
         unsure: false,
         pushed_at: None,
+        hold_until: None,
         synced_at: None,
         sending: None,
         reference: None,

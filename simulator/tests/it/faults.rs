@@ -36,6 +36,7 @@ async fn each_fault_answers_and_commits_as_it_says() {
         (json!({ "kind": "unauthorized" }), 401, 0),
         (json!({ "kind": "rate_limited", "retry_after": 7 }), 429, 0),
         (json!({ "kind": "slow", "latency_ms": [50, 60] }), 201, 1),
+        (json!({ "kind": "slow_after", "latency_ms": [50, 60] }), 201, 1),
     ] {
         let kind = fault["kind"].as_str().unwrap().to_owned();
         let (got, found, world) = create_under(fault).await;

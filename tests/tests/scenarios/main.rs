@@ -30,6 +30,7 @@ mod reconciling;
 mod reverted;
 mod share;
 mod similar_names;
+mod stale_readings;
 mod tokens;
 mod watching;
 mod world;

@@ -240,9 +240,18 @@ impl World {
 
     /// Asks for every row of a sync, as `sluice trigger SYNC` does.
     pub(crate) async fn trigger(&self, sync: &str) -> u64 {
+        self.trigger_with(sync, false).await
+    }
+
+    /// The same with `--force`.
+    pub(crate) async fn force(&self, sync: &str) -> u64 {
+        self.trigger_with(sync, true).await
+    }
+
+    async fn trigger_with(&self, sync: &str, force: bool) -> u64 {
         let definitions = Definitions::compile(self.db(), &self.config).await.expect("definitions");
         let reader = sluice_sync::read::Reader::new(self.db().clone(), None);
-        sluice_producer::trigger(self.db(), &reader, &definitions, Some(sync), None, false).await.expect("a trigger")
+        sluice_producer::trigger(self.db(), &reader, &definitions, Some(sync), None, force).await.expect("a trigger")
     }
 
     /// Everything arrived: nothing is left to do, and nothing died.

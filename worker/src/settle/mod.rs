@@ -88,7 +88,7 @@ fn broken(engine: &Engine, work: &Work, error: &BoxDynError) -> Handled {
     let sent = work.calls.made() > 0;
     tracing::error!(token = work.batch.token, sync = work.batch.sync, panicked, %error, "a batch's run broke off");
     let settlements = work.batch.slots.iter().map(|slot| {
-        let hold = (sent && work.batch.kind == "push").then(|| engine.request_timeout() + LATE_WRITE);
+        let hold = (sent && matches!(work.batch.kind.as_str(), "push" | "pull")).then(|| engine.request_timeout() + LATE_WRITE);
         let outcome = if sent && work.batch.kind == "call" && slot.args.as_ref().is_some_and(|a| a["method"] != "GET") {
             Outcome::Dead(Box::new(
                 Letter::new(Class::Unknown, format!("broke off while the request was under way: {error}"))

@@ -49,8 +49,10 @@ pub struct Link {
     pub look_again_at: Option<DateTime<Utc>>,
     /// A write gave up without an answer: Zoho may have what `fields` does not know of, so the next one sends every field.
     pub unsure: bool,
-    /// When the last write was sent.
+    /// When the last write had been answered, and was settled.
     pub pushed_at: Option<DateTime<Utc>>,
+    /// A write whose answer was lost may still arrive until then.
+    pub hold_until: Option<DateTime<Utc>>,
     /// When both sides were last known equal.
     pub synced_at: Option<DateTime<Utc>>,
     /// The body of a write whose outcome is not known: Zoho may have it, and that is no edit of Zoho's.
@@ -65,5 +67,11 @@ impl Link {
     /// Whether a create may have reached Zoho without our knowing: it must be looked for before another is sent.
     pub fn may_be_lost(&self) -> bool {
         self.zoho_id.is_none() && self.creates > 0
+    }
+
+    /// Whether a reading that began then need not show what we wrote: our last write was not answered yet, or a lost one could still arrive. The
+    /// record's own time of modification does not tell: it has seconds, and an adjustment of stock leaves it as it is.
+    pub fn was_written_after(&self, began: DateTime<Utc>) -> bool {
+        self.pushed_at.max(self.hold_until).is_some_and(|until| began < until)
     }
 }

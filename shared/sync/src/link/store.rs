@@ -67,7 +67,7 @@ pub async fn keys_are_moving(tx: &mut Tx, relation: &str, key: &[String]) -> Res
 /// When the database does not answer.
 pub async fn load(tx: &mut Tx, sync: &str, keys: &[String]) -> Result<BTreeMap<String, Link>, sqlx::Error> {
     let rows = sqlx::query!(
-        r#"select key, zoho_id, fields as "fields: Json<Pairs>", zoho_modified_at, create_sent_at, creates, look_again_at, unsure, pushed_at, synced_at, sending, reference, gone_at
+        r#"select key, zoho_id, fields as "fields: Json<Pairs>", zoho_modified_at, create_sent_at, creates, look_again_at, unsure, pushed_at, hold_until, synced_at, sending, reference, gone_at
            from sluice.link where sync = $1 and key = any($2)"#,
         sync,
         keys
@@ -85,6 +85,7 @@ pub async fn load(tx: &mut Tx, sync: &str, keys: &[String]) -> Result<BTreeMap<S
         look_again_at: row.look_again_at,
         unsure: row.unsure,
         pushed_at: row.pushed_at,
+        hold_until: row.hold_until,
         synced_at: row.synced_at,
         sending: row.sending,
         reference: row.reference,
@@ -261,6 +262,25 @@ pub async fn gone(tx: &mut Tx, sync: &str, keys: &[String]) -> Result<(), sqlx::
         "update sluice.link set gone_at = coalesce(gone_at, clock_timestamp()) where sync = $1 and key = any ($2)",
         sync,
         &ordered
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Forgets what was agreed on for linked records, so that every field is compared or sent anew. An adjustment that may be on its way is no
+/// agreement: without it the next run would post the difference twice.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn forget_agreed(tx: &mut Tx, sync: &str, keys: &[String]) -> Result<(), sqlx::Error> {
+    let ordered = lock(tx, sync, keys).await?;
+    sqlx::query!(
+        "update sluice.link set fields = case when fields ? $3 then jsonb_build_object($3, fields -> $3) else '{}' end
+         where sync = $1 and key = any ($2) and zoho_id is not null",
+        sync,
+        &ordered,
+        super::adjusting::ADJUSTING
     )
     .execute(tx)
     .await?;

@@ -166,8 +166,11 @@ pub fn merge(definition: &Definition, facts: Facts<'_>) -> Merge {
             Verdict::Rest | Verdict::Push => {}
             Verdict::Repair => drop(merge.repair.insert(path.clone())),
             Verdict::Agree => {
-                if definition.module.level() == Some(path) && merge.pairs.remove(ADJUSTING).is_some() {
-                    merge.agreed_more = true; // wherever it came from: the level is what was wanted
+                // The level is what was wanted, wherever it came from. What would lead elsewhere may be on its way still.
+                let arrived = || adjusting::pending(facts.link).is_some_and(|pending| means(&pending.to, &zoho));
+                if definition.module.level() == Some(path) && arrived() {
+                    merge.pairs.remove(ADJUSTING);
+                    merge.agreed_more = true;
                 }
                 merge.agree(path, local.local(), zoho);
             }

@@ -23,12 +23,10 @@ use sluice_sync::link::store::Agreed;
 use sluice_sync::link::turns;
 use sluice_sync::merge::children::all_removed;
 use sluice_sync::merge::{self, Facts, Keys, Merge, Side};
-use sluice_sync::plan::Step;
 use sluice_sync::read::Row;
 use sluice_sync::sighting::{Sighting, Used};
-use sluice_zoho::finance;
 
-use super::push::{self, Record, Run, Verdict, finance_module};
+use super::push::{self, Record, Run, Verdict};
 use super::{all, snooze};
 use crate::engine::Engine;
 use crate::session::Session;
@@ -36,8 +34,6 @@ use crate::work::{Act, Conflict, Fate, Handled, Next, Pull, Sums, Work};
 
 /// What is sent to Zoho is decided on a reading no older than this.
 const FRESH: Duration = Duration::from_secs(30);
-/// What is only written here may have been read this long ago: a newer change brings a newer reading.
-const USABLE: Duration = Duration::from_secs(600);
 /// A record that waits for a row of another sync's looks again after this; it is woken by nothing else.
 const MISSING: Duration = Duration::from_secs(5);
 
@@ -88,29 +84,41 @@ pub(super) async fn run(engine: &Engine, work: &Work, session: &Session<'_>) -> 
     let Some(definition) = engine.definition(&work.batch.sync) else {
         return all(work, |_| snooze(Duration::from_secs(60), "this worker's file does not have the sync"));
     };
+    // Asked before the rows and their links are read: what is written to them in between is seen either way.
+    let pending = match reading::pending(engine, work).await {
+        Ok(pending) => pending,
+        Err(error) => return unknown(work, &error),
+    };
     let (strangers, rows): (Vec<&Claimed>, Vec<&Claimed>) = work.batch.slots.iter().partition(|slot| slot.key.starts_with(WITHOUT_ROW));
     let (records, parents, keys_are_moving) = match push::load(engine, &rows, &definition).await {
         Ok(loaded) => loaded,
         Err(error) => return push::unread(work, &definition, &error),
     };
     let run = Run { engine, work, session, definition: &definition, parents, keys_are_moving };
-    match run.both_sides(records, strangers).await {
+    match run.both_sides(records, strangers, &pending).await {
         Ok(handled) => handled,
-        Err(error) => {
-            tracing::warn!(%error, sync = definition.name(), "what is known of the records could not be read");
-            all(work, |_| snooze(Duration::from_secs(1), "what is known of the records could not be read"))
-        }
+        Err(error) => unknown(work, &error),
     }
 }
 
+fn unknown(work: &Work, error: &sqlx::Error) -> Handled {
+    tracing::warn!(%error, sync = work.batch.sync, "what is known of the records could not be read");
+    all(work, |_| snooze(Duration::from_secs(1), "what is known of the records could not be read"))
+}
+
 impl Run<'_> {
-    async fn both_sides(&self, mut records: Vec<Record<'_>>, strangers: Vec<&Claimed>) -> Result<Handled, sqlx::Error> {
+    async fn both_sides(
+        &self,
+        mut records: Vec<Record<'_>>,
+        strangers: Vec<&Claimed>,
+        pending: &BTreeSet<String>,
+    ) -> Result<Handled, sqlx::Error> {
         let mut gathered = Gathered::default();
         let mut verdicts = BTreeMap::new();
         let linked = records.iter().filter_map(|record| Some((record.slot.id, zoho_id(record)?)));
         gathered.ids = linked.chain(strangers.iter().map(|slot| (slot.id, stranger_id(slot)))).collect();
         gathered.sights = self.kept(&gathered.ids.values().cloned().collect::<Vec<_>>()).await?;
-        let pending = self.pending().await?;
+        reading::set_aside_outdated(self.definition, &records, &mut gathered.sights);
         for slot in self.work.batch.slots.iter().filter(|slot| pending.contains(&slot.key)) {
             verdicts.insert(slot.id, Verdict::of(snooze(PENDING, "what Zoho changed is being written to the row")));
         }
@@ -183,30 +191,6 @@ impl Run<'_> {
         }
         verdicts.extend(self.decide(to_send).await);
         Ok(self.told(verdicts, gathered))
-    }
-
-    /// Whether Zoho's side has to be read before anything is decided.
-    fn needs_reading(&self, record: &Record<'_>, sight: Option<&Sighting>) -> bool {
-        let sends = self.definition.sync.direction.pushes() && matches!(self.step(record), Step::Update { .. } | Step::WaitFor(_));
-        let outdated = sight.is_some_and(|sight| {
-            let theirs = sight.record.as_ref().and_then(|record| self.definition.module.modified_at(record));
-            theirs.is_some() && theirs < record.link.as_ref().and_then(|link| link.zoho_modified_at)
-        });
-        match sight {
-            Some(sight) if !outdated && sight.complete && sight.age <= FRESH => false,
-            Some(_) if !outdated && self.usable(sight) => sends,
-            _ => record.slot.look || sends,
-        }
-    }
-
-    /// Whether what was read will do to write it here. Of a module without single reading the list's row is all that there is, however old.
-    fn usable(&self, sight: Option<&Sighting>) -> bool {
-        sight.is_some_and(|sight| sight.complete && (sight.age <= USABLE || !self.reads_single()))
-    }
-
-    /// Whether the module's records can be read one by one.
-    fn reads_single(&self) -> bool {
-        finance_module(self.definition).is_none_or(finance::Module::readable)
     }
 
     /// Merges what is known of a linked record.

@@ -2,20 +2,28 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sluice_core::config::field::Field;
 use sluice_core::config::sync::Product;
+use sluice_sync::definition::Definition;
 use sluice_sync::link::agreed::field_in;
 use sluice_sync::link::store as links;
 use sluice_sync::merge::{Keys, Side};
+use sluice_sync::plan::Step;
 use sluice_sync::sighting::{self, Sighting};
 use sluice_zoho::{Error, crm, finance};
 
-use super::{Record, Run};
+use super::{FRESH, Record, Run};
+use crate::engine::Engine;
 use crate::handlers::push::finance_module;
 use crate::session::Ended;
+use crate::work::Work;
+
+/// What is only written here may have been read this long ago: a newer change brings a newer reading.
+const USABLE: Duration = Duration::from_secs(600);
 
 /// Readings by Zoho id, and the calls that gave none.
 type Read = (BTreeMap<String, Sighting>, BTreeMap<String, Arc<Ended>>);
@@ -31,17 +39,24 @@ impl Run<'_> {
         Ok(kept)
     }
 
-    /// The records of the batch whose rows are still to be told of an earlier change of Zoho's.
-    pub(super) async fn pending(&self) -> Result<BTreeSet<String>, sqlx::Error> {
-        let keys: Vec<String> = self.work.batch.slots.iter().map(|slot| slot.key.clone()).collect();
-        let pending = sqlx::query_scalar!(
-            "select distinct key from sluice.local_write where sync = $1 and key = any ($2) and pull is not null and error is null",
-            self.definition.name(),
-            &keys
-        )
-        .fetch_all(&self.engine.db)
-        .await?;
-        Ok(pending.into_iter().collect())
+    /// Whether Zoho's side has to be read before anything is decided.
+    pub(super) fn needs_reading(&self, record: &Record<'_>, sight: Option<&Sighting>) -> bool {
+        let sends = self.definition.sync.direction.pushes() && matches!(self.step(record), Step::Update { .. } | Step::WaitFor(_));
+        match sight {
+            Some(sight) if sight.complete && sight.age <= FRESH => false,
+            Some(_) if self.usable(sight) => sends,
+            _ => record.slot.look || sends,
+        }
+    }
+
+    /// Whether what was read will do to write it here. Of a module without single reading the list's row is all that there is, however old.
+    pub(super) fn usable(&self, sight: Option<&Sighting>) -> bool {
+        sight.is_some_and(|sight| sight.complete && (sight.age <= USABLE || !self.reads_single()))
+    }
+
+    /// Whether the module's records can be read one by one.
+    pub(super) fn reads_single(&self) -> bool {
+        finance_module(self.definition).is_none_or(finance::Module::readable)
     }
 
     /// Reads these records: many a call where the module lets us.
@@ -217,6 +232,31 @@ impl Run<'_> {
         .fetch_one(&self.engine.db)
         .await
     }
+}
+
+/// A reading that does not show what the link knows of, or what we wrote since it began, says that the record is to be read, and nothing else.
+pub(super) fn set_aside_outdated(definition: &Definition, records: &[Record<'_>], sights: &mut BTreeMap<String, Sighting>) {
+    for link in records.iter().filter_map(|record| record.link.as_ref()) {
+        let Some(sight) = link.zoho_id.as_ref().and_then(|id| sights.get_mut(id)) else { continue };
+        let theirs = sight.record.as_ref().and_then(|record| definition.module.modified_at(record));
+        let older = theirs.is_some() && theirs < link.zoho_modified_at;
+        if older || link.was_written_after(sight.seen_at) {
+            sight.complete = false;
+        }
+    }
+}
+
+/// The records of the batch whose rows are still to be told of an earlier change of Zoho's.
+pub(super) async fn pending(engine: &Engine, work: &Work) -> Result<BTreeSet<String>, sqlx::Error> {
+    let keys: Vec<String> = work.batch.slots.iter().map(|slot| slot.key.clone()).collect();
+    let pending = sqlx::query_scalar!(
+        "select distinct key from sluice.local_write where sync = $1 and key = any ($2) and pull is not null and error is null",
+        work.batch.sync,
+        &keys
+    )
+    .fetch_all(&engine.db)
+    .await?;
+    Ok(pending.into_iter().collect())
 }
 
 /// The record that a reference names: (sync, Zoho id).

@@ -246,6 +246,7 @@ impl Run<'_> {
             look_again_at: None,
             unsure: false,
             pushed_at: None,
+            hold_until: None,
             synced_at: None,
             sending: None,
             reference: None,

@@ -115,6 +115,7 @@ mod tests {
             look_again_at: None,
             unsure: false,
             pushed_at: None,
+            hold_until: None,
             synced_at: None,
             sending: None,
             reference: None,

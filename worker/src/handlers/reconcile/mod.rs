@@ -174,6 +174,10 @@ impl Sweep<'_> {
         for (id, row) in rows {
             let link = known.get(&id);
             seen.extend(link.map(|link| link.key.clone()));
+            // Nobody reads the record again here, and the row need not show what we wrote meanwhile: the next sweep's will.
+            if !pulls && link.is_some_and(|link| link.was_written_after(now)) {
+                continue;
+            }
             if let Some(link) = link.filter(|_| !pulls) {
                 pairs.extend(listing::confirmed(definition, &row, link).map(|(was, is)| (link.key.clone(), was, is)));
             }
