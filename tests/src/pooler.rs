@@ -67,7 +67,7 @@ impl Bouncer {
             command.uid(NOBODY).gid(NOBODY);
         }
         let process = command.spawn().expect("pgbouncer");
-        wait_until(Duration::from_secs(10), || async { tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok() }).await;
+        wait_until(Duration::from_secs(60), || async { tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok() }).await;
         let mut url = direct.clone();
         url.set_port(Some(port)).expect("a port");
         Some(Self { process, _folder: folder, url: url.to_string() })

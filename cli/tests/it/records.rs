@@ -149,7 +149,7 @@ async fn reconcile_asks_for_one_sweep_at_a_time_and_waiting_ends_with_what_becam
     for (state, code) in [("done", 0), ("held", 1), ("failed", 1)] {
         let other = db.db().clone();
         let ends = tokio::spawn(async move {
-            sluice_tests::wait_until(std::time::Duration::from_secs(30), || async {
+            sluice_tests::wait_until(std::time::Duration::from_secs(60), || async {
                 let ended = sqlx::query("update sluice.run set state = $1 where kind = 'reconcile' and state = 'running'").bind(state);
                 ended.execute(&other).await.unwrap().rows_affected() == 1
             })
@@ -167,7 +167,7 @@ async fn reconcile_asks_for_one_sweep_at_a_time_and_waiting_ends_with_what_becam
         .unwrap();
     let other = db.db().clone();
     let ends = tokio::spawn(async move {
-        sluice_tests::wait_until(std::time::Duration::from_secs(30), || async {
+        sluice_tests::wait_until(std::time::Duration::from_secs(60), || async {
             let ended = sqlx::query("update sluice.run set state = 'done' where kind = 'reconcile' and state = 'running'");
             ended.execute(&other).await.unwrap().rows_affected() == 1
         })

@@ -33,7 +33,7 @@ async fn who_joined_the_server_of_another_ends_with_a_message_when_that_one_is_k
         first.kill().unwrap();
         first.wait().unwrap();
         let second_ends = std::sync::Mutex::new(&mut second);
-        wait_until(Duration::from_secs(30), || async { second_ends.lock().unwrap().try_wait().unwrap().is_some() }).await;
+        wait_until(Duration::from_secs(60), || async { second_ends.lock().unwrap().try_wait().unwrap().is_some() }).await;
         let ended = second.wait_with_output().unwrap();
         let text = String::from_utf8_lossy(&ended.stderr).into_owned();
         assert!(ended.status.code() == Some(1) && text.contains("start `sluice up` again"), "{said}: {text}");

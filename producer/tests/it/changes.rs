@@ -51,7 +51,7 @@ async fn a_caller_idle_in_its_transaction_delays_nobody() {
         .unwrap();
     setting.run("insert into customers values (3, 'c')").await;
     // Would wait for ever, were a lock of the idle transaction needed.
-    let drained = tokio::time::timeout(Duration::from_secs(10), setting.drain()).await.unwrap();
+    let drained = tokio::time::timeout(Duration::from_secs(60), setting.drain()).await.unwrap();
     assert_eq!((drained.taken, drained.jobs), (1, 1));
     idle.rollback().await.unwrap();
 }
@@ -222,14 +222,14 @@ async fn a_sleeping_listener_is_woken_by_a_commit() {
         let shutdown = shutdown.clone();
         async move { listener.run(shutdown).await }
     });
-    wait_until(Duration::from_secs(10), || async { notified.state() == listen::State::Listening }).await;
+    wait_until(Duration::from_secs(60), || async { notified.state() == listen::State::Listening }).await;
     let mut waits = Vec::new();
     for id in 0..5_i64 {
-        wait_until(Duration::from_secs(10), || async { setting.count("select sluice.has_sleeper('change')::int::bigint").await == 1 })
+        wait_until(Duration::from_secs(60), || async { setting.count("select sluice.has_sleeper('change')::int::bigint").await == 1 })
             .await;
         let started = Instant::now();
         sqlx::query("insert into customers values ($1, 'a')").bind(id).execute(setting.db()).await.unwrap();
-        wait_until(Duration::from_secs(10), || async { setting.count("select count(*) from sluice.job").await == id + 1 }).await;
+        wait_until(Duration::from_secs(60), || async { setting.count("select count(*) from sluice.job").await == id + 1 }).await;
         waits.push(started.elapsed());
     }
     shutdown.cancel();

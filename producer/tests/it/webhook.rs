@@ -320,7 +320,7 @@ async fn an_event_during_a_run_of_its_record_is_decided_when_the_run_has_ended_a
         .setting
         .run("update sluice.link set zoho_modified_at = '2026-01-02 03:04:05Z' where key = '1'; update sluice.slot set state = 'available', batch = null")
         .await;
-    wait_until(Duration::from_secs(20), || async {
+    wait_until(Duration::from_secs(60), || async {
         served.setting.count("select count(*) from sluice.event where outcome is null").await == 0
     })
     .await;

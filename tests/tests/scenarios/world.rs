@@ -25,7 +25,7 @@ pub(crate) const WEBHOOK_SECRET: &str = "aSecretThatZohoSignsWith";
 /// How much faster than Zoho's the simulator's clock runs.
 const SPEED: f64 = 60.0;
 /// The longest that anything here may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// What a world is made of; the defaults are an empty database and a Zoho without faults.
 #[derive(Debug, Clone)]

@@ -81,7 +81,7 @@ async fn a_migration_waits_for_a_table_without_holding_others_up() {
     let migrating = migrate::run_set(&db, &altered);
     let callers = async {
         let waiting = "select from pg_locks where not granted and relation = 'sluice.one'::regclass";
-        wait_until(Duration::from_secs(20), || async { sqlx::query(waiting).fetch_optional(&db).await.unwrap().is_some() }).await;
+        wait_until(Duration::from_secs(60), || async { sqlx::query(waiting).fetch_optional(&db).await.unwrap().is_some() }).await;
         // Were the ALTER to keep its place in the queue, this insert behind it would wait for the reader, and so for ever.
         sqlx::query("insert into sluice.one values (1)").execute(&db).await.unwrap();
         reader.commit().await.unwrap();

@@ -29,7 +29,7 @@ async fn wait_says_that_its_time_is_over_or_that_the_record_died() {
     assert_eq!(code, "57014", "{message}");
     let waiting = script("call sluice.wait('orders', '1', '20 s')".into()).execute(&world.db);
     let working = async {
-        sluice_tests::wait_until(std::time::Duration::from_secs(10), || async {
+        sluice_tests::wait_until(std::time::Duration::from_secs(60), || async {
             world.get::<bool>("select exists (select from pg_stat_activity where datname = current_database() and query like 'call sluice.wait%20 s%' and pid <> pg_backend_pid())").await
         })
         .await;
