@@ -366,5 +366,5 @@ async fn a_stored_event_is_listed_shown_and_replayed_behind_the_token() {
         .await
         .unwrap();
     assert_eq!((kind.as_str(), outcome.as_str()), ("apply", "applied"));
-    assert_eq!(served.post("/api/v1/events/999999/replay", &host, "").await.status, 422);
+    assert_eq!(served.post("/api/v1/events/999999/replay", &host, "").await.status, 404);
 }
