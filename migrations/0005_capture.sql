@@ -160,10 +160,9 @@ begin
   select c.relnatts into last_column from pg_class c where c.oid = p_table;
   select bool_or(b.oid >= 16384 and t.typtype <> 'e'), string_agg(format('case when %s then %L::bigint else 0 end',
            sluice.differs(a.attname, case
-             when t.typtype = 'e' or b.oid in ('bool'::regtype, 'int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'oid'::regtype, 'uuid'::regtype, 'numeric'::regtype, 'date'::regtype,
-                  'time'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype, 'float4'::regtype, 'float8'::regtype, 'bytea'::regtype, 'jsonb'::regtype) then ''
-             when b.oid in ('text'::regtype, 'varchar'::regtype) then ' collate pg_catalog."C"'
-             else '::pg_catalog.text collate pg_catalog."C"' end),
+             when t.typtype = 'e' then null
+             when exists (select from pg_proc p where p.pronamespace = 'sluice'::regnamespace and p.proname = 'differ' and p.proargtypes[0] = b.oid) then b.oid
+             else 'text'::regtype end),
            (1::bigint << (a.attnum - 1)) | case when a.attname = any (p_kept) then 1::bigint << 63 else 0 end), e'\n      operator(pg_catalog.|) ' order by a.attnum)
     into may_fail, comparisons
     from pg_attribute a
@@ -184,6 +183,7 @@ begin
   return format($body$
 declare
   touched bigint;
+  nothing boolean;                                            -- `return null` would set up an expression
 begin
   if sluice.same_layout('%7$s'::pg_catalog.regclass, %1$s) then
     %8$s;
@@ -197,21 +197,40 @@ begin
   elsif pg_catalog.record_image_ne(old, new) then
     perform sluice.capture_update(tg_relid, %4$L, %5$L, pg_catalog.to_jsonb(old), pg_catalog.to_jsonb(new));
   else
-    return null;
+    return nothing;
   end if;
   if pg_catalog.pg_sequence_last_value('sluice.change_sleeper') operator(pg_catalog.>) pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) then
     perform pg_catalog.pg_notify('sluice_change', '');
   end if;
-  return null;
+  return nothing;
 end $body$, sluice.layout(p_table), before, after, p_relation, p_kept, short, p_table::oid,
     format(case when may_fail then 'begin touched := %s; exception when others then touched := null; end' else 'touched := %s' end, case when last_column <= 63 then comparisons else '0' end));
 end $$;
 
--- `is distinct from`, but with an operator that the caller's search_path does not choose. How the column is to be read comes as a suffix.
--- That a column may not be null today says nothing of tomorrow.
-create function sluice.differs(p_column name, p_suffix text) returns text
-language sql immutable set search_path = pg_catalog as $$
-  select format('(old.%1$I%2$s operator(pg_catalog.<>) new.%1$I%2$s) is not false and (old.%1$I is not null or new.%1$I is not null)', p_column, p_suffix)
+-- `is distinct from`, with the operator that is meant and none that the caller's search_path chooses: it is looked up here and now. The planner
+-- puts it in place of the call, where it is one step instead of nine, all of which a transaction would set up anew.
+create function sluice.differ(boolean, boolean) returns boolean language sql immutable return $1 is distinct from $2;
+create function sluice.differ(smallint, smallint) returns boolean language sql immutable return $1 is distinct from $2;
+create function sluice.differ(integer, integer) returns boolean language sql immutable return $1 is distinct from $2;
+create function sluice.differ(bigint, bigint) returns boolean language sql immutable return $1 is distinct from $2;
+create function sluice.differ(oid, oid) returns boolean language sql immutable return $1 is distinct from $2;
+create function sluice.differ(uuid, uuid) returns boolean language sql immutable return $1 is distinct from $2;
+create function sluice.differ(numeric, numeric) returns boolean language sql immutable return $1 is distinct from $2;
+create function sluice.differ(date, date) returns boolean language sql immutable return $1 is distinct from $2;
+create function sluice.differ(time, time) returns boolean language sql immutable return $1 is distinct from $2;
+create function sluice.differ(timestamp, timestamp) returns boolean language sql immutable return $1 is distinct from $2;
+create function sluice.differ(timestamptz, timestamptz) returns boolean language sql immutable return $1 is distinct from $2;
+create function sluice.differ(real, real) returns boolean language sql immutable return $1 is distinct from $2;
+create function sluice.differ(double precision, double precision) returns boolean language sql immutable return $1 is distinct from $2;
+create function sluice.differ(bytea, bytea) returns boolean language sql immutable return $1 is distinct from $2;
+create function sluice.differ(jsonb, jsonb) returns boolean language sql immutable return $1 is distinct from $2;
+create function sluice.differ(text, text) returns boolean language sql immutable return $1 collate "C" is distinct from $2 collate "C";
+
+-- Whether a column differs, compared as values of the type; without one, by an operator for any (that it may not be null today says nothing of tomorrow).
+create function sluice.differs(p_column name, p_type regtype) returns text
+language sql stable set search_path = pg_catalog as $$
+  select case when p_type is null then format('(old.%1$I operator(pg_catalog.<>) new.%1$I) is not false and (old.%1$I is not null or new.%1$I is not null)', p_column)
+              else format('sluice.differ(old.%1$I::pg_catalog.%2$I, new.%1$I::pg_catalog.%2$I)', p_column, (select t.typname from pg_type t where t.oid = p_type)) end
 $$;
 
 create function sluice.base_type(p_type oid) returns oid

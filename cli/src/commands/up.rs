@@ -85,8 +85,11 @@ async fn with_its_server(
         ended = serving => ended,
         () = &mut gone => anyhow::bail!(STOPPED),
     };
+    // a connection breaks off, or the server says that it ends, crashed or does not answer yet
     let lost = |cause: &(dyn std::error::Error + 'static)| {
-        cause.downcast_ref::<sqlx::Error>().is_some_and(|error| error.as_database_error().is_none())
+        cause
+            .downcast_ref::<sqlx::Error>()
+            .is_some_and(|error| error.as_database_error().is_none_or(|error| error.code().is_some_and(|code| code.starts_with("57P"))))
     };
     if ended.as_ref().is_err_and(|error| error.chain().any(lost)) && tokio::time::timeout(GONE_LIMIT, gone).await.is_ok() {
         anyhow::bail!(STOPPED);
