@@ -77,6 +77,20 @@ async fn written(world: &World) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_one_line_does_not_show_stays_as_it_is_in_its_row_though_another_line_shows_it() {
+    let world = World::new(Setup::new(INVOICES, invoices("", ""))).await;
+    let made = world.zoho.put("billing", "invoices", None, invoice(&[line("L1", json!(1)), line("L2", json!(2))])).await;
+    let id = made["invoice_id"].as_str().expect("an id").to_owned();
+    poll(&world, "invoices").await;
+    let edited = [line("L1", json!("1.50")), json!({"item_id": "L2", "name": "Two"}), json!({"item_id": "L3", "name": "Three"})];
+    world.zoho.put_later("billing", "invoices", &id, invoice(&edited)).await;
+    poll(&world, "invoices").await;
+    let rows = world.rows("select concat_ws(' ', zoho_line_id, name, price, quantity) as row from lines order by zoho_line_id").await;
+    let rows: Vec<&str> = rows.iter().filter_map(|row| row["row"].as_str()).collect();
+    assert_eq!(rows, ["L1 Line L1 1.50 1.00", "L2 Two 2.00 1.00", "L3 Three"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_invoices_lines_are_rows_that_follow_it_and_only_the_lines_that_changed_are_written() {
     let world = World::new(Setup::new(INVOICES, invoices("", "on_delete = \"delete\""))).await;
     let item = world.zoho.put("inventory", "items", None, json!({"name": "Router", "rate": 1})).await["item_id"].clone();

@@ -1,13 +1,15 @@
-//! The rows of a child table that a pull changes with the record's own row, in its transaction and as sets: two statements a list, however long.
+//! The rows of a child table that a pull changes with the record's own row, in its transaction and as sets: a few statements a list, however long.
 //!
 //! A row that somebody holds is never waited for: the whole pull is tried again later. Rows that nobody pulled are neither read nor locked.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
+use sluice_core::config::field::Field;
 use sluice_core::config::sync::OnDelete;
 use sluice_core::db::dynamic::{self, Ident, Sql};
 use sluice_core::db::{Db, Tx};
 use sluice_sync::definition::{Definition, Rows};
-use sluice_sync::merge::children::Children;
 
 use super::key_parts;
 use crate::work::Pull;
@@ -25,7 +27,7 @@ pub(super) async fn write(tx: &mut Tx, definition: &Definition, key: &str, pull:
             return Ok(false);
         }
         remove(tx, list, &removed).await?;
-        upsert(tx, list, children, &rows).await?;
+        upsert(tx, list, &children.rows, &parent).await?;
     }
     Ok(true)
 }
@@ -78,19 +80,22 @@ async fn remove(tx: &mut Tx, list: &Rows, removed: &Value) -> Result<(), sqlx::E
 }
 
 /// A row for each object; one that says so already is not written.
-async fn upsert(tx: &mut Tx, list: &Rows, children: &Children, rows: &Value) -> Result<(), sqlx::Error> {
-    if children.rows.is_empty() {
-        return Ok(());
+async fn upsert(tx: &mut Tx, list: &Rows, objects: &[BTreeMap<String, Value>], parent: &Map<String, Value>) -> Result<(), sqlx::Error> {
+    // what an object does not show is unknown, not empty: objects that show the same are written together
+    let mut alike: BTreeMap<Vec<&str>, Vec<&BTreeMap<String, Value>>> = BTreeMap::new();
+    for object in objects {
+        let shown = list.field.item.values().filter_map(Field::own_column).filter(|column| object.contains_key(*column)).collect();
+        alike.entry(shown).or_default().push(object);
     }
-    // what no object shows is unknown, not empty
-    let shown = |column: &&str| children.rows.iter().any(|row| row.contains_key(*column));
-    let own = list.field.item.values().filter_map(sluice_core::config::field::Field::own_column).filter(shown);
-    let columns: Vec<Ident> = list.field.parent.columns().iter().map(String::as_str).chain(own).map(Ident::name).collect();
-    let unique: Vec<Ident> = list.unique.iter().map(|column| Ident::name(column)).collect();
-    let sql = Sql::new("insert into ").ident(&table(list)).text(" as t (").idents(&columns).text(") select ").idents(&columns);
-    let sql = sql.text(" from jsonb_populate_recordset(null::").ident(&table(list)).text(", $1) on conflict (").idents(&unique);
-    let sql = set(sql.text(") do update set "), &columns, "excluded").text(" where ");
-    dynamic::query(distinct(sql, &columns, "excluded")).bind(rows).execute(tx).await?;
+    for (shown, objects) in alike {
+        let rows = records(parent, objects.into_iter().map(|object| json!(object)));
+        let columns: Vec<Ident> = list.field.parent.columns().iter().map(String::as_str).chain(shown).map(Ident::name).collect();
+        let unique: Vec<Ident> = list.unique.iter().map(|column| Ident::name(column)).collect();
+        let sql = Sql::new("insert into ").ident(&table(list)).text(" as t (").idents(&columns).text(") select ").idents(&columns);
+        let sql = sql.text(" from jsonb_populate_recordset(null::").ident(&table(list)).text(", $1) on conflict (").idents(&unique);
+        let sql = set(sql.text(") do update set "), &columns, "excluded").text(" where ");
+        dynamic::query(distinct(sql, &columns, "excluded")).bind(rows).execute(&mut *tx).await?;
+    }
     Ok(())
 }
 
