@@ -48,7 +48,8 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(if is_usage(error) { USAGE } else { NO })
 }
 
-fn is_usage(error: &anyhow::Error) -> bool {
+/// Whether the command line or the configuration is what has to change.
+pub(crate) fn is_usage(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.is::<Usage>()
             || cause.is::<config::Error>()

@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::commands::attach;
-use crate::exit::Answer;
+use crate::exit::{self, Answer};
 use crate::output;
 use crate::process;
 use crate::publish;
@@ -25,7 +25,7 @@ use crate::session::{self, Address, Session};
 
 /// Between two looks at whether the tables are there.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
-/// How long after a connection was lost the end of the server shows.
+/// How long after an error the end of the server shows, if that was the cause.
 const GONE_LIMIT: Duration = Duration::from_secs(3);
 
 #[derive(Debug, clap::Args)]
@@ -85,13 +85,9 @@ async fn with_its_server(
         ended = serving => ended,
         () = &mut gone => anyhow::bail!(STOPPED),
     };
-    // a connection breaks off, or the server says that it ends, crashed or does not answer yet
-    let lost = |cause: &(dyn std::error::Error + 'static)| {
-        cause
-            .downcast_ref::<sqlx::Error>()
-            .is_some_and(|error| error.as_database_error().is_none_or(|error| error.code().is_some_and(|code| code.starts_with("57P"))))
-    };
-    if ended.as_ref().is_err_and(|error| error.chain().any(lost)) && tokio::time::timeout(GONE_LIMIT, gone).await.is_ok() {
+    // whatever it was doing meets the end in its own way: a connection that breaks off, a farewell of the server's, a file that is not there
+    let may_be_its_end = ended.as_ref().is_err_and(|error| !exit::is_usage(error));
+    if may_be_its_end && tokio::time::timeout(GONE_LIMIT, gone).await.is_ok() {
         anyhow::bail!(STOPPED);
     }
     Ok(ended)
