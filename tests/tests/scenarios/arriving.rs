@@ -124,6 +124,37 @@ Date_of_Birth = "born"
 "#;
 
 #[tokio::test]
+async fn a_row_that_crm_takes_for_another_rows_record_is_a_dead_letter_and_the_record_gets_its_own_values_back() {
+    let world = World::new(Setup::new(PEOPLE, CRM)).await;
+    world.run("insert into people values (1, 'One', 'same@people.example', '1990-02-03')").await;
+    world.all_arrived().await;
+    world.run("insert into people values (2, 'Two', 'same@people.example', '1980-01-01')").await;
+    world.settled().await;
+    let letters = world.letters().await;
+    assert_eq!(
+        (letters.len(), text(&letters[0]["key"]), text(&letters[0]["error_class"])),
+        (1, "2".into(), "duplicate".into()),
+        "{letters:#?}"
+    );
+    assert_eq!(world.zoho.values("crm", "Contacts", "Last_Name").await, ["One"]);
+    assert_eq!(world.zoho.values("crm", "Contacts", "Date_of_Birth").await, ["1990-02-03"]);
+    world.check_rules().await;
+}
+
+#[tokio::test]
+async fn of_two_rows_that_crm_takes_for_one_record_in_one_call_one_has_its_values_there() {
+    let world = World::without_worker(Setup::new(PEOPLE, CRM)).await;
+    world.run("insert into people values (1, 'One', 'same@people.example', null), (2, 'Two', 'same@people.example', null)").await;
+    world.until("select count(*) = 2 from sluice.job").await;
+    world.start_worker();
+    world.settled().await;
+    let linked = world.rows("select name from people p join sluice.link l on l.key = p.id::text and l.zoho_id is not null").await;
+    assert_eq!((linked.len(), world.letters().await.len()), (1, 1), "{linked:?}");
+    assert_eq!(world.zoho.values("crm", "Contacts", "Last_Name").await, [text(&linked[0]["name"])]);
+    world.check_rules().await;
+}
+
+#[tokio::test]
 async fn one_bad_record_never_fails_the_batch_it_rides_in() {
     let world = World::without_worker(Setup::new(PEOPLE, CRM)).await;
     world

@@ -192,7 +192,8 @@ impl Engine {
     }
 
     /// A Zoho id that we were about to link belongs to another row: two rows are one record over there, and a person must say which. The
-    /// others of the batch are settled as they are.
+    /// others of the batch are settled as they are. Where the write of the row that lost has changed the record (CRM's upsert takes what
+    /// matches), the row that it belongs to sends all of its fields again.
     async fn part_the_taken(&self, work: &Work, handled: &mut Handled, detail: &str) {
         let ids: Vec<String> = handled.agreed.iter().map(|a| a.zoho_id.clone()).collect();
         let mut owner = match self.linked_keys(&work.batch.sync, &ids).await {
@@ -203,14 +204,25 @@ impl Engine {
             }
         };
         let mut losers = BTreeMap::new();
+        let mut overwritten = BTreeSet::new();
         handled.agreed.retain(|agreed| {
             let owner = owner.entry(agreed.zoho_id.clone()).or_insert_with(|| agreed.key.clone());
             let mine = *owner == agreed.key;
             if !mine {
                 losers.insert(agreed.key.clone(), (agreed.zoho_id.clone(), owner.clone()));
+                overwritten.extend(agreed.written.then(|| owner.clone()));
             }
             mine
         });
+        for agreed in handled.agreed.iter_mut().filter(|agreed| overwritten.contains(&agreed.key)) {
+            agreed.fields.clear(); // it rode in the same call: nobody knows whose values stand
+        }
+        if let Err(error) =
+            store::push_whole(&self.db, &work.batch.sync, &overwritten.into_iter().collect::<Vec<_>>(), &work.batch.lane).await
+        {
+            tracing::warn!(%error, "overwritten records were not asked to be sent again");
+            return;
+        }
         tracing::warn!(?losers, detail, "Zoho records are linked to other rows already");
         for slot in &work.batch.slots {
             let Some((zoho_id, owner)) = losers.get(&slot.key) else { continue };

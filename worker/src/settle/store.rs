@@ -1,6 +1,6 @@
 //! What a settle writes besides the queue's own part and the links.
 
-use sluice_core::db::Tx;
+use sluice_core::db::{Db, Tx};
 use sluice_queue::Outcome;
 use sluice_queue::store::add_avoided;
 use sluice_sync::link::store::{Agreed, LOOK_AGAIN_AFTER_SECONDS};
@@ -42,6 +42,32 @@ pub(super) async fn push_parents(tx: &mut Tx, parents: &[(String, String)], lane
     .execute(tx)
     .await?;
     Ok(())
+}
+
+/// Has these records send every field again: somebody else's values were written over theirs. Before the batch is settled and by itself, so that no
+/// crash between the two forgets it and links are locked in one order.
+pub(super) async fn push_whole(db: &Db, sync: &str, keys: &[String], lane: &str) -> Result<(), sqlx::Error> {
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let mut tx = db.begin().await?;
+    sqlx::query!(
+        "update sluice.link l set unsure = true
+         from (select key from sluice.link where sync = $1 and key = any($2) order by key for update) k where l.sync = $1 and l.key = k.key",
+        sync,
+        keys
+    )
+    .execute(&mut tx)
+    .await?;
+    sqlx::query!(
+        "insert into sluice.job (kind, args, lane) select 'push', jsonb_build_object('sync', $1::text, 'key', k), $3 from unnest($2::text[]) k",
+        sync,
+        keys,
+        lane
+    )
+    .execute(&mut tx)
+    .await?;
+    tx.commit().await
 }
 
 /// Keeps the answer of a `call` job, for seven days.
