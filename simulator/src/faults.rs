@@ -9,6 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     exchange::{Product, Request},
@@ -222,6 +223,18 @@ pub(crate) struct Drawn {
     pub(crate) code: Option<Value>,
     /// Until the late commit, or the additional latency.
     pub(crate) wait: Duration,
+    /// When all faults are cleared: additional latency ends.
+    cleared: CancellationToken,
+}
+
+impl Drawn {
+    /// Keeps an answer back, for as long as it says or until all faults are cleared.
+    pub(crate) async fn slow_down(&self) {
+        tokio::select! {
+            () = self.cleared.cancelled() => {}
+            () = tokio::time::sleep(self.wait) => {}
+        }
+    }
 }
 
 /// How a whole product is out of service.
@@ -243,6 +256,8 @@ pub(crate) struct Faults {
     set: VecDeque<(u64, FaultSpec)>,
     outages: BTreeMap<String, Outage>,
     applied: BTreeMap<&'static str, u64>,
+    /// Cancelled, and another one taken, when all are cleared.
+    cleared: CancellationToken,
 }
 
 impl Faults {
@@ -274,6 +289,7 @@ impl Faults {
     pub(crate) fn clear(&mut self) {
         self.set.clear();
         self.outages.clear();
+        std::mem::take(&mut self.cleared).cancel();
     }
 
     /// Removes one fault; false if there is none of that number.
@@ -310,6 +326,7 @@ impl Faults {
             retry_after: spec.retry_after,
             code: spec.code,
             wait: Duration::from_millis(wait),
+            cleared: self.cleared.clone(),
         })
     }
 

@@ -213,12 +213,12 @@ async fn faulty(shared: &Arc<Shared>, request: &Request, plan: &Plan, fault: Dra
         }),
         FaultKind::RateLimited => Ending::Answer(rate_limited(product, &fault)),
         FaultKind::Slow => {
-            sleep(fault.wait).await;
+            fault.slow_down().await;
             Ending::Answer(commit())
         }
         FaultKind::SlowAfter => {
             let answer = commit();
-            sleep(fault.wait).await;
+            fault.slow_down().await;
             Ending::Answer(answer)
         }
         FaultKind::EmptyList => Ending::Answer(emptied(commit())),

@@ -14,7 +14,7 @@
 //! | `POST /admin/reset[?what=log]` | forgets all records, faults, settings, webhooks and what was seen, and makes the scenario's records anew; `what=log` only what was seen. Credentials and tokens stay, and the calendar goes on |
 //! | `GET /admin/faults` | `{"faults": [{"id": 1, "kind": …}], "outages": {…}}` |
 //! | `POST /admin/faults` | a fault, or a list of them, with the keys of [`crate::scenario`]; answers `{"ids": […]}` |
-//! | `DELETE /admin/faults`, `DELETE /admin/faults/ID` | all (and all outages), or one |
+//! | `DELETE /admin/faults`, `DELETE /admin/faults/ID` | all (and all outages; answers that `slow` or `slow_after` keeps back are let go), or one |
 //! | `POST /admin/outage` | `{"product": "billing", "on": true, "mode": "unavailable"}`; modes `unavailable` (503), `drop`, `timeout` |
 //! | `GET /admin/clock` | `{"now": "2026-…Z", "speed": 1.0, "time_scale": 1.0}` |
 //! | `POST /admin/clock` | any of `{"frozen": true, "advance_seconds": 3600, "speed": 60, "time_scale": 10}`: Zoho's calendar stands still, is set forward, runs faster; `time_scale` is of windows and blocks |

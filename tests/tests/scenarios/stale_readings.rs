@@ -23,19 +23,20 @@ async fn ask_for_all(world: &World) {
     world.run("insert into sluice.job (kind, args) values ('poll', '{\"sync\": \"items\", \"full\": true}')").await;
 }
 
-/// Zoho makes up its list of the items as they are now, and the answer is two seconds on its way.
+/// Zoho makes up its list of the items as they are now, and the answer is on its way until it is let go.
 async fn list_is_on_its_way(world: &World) {
     world
         .zoho
-        .fault(json!({"kind": "slow_after", "product": "inventory", "method": "GET", "path": "/inventory/v1/items", "latency_ms": [2000, 2000], "times": 1}))
+        .fault(json!({"kind": "slow_after", "product": "inventory", "method": "GET", "path": "/inventory/v1/items", "latency_ms": [25000, 25000], "times": 1}))
         .await;
     ask_for_all(world).await;
     sluice_tests::wait_until(crate::world::PATIENCE, || async { world.zoho.faults().await["slow_after"] == 1 }).await;
 }
 
-/// The list has not arrived yet: what was tried meanwhile came before it.
-async fn still_on_its_way(world: &World) {
+/// Lets the list arrive. It has not yet: what was tried meanwhile came before it.
+async fn list_arrives(world: &World) {
     assert_eq!(world.count("select count(*) from sluice.run where state = 'running'").await, 1, "the list was too fast for the test");
+    world.zoho.clear_faults().await;
 }
 
 /// (price, level) here, in Zoho, and as the link has Zoho's.
@@ -67,7 +68,7 @@ async fn a_level_that_was_read_before_our_own_adjustment_does_not_come_back() {
     list_is_on_its_way(&world).await;
     world.run("update products set stock_quantity = 5").await;
     world.until("select exists (select from sluice.link where (fields #>> '{stock_on_hand,zoho}')::numeric = 5)").await;
-    still_on_its_way(&world).await;
+    list_arrives(&world).await;
     world.all_arrived().await;
     assert_eq!((everywhere(&world, &id).await, adjusted(&world).await), (all("10", "5"), vec!["-95".to_owned()]));
     world.check_rules().await;
@@ -79,7 +80,7 @@ async fn no_difference_is_reckoned_from_a_level_that_was_read_before_our_own_adj
     list_is_on_its_way(&world).await;
     world.run("update products set stock_quantity = 105").await;
     world.until("select exists (select from sluice.link where (fields #>> '{stock_on_hand,zoho}')::numeric = 105)").await;
-    still_on_its_way(&world).await;
+    list_arrives(&world).await;
     world.run("select sluice.pause(sync => 'items')").await;
     world.until("select exists (select from sluice.sighting)").await;
     world.run("update products set stock_quantity = 302").await;
@@ -99,7 +100,7 @@ async fn a_field_that_was_read_before_our_own_update_does_not_come_back_within_t
     list_is_on_its_way(&world).await;
     world.run("update products set price = 12").await;
     world.until("select exists (select from sluice.link where (fields #>> '{rate,zoho}')::numeric = 12)").await;
-    still_on_its_way(&world).await;
+    list_arrives(&world).await;
     world.all_arrived().await;
     assert_eq!(everywhere(&world, &id).await, all("12", "40"));
     world.check_rules().await;
@@ -169,12 +170,12 @@ async fn a_row_that_was_listed_before_our_own_update_confirms_nothing_in_a_sweep
     world.zoho.post("clock", json!({"frozen": true})).await;
     world.run("insert into customers values (1, 'one@example.com', 'before')").await;
     world.all_arrived().await;
-    world.zoho.fault(json!({"kind": "slow_after", "product": "crm", "method": "GET", "latency_ms": [2000, 2000], "times": 1})).await;
+    world.zoho.fault(json!({"kind": "slow_after", "product": "crm", "method": "GET", "latency_ms": [25000, 25000], "times": 1})).await;
     world.run("select sluice.reconcile('contacts')").await;
     sluice_tests::wait_until(crate::world::PATIENCE, || async { world.zoho.faults().await["slow_after"] == 1 }).await;
     world.run("update customers set note = 'after'").await;
     world.until("select exists (select from sluice.link where fields #>> '{Description,zoho}' = 'after')").await;
-    still_on_its_way(&world).await;
+    list_arrives(&world).await;
     world.until("select not exists (select from sluice.run where state = 'running')").await;
     world.all_arrived().await;
     assert_eq!(world.rows("select fields #>> '{Description,zoho}' as note from sluice.link").await, [json!({"note": "after"})]);
