@@ -4,11 +4,13 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use tokio::sync::Notify;
 
 use crate::{
     exchange::{Product, Request},
@@ -46,7 +48,7 @@ pub enum FaultKind {
     RateLimited,
     /// The true answer, late.
     Slow,
-    /// An answer that was true when the request came, late.
+    /// An answer that was true when the request came, late; at once when all faults are cleared.
     SlowAfter,
     /// Single records of a CRM write are refused.
     RecordError,
@@ -243,6 +245,7 @@ pub(crate) struct Faults {
     set: VecDeque<(u64, FaultSpec)>,
     outages: BTreeMap<String, Outage>,
     applied: BTreeMap<&'static str, u64>,
+    cleared: Arc<Notify>,
 }
 
 impl Faults {
@@ -274,6 +277,12 @@ impl Faults {
     pub(crate) fn clear(&mut self) {
         self.set.clear();
         self.outages.clear();
+        self.cleared.notify_waiters();
+    }
+
+    /// Told when all are cleared: what is late then waits no longer.
+    pub(crate) fn cleared(&self) -> Arc<Notify> {
+        Arc::clone(&self.cleared)
     }
 
     /// Removes one fault; false if there is none of that number.

@@ -218,7 +218,9 @@ async fn faulty(shared: &Arc<Shared>, request: &Request, plan: &Plan, fault: Dra
         }
         FaultKind::SlowAfter => {
             let answer = commit();
-            sleep(fault.wait).await;
+            let cleared = shared.state().faults.cleared();
+            // whichever comes first
+            let _ = tokio::time::timeout(fault.wait, cleared.notified()).await;
             Ending::Answer(answer)
         }
         FaultKind::EmptyList => Ending::Answer(emptied(commit())),
