@@ -2,7 +2,7 @@
 //! simulator, by the machine's clock. `cargo bench -p sluice-tests --bench latency`.
 #![allow(dead_code)]
 
-#[path = "../tests/scenarios/world.rs"]
+#[path = "../tests/scenarios/world/mod.rs"]
 mod world;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

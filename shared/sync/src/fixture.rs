@@ -2,13 +2,16 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value;
 use sluice_core::config::sync::Sync;
 
 use crate::catalog::{Catalog, Column, Kind, Table};
 use crate::definition::{Definition, Finding};
 use crate::link::{Link, Pairs};
+use crate::merge::Facts;
+use crate::read::Row;
 
 /// A table with these columns (name, base type); `id` is its unique key.
 pub(crate) fn table(name: &str, columns: &[(&str, &str)]) -> Table {
@@ -62,5 +65,22 @@ pub(crate) fn linked(key: &str, zoho_id: Option<&str>, fields: Pairs) -> Link {
         sending: None,
         reference: None,
         gone_at: None,
+    }
+}
+
+/// What is known of a linked record that was read by itself, and of nothing around it.
+pub(crate) fn facts<'a>(row: &'a Row, link: &'a Link, record: &'a Value) -> Facts<'a> {
+    Facts {
+        row,
+        link,
+        record,
+        single: true,
+        columns: const { &BTreeMap::new() },
+        parents: const { &BTreeMap::new() },
+        keys: const { &BTreeMap::new() },
+        read_at: crate::module::parse_time("2026-03-01T10:05:00+00:00").unwrap(),
+        changed_at: None,
+        driven: const { &BTreeSet::new() },
+        decided: const { &BTreeMap::new() },
     }
 }

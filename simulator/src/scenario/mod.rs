@@ -114,7 +114,7 @@
 //! | `unauthorized` | 401 as for a bad token, nothing committed |
 //! | `denied` | 401 as for a missing scope (57, OAUTH_SCOPE_MISMATCH), nothing committed |
 //! | `rate_limited` | 429: finance `code` (44), CRM TOO_MANY_REQUESTS; `retry_after` seconds, if given |
-//! | `slow`, `slow_after` | `latency_ms = [low, high]` more, before the commit and after it: what `slow_after` answers may be outdated by then |
+//! | `slow`, `slow_after` | `latency_ms = [low, high]` more, before the commit and after it (what `slow_after` answers may be outdated by then), or until all faults are cleared |
 //! | `empty_list` | a list is answered as if there were nothing; other calls are answered truly |
 //! | `rewrite` | a workflow: when a record of `module` was written, its `field` becomes `value` two seconds later by Zoho's calendar; `{n}` counts. Not where a CRM write has `trigger: []` |
 //! | `record_error` | CRM: each record whose `field` has `value` fails with `code` (INVALID_DATA) and `message` |

@@ -2,7 +2,7 @@
 //! transaction mode.
 #![allow(clippy::unwrap_used, dead_code)]
 
-#[path = "../scenarios/world.rs"]
+#[path = "../scenarios/world/mod.rs"]
 mod world;
 
 use std::path::{Path, PathBuf};

@@ -48,11 +48,6 @@ async fn world(settings: &str, speed: Option<f64>) -> World {
     World::new(Setup { speed: speed.unwrap_or(setup.speed), scenario: FIELDS, ..setup }).await
 }
 
-async fn poll(world: &World) {
-    world.run("insert into sluice.job (kind, args) values ('poll', '{\"sync\": \"contracts\"}')").await;
-    world.settled().await;
-}
-
 async fn contract(world: &World, number: &str) -> Value {
     world.rows(&format!("select title, phase, amount::text, kyc from contracts where number = '{number}'")).await.remove(0)
 }
@@ -71,7 +66,7 @@ async fn edits_of_different_fields_on_both_sides_both_survive() {
     world.zoho.put_later("crm", "Deals", &id, json!({"Stage": "Closed Won"})).await;
     world.run("update contracts set amount = 250 where number = 'C-1'").await;
     world.settled().await;
-    poll(&world).await;
+    world.poll("contracts").await;
     assert_eq!(contract(&world, "C-1").await, json!({"title": "Fibre", "phase": "won", "amount": "250.00", "kyc": null}));
     let deal = deal(&world, "C-1").await;
     assert_eq!((&deal["Stage"], deal["Amount"].to_string().as_str()), (&json!("Closed Won"), "250.00"), "{deal}");
@@ -79,7 +74,7 @@ async fn edits_of_different_fields_on_both_sides_both_survive() {
     world.check_rules().await;
     // Both agree: nothing more is written anywhere.
     world.zoho.forget_calls().await;
-    poll(&world).await;
+    world.poll("contracts").await;
     assert_eq!(world.zoho.count_calls().await, 1, "{:#?}", world.zoho.calls().await);
 }
 
@@ -91,14 +86,14 @@ async fn many_to_one_values_and_fields_of_our_own_cause_no_call_and_no_write() {
     let id = deal(&world, "C-1").await["id"].as_str().expect("an id").to_owned();
     // Negotiation is draft too; the field that we own is edited by somebody else; a stage that the map does not know
     world.zoho.put_later("crm", "Deals", &id, json!({"Stage": "Negotiation", "KYC_Status": "Declined"})).await;
-    poll(&world).await;
+    world.poll("contracts").await;
     world.zoho.put_later("crm", "Deals", &id, json!({"Stage": "Qualification"})).await;
-    poll(&world).await;
+    world.poll("contracts").await;
     assert_eq!(contract(&world, "C-1").await, json!({"title": "Fibre", "phase": "draft", "amount": null, "kyc": "Completed"}));
     let after = deal(&world, "C-1").await;
     assert_eq!((&after["Stage"], &after["KYC_Status"]), (&json!("Qualification"), &json!("Declined")), "theirs are left alone");
     world.zoho.forget_calls().await;
-    poll(&world).await;
+    world.poll("contracts").await;
     assert_eq!(world.zoho.count_calls().await, 1);
     // Our own edit of it is sent.
     world.run("update contracts set kyc = 'In Progress'").await;
@@ -118,7 +113,7 @@ async fn a_conflict_waits_for_a_person_and_the_other_fields_go_on() {
     }
     world.run("update contracts set title = 'Ours', amount = 7").await;
     world.settled().await;
-    poll(&world).await;
+    world.poll("contracts").await;
     for number in ["C-1", "C-2"] {
         assert_eq!(contract(&world, number).await, json!({"title": "Ours", "phase": "won", "amount": "7.00", "kyc": null}));
         let deal = deal(&world, number).await;
@@ -215,7 +210,7 @@ async fn a_record_deleted_in_zoho_follows_the_policy_and_is_not_made_again() {
         let world = world(settings, None).await;
         world.run("insert into contracts (number, title) values ('C-1', 'Fibre'), ('C-2', 'Radio')").await;
         world.all_arrived().await;
-        poll(&world).await;
+        world.poll("contracts").await;
         let id = deal(&world, "C-1").await["id"].as_str().expect("an id").to_owned();
         world.zoho.post("clock", json!({"advance_seconds": 3})).await;
         world.zoho.delete("crm", "Deals", &id).await;
@@ -225,7 +220,7 @@ async fn a_record_deleted_in_zoho_follows_the_policy_and_is_not_made_again() {
                 .run(&format!("insert into sluice.job (kind, args) values ('pull', '{{\"sync\": \"contracts\", \"zoho_id\": \"{id}\"}}')"))
                 .await;
         }
-        poll(&world).await;
+        world.poll("contracts").await;
         assert_eq!(world.count("select count(*) from contracts").await, left, "{settings}");
         if settings.contains("mark") {
             assert_eq!(contract(&world, "C-1").await["phase"], "lost");
@@ -250,7 +245,7 @@ async fn a_row_that_somebody_holds_is_written_when_it_is_free_and_delays_no_othe
         let id = deal(&world, number).await["id"].as_str().expect("an id").to_owned();
         world.zoho.put_later("crm", "Deals", &id, json!({"Deal_Name": format!("{number} by a person")})).await;
     }
-    world.run("insert into sluice.job (kind, args) values ('poll', '{\"sync\": \"contracts\"}')").await;
+    world.ask_for_poll("contracts").await;
     world.until("select exists (select from contracts where title = 'C-2 by a person')").await;
     // Its owner edits another field, and lets it go: both edits stand.
     sqlx::query("update contracts set amount = 5 where number = 'C-1'").execute(&mut held).await.expect("an edit");

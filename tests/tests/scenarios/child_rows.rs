@@ -58,10 +58,12 @@ fn invoice(lines: &[Value]) -> Value {
     json!({"invoice_number": "INV-1", "date": "2026-06-01", "status": "sent", "total": 10, "balance": 10, "invoice_items": lines})
 }
 
-async fn poll(world: &World, sync: &str) {
-    let args = json!({"sync": sync});
-    world.run(&format!("insert into sluice.job (kind, args) values ('poll', '{args}')")).await;
-    world.settled().await;
+/// A world with one invoice, which was pulled with its lines; its Zoho id.
+async fn with_invoice(settings: &str, list: &str, lines: &[Value]) -> (World, String) {
+    let world = World::new(Setup::new(INVOICES, invoices(settings, list))).await;
+    let made = world.zoho.put("billing", "invoices", None, invoice(lines)).await;
+    world.poll("invoices").await;
+    (world, made["invoice_id"].as_str().expect("an id").to_owned())
 }
 
 /// The lines of all invoices: by hand where the id is null.
@@ -98,7 +100,7 @@ async fn an_invoices_lines_are_rows_that_follow_it_and_only_the_lines_that_chang
     first["product_id"] = item.clone();
     let made = world.zoho.put("billing", "invoices", None, invoice(&[first.clone(), line("L2", json!(2))])).await;
     let id = made["invoice_id"].as_str().expect("an id").to_owned();
-    poll(&world, "invoices").await;
+    world.poll("invoices").await;
     let got =
         world.rows("select l.zoho_line_id, l.price::text, i.name from lines l left join items i on i.id = l.item_id order by 1").await;
     assert_eq!(
@@ -115,7 +117,7 @@ async fn an_invoices_lines_are_rows_that_follow_it_and_only_the_lines_that_chang
     first["price"] = json!(11.25);
     world.zoho.put_later("billing", "invoices", &id, invoice(&[line("L3", json!(3)), first.clone()])).await;
     world.zoho.forget_calls().await;
-    poll(&world, "invoices").await;
+    world.poll("invoices").await;
     assert_eq!(written(&world).await, ["delete L2", "insert L3", "update L1"]);
     let expected = [("L1", "11.25"), ("L3", "3.00")].map(|(id, price)| json!({"id": id, "price": price, "removed": false}));
     let by_hand = json!({"id": null, "price": "5.00", "removed": false});
@@ -126,14 +128,14 @@ async fn an_invoices_lines_are_rows_that_follow_it_and_only_the_lines_that_chang
     // The same lines in another order, and another edit of the invoice: nothing to write.
     world.zoho.put_later("billing", "invoices", &id, invoice(&[first.clone(), line("L3", json!("3.00"))])).await;
     world.zoho.put_later("billing", "invoices", &id, json!({"notes": "Thank you"})).await;
-    poll(&world, "invoices").await;
-    world.run("insert into sluice.job (kind, args) values ('poll', '{\"sync\": \"invoices\", \"full\": true}')").await;
+    world.poll("invoices").await;
+    world.ask_for_all("invoices").await;
     world.all_arrived().await;
     assert_eq!(written(&world).await, Vec::<Value>::new());
 
     // The record itself says that it has none any more.
     world.zoho.put_later("billing", "invoices", &id, invoice(&[])).await;
-    poll(&world, "invoices").await;
+    world.poll("invoices").await;
     assert_eq!(lines(&world).await, [by_hand]);
     world.check_rules().await;
     world.all_arrived().await;
@@ -142,13 +144,10 @@ async fn an_invoices_lines_are_rows_that_follow_it_and_only_the_lines_that_chang
 #[tokio::test(flavor = "multi_thread")]
 async fn a_line_that_is_gone_is_marked_where_the_list_says_so_and_kept_as_it_is_otherwise() {
     for (policy, expected) in [("", false), ("on_delete = \"mark\"\nmark = { removed = true }", true)] {
-        let world = World::new(Setup::new(INVOICES, invoices("", policy))).await;
-        let made = world.zoho.put("billing", "invoices", None, invoice(&[line("L1", json!(1)), line("L2", json!(2))])).await;
-        poll(&world, "invoices").await;
+        let (world, id) = with_invoice("", policy, &[line("L1", json!(1)), line("L2", json!(2))]).await;
         written(&world).await;
-        let id = made["invoice_id"].as_str().expect("an id");
-        world.zoho.put_later("billing", "invoices", id, invoice(&[line("L1", json!(1))])).await;
-        poll(&world, "invoices").await;
+        world.zoho.put_later("billing", "invoices", &id, invoice(&[line("L1", json!(1))])).await;
+        world.poll("invoices").await;
         let row = |id: &str, price: &str, removed| json!({"id": id, "price": price, "removed": removed});
         assert_eq!(lines(&world).await, [row("L1", "1.00", false), row("L2", "2.00", expected)]);
         assert_eq!(written(&world).await.len(), usize::from(expected));
@@ -158,18 +157,15 @@ async fn a_line_that_is_gone_is_marked_where_the_list_says_so_and_kept_as_it_is_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_that_loses_more_lines_than_the_brake_allows_is_held_until_somebody_approves() {
-    let world = World::new(Setup::new(INVOICES, invoices("brake = { max_deletes = 3 }", "on_delete = \"delete\""))).await;
     let all: Vec<Value> = (0..10).map(|n| line(&format!("L{n}"), json!(n))).collect();
-    let made = world.zoho.put("billing", "invoices", None, invoice(&all)).await;
-    let id = made["invoice_id"].as_str().expect("an id");
-    poll(&world, "invoices").await;
-    world.zoho.put_later("billing", "invoices", id, invoice(&all[..8])).await;
-    poll(&world, "invoices").await;
+    let (world, id) = with_invoice("brake = { max_deletes = 3 }", "on_delete = \"delete\"", &all).await;
+    world.zoho.put_later("billing", "invoices", &id, invoice(&all[..8])).await;
+    world.poll("invoices").await;
     assert_eq!(world.count("select count(*) from lines").await, 8, "two may go");
     world.run("delete from sluice.brake_record").await;
 
-    world.zoho.put_later("billing", "invoices", id, invoice(&[])).await;
-    poll(&world, "invoices").await;
+    world.zoho.put_later("billing", "invoices", &id, invoice(&[])).await;
+    world.poll("invoices").await;
     assert_eq!(world.count("select count(*) from lines").await, 8);
     let held = world.rows("select reason from sluice.held_change where resolution is null").await;
     let reason = held[0]["reason"].as_str().expect("a reason");
@@ -182,20 +178,17 @@ async fn a_list_that_loses_more_lines_than_the_brake_allows_is_held_until_somebo
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_line_that_somebody_holds_delays_its_invoice_as_a_whole_and_nobody_else() {
-    let world = World::new(Setup::new(INVOICES, invoices("", "on_delete = \"delete\""))).await;
-    let made = world.zoho.put("billing", "invoices", None, invoice(&[line("L1", json!(1)), line("L2", json!(2))])).await;
-    let id = made["invoice_id"].as_str().expect("an id");
-    poll(&world, "invoices").await;
+    let (world, id) = with_invoice("", "on_delete = \"delete\"", &[line("L1", json!(1)), line("L2", json!(2))]).await;
     let mut tx = world.connect().await.begin().await.expect("a transaction");
     let hold = "update lines set name = 'Mine' where zoho_line_id = 'L2'";
     dynamic::script(hold.to_owned()).execute(&mut tx).await.expect("a lock");
     let mut edited = invoice(&[line("L1", json!(5))]);
     edited["invoice_number"] = json!("INV-2");
-    world.zoho.put_later("billing", "invoices", id, edited).await;
+    world.zoho.put_later("billing", "invoices", &id, edited).await;
     let mut other = invoice(&[line("L9", json!(9))]);
     other["invoice_number"] = json!("INV-3");
     world.zoho.put("billing", "invoices", None, other).await;
-    world.run("insert into sluice.job (kind, args) values ('poll', '{\"sync\": \"invoices\"}')").await;
+    world.ask_for_poll("invoices").await;
     world.until("select exists (select from lines where zoho_line_id = 'L9')").await;
     world.until("select exists (select from sluice.local_write where tries > 0)").await;
     let untouched =
@@ -210,16 +203,13 @@ async fn a_line_that_somebody_holds_delays_its_invoice_as_a_whole_and_nobody_els
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_line_that_the_child_table_refuses_is_a_dead_letter_that_names_the_list_and_nothing_of_it_is_written() {
-    let world = World::new(Setup::new(INVOICES, invoices("", "on_delete = \"delete\""))).await;
-    let made = world.zoho.put("billing", "invoices", None, invoice(&[line("L1", json!(1)), line("L2", json!("many"))])).await;
-    poll(&world, "invoices").await;
+    let (world, id) = with_invoice("", "on_delete = \"delete\"", &[line("L1", json!(1)), line("L2", json!("many"))]).await;
     let letters = world.letters().await;
     assert_eq!(letters.len(), 1, "{letters:#?}");
     assert_eq!((&letters[0]["error_class"], &letters[0]["field"]), (&json!("validation"), &json!("invoice_items")), "{letters:#?}");
     assert_eq!(world.count("select count(*) from lines").await + world.count("select count(*) from invoices").await, 0);
-    let id = made["invoice_id"].as_str().expect("an id");
-    world.zoho.put_later("billing", "invoices", id, invoice(&[line("L1", json!(1)), line("L2", json!(2))])).await;
-    poll(&world, "invoices").await;
+    world.zoho.put_later("billing", "invoices", &id, invoice(&[line("L1", json!(1)), line("L2", json!(2))])).await;
+    world.poll("invoices").await;
     assert_eq!(world.count("select count(*) from lines").await, 2);
     world.all_arrived().await;
 }
@@ -249,16 +239,16 @@ async fn prices_of_a_list_that_only_its_list_shows_follow_it_but_an_empty_one_de
     let made = world.zoho.put("inventory", "pricebooks", None, list(&[("7", json!(1.5)), ("8", json!(2))])).await;
     let id = made["pricebook_id"].as_str().expect("an id");
     let prices = || world.rows("select zoho_item_id as item, price::text from prices order by 1");
-    poll(&world, "price_lists").await;
+    world.poll("price_lists").await;
     assert_eq!(prices().await, [json!({"item": "7", "price": "1.50"}), json!({"item": "8", "price": "2.00"})]);
     world.zoho.put_later("inventory", "pricebooks", id, list(&[("9", json!(3)), ("7", json!("1.75"))])).await;
-    poll(&world, "price_lists").await;
+    world.poll("price_lists").await;
     let then = [json!({"item": "7", "price": "1.75"}), json!({"item": "9", "price": "3.00"})];
     assert_eq!(prices().await, then);
     let mut emptied = list(&[]);
     emptied["name"] = json!("Retail prices");
     world.zoho.put_later("inventory", "pricebooks", id, emptied).await;
-    poll(&world, "price_lists").await;
+    world.poll("price_lists").await;
     assert_eq!(world.rows("select name from price_lists").await, [json!({"name": "Retail prices"})]);
     assert_eq!(prices().await, then, "nobody read the list itself");
     world.check_rules().await;
@@ -292,16 +282,16 @@ async fn a_subforms_rows_which_no_list_of_crms_shows_are_read_one_record_at_a_ti
             world.zoho.put("crm", "Deals", None, json!({"Deal_Name": format!("Deal {n}"), "Stage": "Proposal", "Sites": sites})).await;
         ids.push(deal["id"].as_str().expect("an id").to_owned());
     }
-    poll(&world, "deals").await;
+    world.poll("deals").await;
     assert_eq!(world.count("select count(*) from sites").await, 4);
     world.zoho.put_later("crm", "Deals", &ids[0], json!({"Sites": [{"City": "Bergen"}]})).await;
-    poll(&world, "deals").await;
+    world.poll("deals").await;
     let cities = || world.rows("select d.name, s.city from sites s join deals d on d.id = s.deal_id order by 1, 2");
     let city = |n: u8, city: &str| json!({"name": format!("Deal {n}"), "city": city});
     assert_eq!(cities().await, [city(1, "Bergen"), city(2, "Oslo"), city(2, "Rome")]);
     // a deal that Zoho deleted takes its rows with it
     world.zoho.delete("crm", "Deals", &ids[1]).await;
-    poll(&world, "deals").await;
+    world.poll("deals").await;
     assert_eq!(cities().await, [city(1, "Bergen")]);
     assert_eq!(world.count("select count(*) from deals").await, 1);
     world.check_rules().await;

@@ -47,7 +47,7 @@ fn setup(policy: &str) -> Setup {
 }
 
 async fn poll(world: &World) {
-    world.run("insert into sluice.job (kind, args) values ('poll', '{\"sync\": \"things\"}')").await;
+    world.ask_for_poll("things").await;
     world.settled_within(std::time::Duration::from_secs(120)).await;
 }
 

@@ -63,7 +63,7 @@ async fn with_items(
 }
 
 async fn poll(world: &World) {
-    world.run("insert into sluice.job (kind, args) values ('poll', '{\"sync\": \"items\"}')").await;
+    world.ask_for_poll("items").await;
     world.settled_within(std::time::Duration::from_secs(120)).await;
 }
 

@@ -33,9 +33,15 @@ fn items(settings: &str) -> String {
     )
 }
 
-async fn poll(world: &World) {
-    world.run("insert into sluice.job (kind, args) values ('poll', '{\"sync\": \"items\"}')").await;
-    world.settled().await;
+/// Updates of products, whoever makes them, are rows of `touched` from now on.
+async fn watch_updates(world: &World) {
+    world
+        .run(
+            "create table touched (id bigint);
+             create function touch() returns trigger language plpgsql as $$ begin insert into touched values (new.id); return null; end $$;
+             create trigger touch after update on products for each row execute function touch()",
+        )
+        .await;
 }
 
 async fn products(world: &World) -> Vec<Value> {
@@ -51,7 +57,7 @@ async fn items_become_products_and_rows_made_by_hand_are_left_alone() {
     for (name, sku, rate) in [("Cable", "C1", 10.5), ("Twin", "C1", 11.0), ("No sku", "", 3.0)] {
         world.zoho.put("inventory", "items", None, json!({"name": name, "sku": sku, "rate": rate})).await;
     }
-    poll(&world).await;
+    world.poll("items").await;
     let row = |name: &str, sku: Value, price: &str, linked: bool| json!({"name": name, "sku": sku, "price": price, "stock_quantity": if linked { json!(0) } else { Value::Null }, "is_active": true, "linked": linked});
     assert_eq!(
         products(&world).await,
@@ -66,7 +72,7 @@ async fn items_become_products_and_rows_made_by_hand_are_left_alone() {
 
     // Nothing changed: one look at the list, and nothing else.
     world.zoho.forget_calls().await;
-    poll(&world).await;
+    world.poll("items").await;
     assert_eq!(world.zoho.count_calls().await, 1);
     let runs = world.rows("select state, created, updated, failed from sluice.run order by id").await;
     assert_eq!(runs[0], json!({"state": "done", "created": 3, "updated": 0, "failed": 0}));
@@ -82,10 +88,10 @@ async fn a_persons_edit_arrives_with_the_next_poll_and_touches_no_other_row() {
         let item = world.zoho.put("inventory", "items", None, json!({"name": format!("Item {n}"), "rate": n})).await;
         ids.push(item["item_id"].as_str().expect("an id").to_owned());
     }
-    poll(&world).await;
-    world.run("create table touched (id bigint); create function touch() returns trigger language plpgsql as $$ begin insert into touched values (new.id); return null; end $$; create trigger touch after update on products for each row execute function touch()").await;
+    world.poll("items").await;
+    watch_updates(&world).await;
     world.zoho.put_later("inventory", "items", &ids[3], json!({"rate": 99.95, "status": "inactive"})).await;
-    poll(&world).await;
+    world.poll("items").await;
     let row = world.rows("select price::text, is_active, zoho_sync_status from products where name = 'Item 3'").await;
     assert_eq!(row, [json!({"price": "99.95", "is_active": false, "zoho_sync_status": "synced"})]);
     assert_eq!(world.count("select count(*) from touched").await, 1);
@@ -98,53 +104,55 @@ async fn a_persons_edit_arrives_with_the_next_poll_and_touches_no_other_row() {
 async fn two_hundred_changed_items_of_many_are_pulled_in_at_most_five_calls() {
     let world = World::new(Setup::new(PRODUCTS, items("brake = { max_deletes = 50 }"))).await;
     let count = i64::try_from(sized("SLUICE_ITEMS", 1_000)).expect("a count");
-    let seed = json!({"product": "inventory", "module": "items", "organization": crate::world::ORGANIZATION, "count": count,
-        "record": {"name": "Item {n}", "sku": "S{n}", "rate": 5}, "age_seconds": 864_000, "step_seconds": 10});
-    let ids = world.zoho.post("seed", seed).await["ids"].clone();
-    world.run("insert into sluice.job (kind, args) values ('poll', '{\"sync\": \"items\"}')").await;
+    let ids = world.zoho.seed(("inventory", "items"), count, json!({"name": "Item {n}", "sku": "S{n}", "rate": 5}), 10).await;
+    world.ask_for_poll("items").await;
     world.settled_within(std::time::Duration::from_secs(300)).await;
     assert_eq!(world.count("select count(*) from products where zoho_item_id is not null").await, count);
-    world.zoho.post("clock", json!({"advance_seconds": 60})).await;
-    let ids: Vec<&str> = ids.as_array().expect("ids").iter().filter_map(Value::as_str).take(200).collect();
-    for id in &ids {
+    world.zoho.pass(60).await;
+    for id in ids.iter().take(200) {
         world.zoho.put("inventory", "items", Some(id), json!({"rate": 6.5})).await;
     }
     world.zoho.forget_calls().await;
-    poll(&world).await;
+    world.poll("items").await;
     assert_eq!(world.count("select count(*) from products where price = 6.5").await, 200);
     let calls = world.zoho.count_calls().await;
     assert!(calls <= 5, "{calls} calls: {:#?}", world.zoho.calls().await);
     world.check_rules().await;
 }
 
-/// `SLUICE_DEALS=10000` has as many.
-#[tokio::test(flavor = "multi_thread")]
-async fn two_hundred_changed_deals_of_many_are_pulled_in_at_most_five_calls() {
-    let config = r#"
+/// Pages of CRM's have two hundred, which take their time.
+fn deals(settings: &str) -> Setup {
+    let tables = "create table deals (id bigint generated always as identity primary key, zoho_id text, name text, stage text, amount numeric(12, 2));";
+    let config = format!(
+        r#"
         [syncs.deals]
         connection = "main"
         table = "deals"
         key = "id"
         module = "crm/Deals"
         direction = "pull"
-        writeback = { id = "zoho_id" }
-        fields = { Deal_Name = "name", Stage = "stage", Amount = "amount" }"#;
-    let tables = "create table deals (id bigint generated always as identity primary key, zoho_id text, name text, stage text, amount numeric(12, 2));";
-    let world = World::new(Setup { request_timeout: std::time::Duration::from_secs(30), ..Setup::new(tables, config) }).await;
+        writeback = {{ id = "zoho_id" }}
+        {settings}
+        fields = {{ Deal_Name = "name", Stage = "stage", Amount = "amount" }}"#
+    );
+    Setup { request_timeout: std::time::Duration::from_secs(30), ..Setup::new(tables, config) }
+}
+
+/// `SLUICE_DEALS=10000` has as many.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_changed_deals_of_many_are_pulled_in_at_most_five_calls() {
+    let world = World::new(deals("")).await;
     let count = i64::try_from(sized("SLUICE_DEALS", 1_000)).expect("a count");
-    let seed = json!({"product": "crm", "module": "Deals", "count": count,
-        "record": {"Deal_Name": "Deal {n}", "Stage": "Proposal", "Amount": 5}, "age_seconds": 864_000, "step_seconds": 10});
-    let ids = world.zoho.post("seed", seed).await["ids"].clone();
-    let poll = "insert into sluice.job (kind, args) values ('poll', '{\"sync\": \"deals\"}')";
-    world.run(poll).await;
+    let ids = world.zoho.seed(("crm", "Deals"), count, json!({"Deal_Name": "Deal {n}", "Stage": "Proposal", "Amount": 5}), 10).await;
+    world.ask_for_poll("deals").await;
     world.settled_within(std::time::Duration::from_secs(1200)).await;
     assert_eq!(world.count("select count(*) from deals where zoho_id is not null").await, count);
-    world.zoho.post("clock", json!({"advance_seconds": 60})).await;
-    for id in ids.as_array().expect("ids").iter().filter_map(Value::as_str).take(200) {
+    world.zoho.pass(60).await;
+    for id in ids.iter().take(200) {
         world.zoho.put("crm", "Deals", Some(id), json!({"Amount": 6.5})).await;
     }
     world.zoho.forget_calls().await;
-    world.run(poll).await;
+    world.ask_for_poll("deals").await;
     world.settled_within(std::time::Duration::from_secs(60)).await;
     assert_eq!(world.count("select count(*) from deals where amount = 6.5").await, 200);
     let calls = world.zoho.count_calls().await;
@@ -155,28 +163,15 @@ async fn two_hundred_changed_deals_of_many_are_pulled_in_at_most_five_calls() {
 /// A mass update in CRM gives thousands of records one and the same time, and by number no row beyond the two thousandth can be had.
 #[tokio::test(flavor = "multi_thread")]
 async fn more_records_of_one_time_than_pages_have_numbers_are_all_found_also_after_a_page_token_went_stale() {
-    let config = r#"
-        [syncs.deals]
-        connection = "main"
-        table = "deals"
-        key = "id"
-        module = "crm/Deals"
-        direction = "pull"
-        inserts = false
-        writeback = { id = "zoho_id" }
-        fields = { Deal_Name = "name", Amount = "amount" }"#;
-    let tables = "create table deals (id bigint generated always as identity primary key, zoho_id text, name text, amount numeric(12, 2));";
-    let world = World::without_worker(Setup { request_timeout: std::time::Duration::from_secs(30), ..Setup::new(tables, config) }).await;
+    let world = World::without_worker(deals("inserts = false")).await;
     let count = 2_300;
-    let seed = json!({"product": "crm", "module": "Deals", "count": count, "record": {"Deal_Name": "Deal {n}", "Amount": 5},
-        "age_seconds": 864_000, "step_seconds": 0});
-    world.zoho.post("seed", seed).await;
+    world.zoho.seed(("crm", "Deals"), count, json!({"Deal_Name": "Deal {n}", "Amount": 5}), 0).await;
     // A walk that was broken off for more than a day, half-way through them.
     let half_way = "with r as (insert into sluice.run (kind, sync) values ('poll', 'deals') returning id)
         insert into sluice.poll_cursor (sync, walk) select 'deals', jsonb_build_object('run_id', id, 'from', null, 'page', 7, 'token', 'stale', 'newest', null,
           'deleted', false, 'seen', '[]'::jsonb, 'began', clock_timestamp()) from r";
     world.run(half_way).await;
-    world.run("insert into sluice.job (kind, args) values ('poll', '{\"sync\": \"deals\"}')").await;
+    world.ask_for_poll("deals").await;
     world.start_worker();
     world.settled_within(std::time::Duration::from_secs(300)).await;
     assert_eq!(world.count("select count(distinct key) from sluice.attempt where sync = 'deals' and key like 'zoho:%'").await, count);
@@ -185,7 +180,7 @@ async fn more_records_of_one_time_than_pages_have_numbers_are_all_found_also_aft
     assert_eq!(lists(world.zoho.calls().await), 14, "one refused, one to find their time, and twelve pages");
     // what was seen is behind us
     world.zoho.forget_calls().await;
-    world.run("insert into sluice.job (kind, args) values ('poll', '{\"sync\": \"deals\"}')").await;
+    world.ask_for_poll("deals").await;
     world.settled_within(std::time::Duration::from_secs(60)).await;
     assert_eq!(world.count("select count(*) from sluice.run where state = 'done'").await, 2);
     world.check_rules().await;
@@ -196,14 +191,14 @@ async fn more_records_of_one_time_than_pages_have_numbers_are_all_found_also_aft
 async fn an_edit_of_a_field_that_is_not_mapped_is_read_once_and_writes_nothing() {
     let world = World::new(Setup::new(PRODUCTS, items(""))).await;
     let item = world.zoho.put("inventory", "items", None, json!({"name": "Cable", "rate": 1})).await;
-    poll(&world).await;
-    world.run("create table touched (id bigint); create function touch() returns trigger language plpgsql as $$ begin insert into touched values (new.id); return null; end $$; create trigger touch after update on products for each row execute function touch()").await;
+    world.poll("items").await;
+    watch_updates(&world).await;
     world.zoho.put_later("inventory", "items", item["item_id"].as_str().expect("an id"), json!({"brand": "Acme"})).await;
     world.zoho.forget_calls().await;
-    poll(&world).await;
+    world.poll("items").await;
     assert_eq!(world.zoho.count_calls().await, 2, "the list, and the item, whose rows in a list are partial");
     world.zoho.forget_calls().await;
-    world.run("insert into sluice.job (kind, args) values ('poll', '{\"sync\": \"items\", \"full\": true}')").await;
+    world.ask_for_all("items").await;
     world.settled().await;
     assert_eq!(world.zoho.count_calls().await, 1, "{:#?}", world.zoho.calls().await);
     assert_eq!(world.count("select count(*) from touched").await, 0);

@@ -40,11 +40,6 @@ async fn edit(world: &World, module: &str, record: &Value, change: Value) {
     world.zoho.put_later("crm", module, record["id"].as_str().expect("an id"), change).await;
 }
 
-async fn poll(world: &World, sync: &str) {
-    world.run(&format!("insert into sluice.job (kind, args) values ('poll', '{{\"sync\": \"{sync}\"}}')")).await;
-    world.settled().await;
-}
-
 async fn contract(world: &World) -> Value {
     world.rows("select status, amount::text, signed_on from contracts where number = 'C-1'").await.remove(0)
 }
@@ -165,7 +160,7 @@ async fn a_stage_of_the_crm_becomes_the_contracts_status_and_stages_without_mean
         ("Id. Decision Makers", "active"),
     ] {
         edit(&world, "Deals", &deal(&world).await, json!({"Stage": stage})).await;
-        poll(&world, "contracts").await;
+        world.poll("contracts").await;
         assert_eq!(contract(&world).await["status"], status, "{stage}");
         assert_eq!(deal(&world).await["Stage"], stage, "what was set in CRM is left as it is");
     }
@@ -190,8 +185,8 @@ async fn edits_of_contacts_and_quotes_in_the_crm_come_back() {
     edit(&world, "Contacts", &contact, json!({"Phone": "+27 82 555 2222", "First_Name": "Anna"})).await;
     edit(&world, "Quotes", &quote, json!({"Quote_Stage": "Confirmed", "Valid_Till": "2026-12-31"})).await;
     world.zoho.forget_calls().await;
-    poll(&world, "people").await;
-    poll(&world, "quotes").await;
+    world.poll("people").await;
+    world.poll("quotes").await;
     assert_eq!(
         world.rows("select first_name, phone, customer_id from people").await,
         [json!({"first_name": "Anna", "phone": "+27 82 555 2222", "customer_id": 1})]
@@ -209,7 +204,7 @@ async fn kyc_and_rica_fields_are_ours_an_edit_of_them_in_the_crm_is_recorded_and
     world.all_arrived().await;
     edit(&world, "Deals", &deal(&world).await, json!({"KYC_Status": "Completed", "Risk_Tier": "Low", "Contract_Number": "C-1"})).await;
     world.zoho.forget_calls().await;
-    poll(&world, "contracts").await;
+    world.poll("contracts").await;
     assert_eq!(world.rows("select status, risk from kyc_sessions").await, [json!({"status": "in_progress", "risk": null})]);
     assert_eq!((written(&world, "Deals").await.len(), &deal(&world).await["KYC_Status"]), (0, &json!("Completed")));
     let story = world.rows("select says, detail -> 'response' -> 'not_applied' as edits from sluice.explain('contracts', '1') where detail ->> 'reason' = 'not_applied'").await;
@@ -227,7 +222,7 @@ async fn records_that_we_do_not_know_are_acknowledged_and_noted() {
     let world = with_contract().await;
     let there = world.zoho.put("crm", "Deals", None, json!({"Deal_Name": "Somebody else's", "Stage": "Closed Won"})).await;
     world.zoho.post("clock", json!({"advance_seconds": 3})).await;
-    poll(&world, "contracts").await;
+    world.poll("contracts").await;
     assert_eq!(world.count("select count(*) from contracts").await, 1);
     assert_eq!(world.letters().await, Vec::<Value>::new());
     let noted = world.rows(&format!("select reason from sluice.attempt where key = 'zoho:{}'", text(&there["id"]))).await;
@@ -303,7 +298,7 @@ async fn a_notification_with_the_token_leads_to_a_read_one_without_changes_nothi
 async fn one_record_is_synced_by_force_and_an_edit_of_a_field_of_ours_is_overwritten() {
     let world = with_contract().await;
     edit(&world, "Deals", &deal(&world).await, json!({"KYC_Status": "Declined"})).await;
-    poll(&world, "contracts").await;
+    world.poll("contracts").await;
     assert_eq!(deal(&world).await["KYC_Status"], "Declined");
     let definitions = Definitions::compile(world.db(), &world.config).await.expect("definitions");
     let reader = sluice_sync::read::Reader::new(world.db().clone(), None);

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::world::{ORGANIZATION, Setup, World};
+use crate::world::{Setup, World};
 
 const PRODUCTS: &str = "
     create table products (id bigint generated always as identity primary key, zoho_item_id text, name text not null, price numeric(12, 2));";
@@ -47,15 +47,7 @@ fn contacts(settings: &str) -> String {
 }
 
 async fn seed(world: &World, count: i64) -> Vec<String> {
-    let seed = json!({"product": "inventory", "module": "items", "organization": ORGANIZATION, "count": count,
-        "record": {"name": "Item {n}", "sku": "S{n}", "rate": 5}, "age_seconds": 864_000, "step_seconds": 10});
-    let ids = world.zoho.post("seed", seed).await["ids"].clone();
-    ids.as_array().expect("ids").iter().filter_map(Value::as_str).map(str::to_owned).collect()
-}
-
-async fn poll(world: &World) {
-    world.run("insert into sluice.job (kind, args) values ('poll', '{\"sync\": \"items\"}')").await;
-    world.settled().await;
+    world.zoho.seed(("inventory", "items"), count, json!({"name": "Item {n}", "sku": "S{n}", "rate": 5}), 10).await
 }
 
 /// Sweeps once, and answers the run.
@@ -75,11 +67,11 @@ async fn sweep(world: &World, sync: &str) -> Value {
 async fn a_list_that_comes_back_empty_by_mistake_deletes_nothing() {
     let world = World::new(Setup::new(PRODUCTS, items(""))).await;
     seed(&world, 60).await;
-    poll(&world).await;
+    world.poll("items").await;
     assert_eq!(world.count("select count(*) from products").await, 60);
 
     world.zoho.fault(json!({"kind": "empty_list", "path": "/inventory/v1/items"})).await;
-    poll(&world).await;
+    world.poll("items").await;
     let run = sweep(&world, "items").await;
     assert_eq!(run["state"], "held", "{run}");
     assert_eq!(world.count("select count(*) from products").await, 60);
@@ -109,7 +101,7 @@ async fn a_list_that_comes_back_empty_by_mistake_deletes_nothing() {
 async fn a_sweep_finds_what_no_poll_told_of() {
     let world = World::new(Setup::new(PRODUCTS, items(""))).await;
     let ids = seed(&world, 450).await;
-    poll(&world).await;
+    world.poll("items").await;
     // A link that is wrong, a row that was forgotten, a record deleted in Zoho, which Inventory tells nobody.
     world.run("update sluice.link set fields = jsonb_set(fields, '{rate,zoho}', '4') where key = '7'").await;
     world.run("delete from sluice.link where key = '8'; update products set zoho_item_id = null, name = 'other' where id = 8").await;
@@ -213,7 +205,7 @@ async fn a_sweep_goes_on_where_it_stopped_and_no_faster_than_its_calls_a_day() {
     world.start_producer().await;
     world.start_worker();
     seed(&world, 450).await;
-    poll(&world).await;
+    world.poll("items").await;
     world.run("update sluice.link set verified_at = null, synced_at = null").await;
     // Two pages a day.
     world.run("select sluice.reconcile('items')").await;
@@ -234,18 +226,18 @@ async fn a_sweep_goes_on_where_it_stopped_and_no_faster_than_its_calls_a_day() {
 async fn a_mass_change_in_zoho_is_held_and_applied_when_somebody_approves() {
     let world = World::new(Setup::new(PRODUCTS, items("brake = { max_changes = \"5%\", max_deletes = 5 }"))).await;
     let ids = seed(&world, 200).await;
-    poll(&world).await;
+    world.poll("items").await;
     assert_eq!(world.count("select count(*) from products").await, 0, "a first import is a mass change as well");
     assert_eq!(world.count("select sluice.approve(id) from sluice.held_change where resolution is null").await, 200);
     world.settled().await;
     assert_eq!(world.count("select count(*) from products").await, 200);
     world.run("delete from sluice.alert").await;
 
-    world.zoho.post("clock", json!({"advance_seconds": 60})).await;
+    world.zoho.pass(60).await;
     for id in &ids {
         world.zoho.put("inventory", "items", Some(id), json!({"rate": 0})).await;
     }
-    poll(&world).await;
+    world.poll("items").await;
     assert_eq!(world.count("select count(*) from products where price = 5").await, 200, "nothing was applied");
     let held = world
         .rows("select operation, records, jsonb_array_length(sample) as sample, sample #>> '{0,changed,rate,old}' as old, sample #>> '{0,changed,rate,new}' as new from sluice.held_change where resolution is null")
@@ -265,7 +257,7 @@ async fn a_mass_change_in_zoho_is_held_and_applied_when_somebody_approves() {
 
     // What is changed again is another change, and few enough go through.
     world.zoho.put_later("inventory", "items", &ids[150], json!({"rate": 7})).await;
-    poll(&world).await;
+    world.poll("items").await;
     assert_eq!(world.count("select count(*) from products where price = 7").await, 1);
 
     // Deletes have a limit of their own, and what is missing is asked about once.
@@ -303,9 +295,9 @@ async fn a_record_whose_row_is_gone_or_whose_run_was_cancelled_or_died_is_counte
     let settings = items("").replace("\"pull\"", "\"both\"").replace("\"delete\"", "\"ignore\"");
     let world = World::new(Setup::new(PRODUCTS, settings)).await;
     let ids = seed(&world, 30).await;
-    poll(&world).await;
+    world.poll("items").await;
     let edit = async |keys: &[usize], rate: i64| {
-        world.zoho.post("clock", json!({"advance_seconds": 60})).await;
+        world.zoho.pass(60).await;
         for key in keys {
             world.zoho.put("inventory", "items", Some(&ids[*key]), json!({"rate": rate})).await;
         }

@@ -8,35 +8,39 @@ use crate::world::{Setup, World, text};
 const TABLES: &str = include_str!("../../../recipes/inventory/tables.sql");
 const CONFIG: &str = include_str!("../../../recipes/inventory/sluice.toml");
 
+/// An answer that is kept back comes when the test says so, and not before.
+const KEPT_BACK: std::time::Duration = std::time::Duration::from_secs(60);
+
 /// A product at price 10 and level 40 on both sides. Zoho's calendar stands still: all of its times are the same second.
 async fn world() -> (World, String) {
     let config = CONFIG.replace("creates = false", "creates = false\nmin_interval = \"10ms\"");
-    let world = World::new(Setup::new(TABLES, config)).await;
+    let world = World::new(Setup { request_timeout: KEPT_BACK, ..Setup::new(TABLES, config) }).await;
     world.zoho.post("clock", json!({"frozen": true})).await;
     let item = world.zoho.put("inventory", "items", None, json!({"name": "Cable", "rate": 10, "stock_on_hand": 40})).await;
-    ask_for_all(&world).await;
+    world.ask_for_all("items").await;
     world.all_arrived().await;
     (world, item["item_id"].as_str().expect("an id").to_owned())
 }
 
-async fn ask_for_all(world: &World) {
-    world.run("insert into sluice.job (kind, args) values ('poll', '{\"sync\": \"items\", \"full\": true}')").await;
+/// Zoho makes up the answer to the next read as things are now, and it is on its way until [`it_arrives`].
+async fn an_answer_is_kept_back(world: &World, path: &str) {
+    let late = KEPT_BACK.as_millis();
+    world.zoho.fault(json!({"kind": "slow_after", "method": "GET", "path": path, "latency_ms": [late, late], "times": 1})).await;
 }
 
-/// Zoho makes up its list of the items as they are now, and the answer is on its way until it is let go.
-async fn list_is_on_its_way(world: &World) {
-    world
-        .zoho
-        .fault(json!({"kind": "slow_after", "product": "inventory", "method": "GET", "path": "/inventory/v1/items", "latency_ms": [25000, 25000], "times": 1}))
-        .await;
-    ask_for_all(world).await;
+async fn it_is_on_its_way(world: &World) {
     sluice_tests::wait_until(crate::world::PATIENCE, || async { world.zoho.faults().await["slow_after"] == 1 }).await;
 }
 
-/// Lets the list arrive. It has not yet: what was tried meanwhile came before it.
-async fn list_arrives(world: &World) {
-    assert_eq!(world.count("select count(*) from sluice.run where state = 'running'").await, 1, "the list was too fast for the test");
+async fn it_arrives(world: &World) {
     world.zoho.clear_faults().await;
+}
+
+/// Zoho makes up its list of the items as they are now, and it is on its way until [`it_arrives`].
+async fn list_is_on_its_way(world: &World) {
+    an_answer_is_kept_back(world, "/inventory/v1/items").await;
+    world.ask_for_all("items").await;
+    it_is_on_its_way(world).await;
 }
 
 /// (price, level) here, in Zoho, and as the link has Zoho's.
@@ -68,7 +72,7 @@ async fn a_level_that_was_read_before_our_own_adjustment_does_not_come_back() {
     list_is_on_its_way(&world).await;
     world.run("update products set stock_quantity = 5").await;
     world.until("select exists (select from sluice.link where (fields #>> '{stock_on_hand,zoho}')::numeric = 5)").await;
-    list_arrives(&world).await;
+    it_arrives(&world).await;
     world.all_arrived().await;
     assert_eq!((everywhere(&world, &id).await, adjusted(&world).await), (all("10", "5"), vec!["-95".to_owned()]));
     world.check_rules().await;
@@ -80,8 +84,8 @@ async fn no_difference_is_reckoned_from_a_level_that_was_read_before_our_own_adj
     list_is_on_its_way(&world).await;
     world.run("update products set stock_quantity = 105").await;
     world.until("select exists (select from sluice.link where (fields #>> '{stock_on_hand,zoho}')::numeric = 105)").await;
-    list_arrives(&world).await;
     world.run("select sluice.pause(sync => 'items')").await;
+    it_arrives(&world).await;
     world.until("select exists (select from sluice.sighting)").await;
     world.run("update products set stock_quantity = 302").await;
     world.until("select not exists (select from sluice.change) and exists (select from sluice.slot where kind = 'pull')").await;
@@ -100,7 +104,7 @@ async fn a_field_that_was_read_before_our_own_update_does_not_come_back_within_t
     list_is_on_its_way(&world).await;
     world.run("update products set price = 12").await;
     world.until("select exists (select from sluice.link where (fields #>> '{rate,zoho}')::numeric = 12)").await;
-    list_arrives(&world).await;
+    it_arrives(&world).await;
     world.all_arrived().await;
     assert_eq!(everywhere(&world, &id).await, all("12", "40"));
     world.check_rules().await;
@@ -121,7 +125,7 @@ async fn what_a_table_refused_for_a_while_is_read_anew_if_we_wrote_to_zoho_meanw
         )
         .await;
     world.zoho.put("inventory", "items", Some(&id), json!({"stock_on_hand": 100})).await;
-    ask_for_all(&world).await;
+    world.ask_for_all("items").await;
     world.until("select exists (select from sluice.local_write where pull is not null and error is not null)").await;
     for (level, changed) in [("5", "update products set stock_quantity = 5"), ("40", "update products set stock_quantity = 40")] {
         world.run(changed).await;
@@ -130,7 +134,9 @@ async fn what_a_table_refused_for_a_while_is_read_anew_if_we_wrote_to_zoho_meanw
         world.until("select not exists (select from sluice.slot where key not like 'poll%')").await;
     }
     world.run("drop trigger deny on products").await;
+    assert_eq!(world.count("select count(*) from sluice.local_write where pull is not null").await, 1, "it still waits for the table");
     world.run("update sluice.local_write set due_at = clock_timestamp()").await;
+    world.until("select not exists (select from sluice.local_write)").await;
     world.all_arrived().await;
     assert_eq!((everywhere(&world, &id).await, adjusted(&world).await), (all("10", "40"), vec!["-95".to_owned(), "35".to_owned()]));
     world.check_rules().await;
@@ -166,16 +172,17 @@ async fn a_row_that_was_listed_before_our_own_update_confirms_nothing_in_a_sweep
         Last_Name = \"email\"
         Email = \"email\"
         Description = \"note\"";
-    let world = World::new(Setup::new("create table customers (id bigint primary key, email text not null, note text)", config)).await;
+    let table = "create table customers (id bigint primary key, email text not null, note text)";
+    let world = World::new(Setup { request_timeout: KEPT_BACK, ..Setup::new(table, config) }).await;
     world.zoho.post("clock", json!({"frozen": true})).await;
     world.run("insert into customers values (1, 'one@example.com', 'before')").await;
     world.all_arrived().await;
-    world.zoho.fault(json!({"kind": "slow_after", "product": "crm", "method": "GET", "latency_ms": [25000, 25000], "times": 1})).await;
+    an_answer_is_kept_back(&world, "/crm/*").await;
     world.run("select sluice.reconcile('contacts')").await;
-    sluice_tests::wait_until(crate::world::PATIENCE, || async { world.zoho.faults().await["slow_after"] == 1 }).await;
+    it_is_on_its_way(&world).await;
     world.run("update customers set note = 'after'").await;
     world.until("select exists (select from sluice.link where fields #>> '{Description,zoho}' = 'after')").await;
-    list_arrives(&world).await;
+    it_arrives(&world).await;
     world.until("select not exists (select from sluice.run where state = 'running')").await;
     world.all_arrived().await;
     assert_eq!(world.rows("select fields #>> '{Description,zoho}' as note from sluice.link").await, [json!({"note": "after"})]);

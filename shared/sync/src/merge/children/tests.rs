@@ -3,9 +3,9 @@
 use serde_json::json;
 
 use super::*;
-use crate::fixture::{compile, linked, table};
+use crate::fixture::{compile, facts, linked, table};
 use crate::link::Pairs;
-use crate::read::{Parents, Row};
+use crate::read::Row;
 
 const FILE: &str = r#"
 [invoices]
@@ -49,20 +49,9 @@ fn merged(before: Option<Value>, now: Option<Value>, single: bool) -> Merge {
         record["line_items"] = now;
     }
     let row = Row { key: "1".to_owned(), when: true, fields: BTreeMap::new(), problems: vec![] };
-    let facts = Facts {
-        row: &row,
-        link: &linked("1", Some("9"), pairs.into_iter().collect::<Pairs>()),
-        record: &record,
-        single,
-        columns: &BTreeMap::new(),
-        parents: &Parents::new(),
-        keys: &Keys::from([(("items".to_owned(), "70".to_owned()), "7".to_owned())]),
-        read_at: crate::module::parse_time("2026-03-01T10:05:00+00:00").unwrap(),
-        changed_at: None,
-        decided: &BTreeMap::new(),
-        driven: &BTreeSet::new(),
-    };
-    crate::merge::merge(&definition, facts)
+    let link = linked("1", Some("9"), pairs.into_iter().collect::<Pairs>());
+    let keys = Keys::from([(("items".to_owned(), "70".to_owned()), "7".to_owned())]);
+    crate::merge::merge(&definition, Facts { single, keys: &keys, ..facts(&row, &link, &record) })
 }
 
 fn line(id: &str, rate: &str) -> Value {
