@@ -83,10 +83,10 @@ async fn what_one_line_does_not_show_stays_as_it_is_in_its_row_though_another_li
     let world = World::new(Setup::new(INVOICES, invoices("", ""))).await;
     let made = world.zoho.put("billing", "invoices", None, invoice(&[line("L1", json!(1)), line("L2", json!(2))])).await;
     let id = made["invoice_id"].as_str().expect("an id").to_owned();
-    poll(&world, "invoices").await;
+    world.poll("invoices").await;
     let edited = [line("L1", json!("1.50")), json!({"item_id": "L2", "name": "Two"}), json!({"item_id": "L3", "name": "Three"})];
     world.zoho.put_later("billing", "invoices", &id, invoice(&edited)).await;
-    poll(&world, "invoices").await;
+    world.poll("invoices").await;
     let rows = world.rows("select concat_ws(' ', zoho_line_id, name, price, quantity) as row from lines order by zoho_line_id").await;
     let rows: Vec<&str> = rows.iter().filter_map(|row| row["row"].as_str()).collect();
     assert_eq!(rows, ["L1 Line L1 1.50 1.00", "L2 Two 2.00 1.00", "L3 Three"]);
