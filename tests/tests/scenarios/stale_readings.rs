@@ -13,8 +13,12 @@ const KEPT_BACK: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// A product at price 10 and level 40 on both sides. Zoho's calendar stands still: all of its times are the same second.
 async fn world() -> (World, String) {
+    world_with(|setup| Setup { request_timeout: KEPT_BACK, ..setup }).await
+}
+
+async fn world_with(change: impl FnOnce(Setup) -> Setup) -> (World, String) {
     let config = CONFIG.replace("creates = false", "creates = false\nmin_interval = \"10ms\"");
-    let world = World::new(Setup { request_timeout: KEPT_BACK, ..Setup::new(TABLES, config) }).await;
+    let world = World::new(change(Setup::new(TABLES, config))).await;
     world.zoho.post("clock", json!({"frozen": true})).await;
     let item = world.zoho.put("inventory", "items", None, json!({"name": "Cable", "rate": 10, "stock_on_hand": 40})).await;
     world.ask_for_all("items").await;
@@ -144,7 +148,8 @@ async fn what_a_table_refused_for_a_while_is_read_anew_if_we_wrote_to_zoho_meanw
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forced_trigger_does_not_forget_an_adjustment_that_may_be_on_its_way() {
-    let (world, id) = world().await;
+    // how long it may be on its way follows from how long a request may take
+    let (world, id) = world_with(|setup| setup).await;
     let posts =
         json!({"product": "inventory", "method": "POST", "path": "/inventory/v1/inventoryadjustments", "kind": "drop_before", "times": 1});
     world.zoho.fault(posts).await;
