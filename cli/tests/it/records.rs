@@ -1,9 +1,10 @@
 //! Commands about single records: their timeline, and conflicts over their fields.
 
 use serde_json::json;
+use sluice_tests::TestDb;
 
 use crate::database::{attached, refuses};
-use crate::sluice::Folder;
+use crate::sluice::{Ended, Folder};
 
 const HISTORY: &str = "
     insert into sluice.link (sync, key, zoho_id, fields, synced_at) values ('customers', '1', 'z1', '{}', now() - interval '1 hour');
@@ -145,35 +146,47 @@ async fn reconcile_asks_for_one_sweep_at_a_time_and_waiting_ends_with_what_becam
     refuses(&folder, &["reconcile", "customers", "--lane", "soon"], 2, &["unknown lane"]);
     refuses(&folder, &["reconcile", "nobody"], 2, &["nobody"]);
 
-    sqlx::query("update sluice.run set state = 'done'").execute(db.db()).await.unwrap();
+    let end = |state: &str| format!("update sluice.run set state = '{state}' where state = 'running'");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(end("done"))).execute(db.db()).await.unwrap();
     for (state, code) in [("done", 0), ("held", 1), ("failed", 1)] {
-        let other = db.db().clone();
-        let ends = tokio::spawn(async move {
-            sluice_tests::wait_until(std::time::Duration::from_secs(60), || async {
-                let ended = sqlx::query("update sluice.run set state = $1 where kind = 'reconcile' and state = 'running'").bind(state);
-                ended.execute(&other).await.unwrap().rows_affected() == 1
-            })
-            .await;
-        });
-        let ended = folder.run(&["reconcile", "customers", "--wait"]);
+        let ended = waits(&db, &folder, vec![end(state)]).await;
         assert!(ended.code == code && ended.out.contains(state), "{ended:?}");
-        ends.await.unwrap();
     }
+    // What it asked for is read and applied first.
+    let asked = "insert into sluice.sighting (sync, zoho_id, complete, seen_at, run_id) select 'customers', 'y', false, now(), max(id) from sluice.run;
+        insert into sluice.link (sync, key, zoho_id, fields) values ('customers', '1', 'y', '{}');
+        insert into sluice.job (kind, args) values ('push', '{\"sync\": \"customers\", \"key\": 1}')";
+    let read = "delete from sluice.job where kind = 'push'; insert into sluice.local_write (sync, key, columns, pull)
+        select 'customers', '1', '{}', jsonb_build_object('run_id', max(id)) from sluice.run";
+    let applied = "delete from sluice.local_write";
+    let ended = waits(&db, &folder, vec![format!("{asked}; {}", end("done")), read.to_owned(), applied.to_owned()]).await;
+    assert_eq!(ended.code, 0, "{ended:?}");
 
     // A reading that nobody will look at any more: it is not waited for, whatever the counts say.
     sqlx::query("insert into sluice.sighting (sync, zoho_id, complete, seen_at, run_id) select 'customers', 'z', false, now(), max(id) + 1 from sluice.run")
         .execute(db.db())
         .await
         .unwrap();
+    let ended = waits(&db, &folder, vec![end("done")]).await;
+    assert_eq!(ended.code, 0, "{ended:?}");
+}
+
+/// `sluice reconcile customers --wait`, during which this happens, each when the command has looked anew and waits.
+async fn waits(db: &TestDb, folder: &Folder, happens: Vec<String>) -> Ended {
     let other = db.db().clone();
-    let ends = tokio::spawn(async move {
-        sluice_tests::wait_until(std::time::Duration::from_secs(60), || async {
-            let ended = sqlx::query("update sluice.run set state = 'done' where kind = 'reconcile' and state = 'running'");
-            ended.execute(&other).await.unwrap().rows_affected() == 1
-        })
-        .await;
+    let happening = tokio::spawn(async move {
+        for sql in happens {
+            let now: chrono::DateTime<chrono::Utc> = sqlx::query_scalar("select clock_timestamp()").fetch_one(&other).await.unwrap();
+            sluice_tests::wait_until(std::time::Duration::from_secs(60), || async {
+                let looked = "select exists (select from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()
+                    and query like 'select to_jsonb(r) as \"run!\"%' and state = 'idle' and query_start > $1)";
+                sqlx::query_scalar(looked).bind(now).fetch_one(&other).await.unwrap()
+            })
+            .await;
+            sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&other).await.unwrap();
+        }
     });
     let ended = folder.run(&["reconcile", "customers", "--wait"]);
-    assert!(ended.code == 0, "{ended:?}");
-    ends.await.unwrap();
+    happening.await.unwrap();
+    ended
 }

@@ -1,4 +1,4 @@
-//! A mass change does not reach Zoho before somebody has decided.
+//! A mass change reaches neither side before somebody has decided.
 
 use serde_json::json;
 
@@ -52,5 +52,64 @@ async fn a_wrong_update_of_five_thousand_products_costs_no_call_and_only_what_is
     world.all_arrived().await;
     let emptied = world.zoho.records("crm", "Products").await.iter().filter(|product| product["Description"].is_null()).count();
     assert_eq!(emptied, 0);
+    world.check_rules().await;
+}
+
+const ITEMS: &str = r#"
+    [syncs.items]
+    connection = "main"
+    table = "items"
+    key = "id"
+    module = "inventory/items"
+    direction = "both"
+    min_interval = "10ms"
+    brake = { max_changes = 3 }
+    writeback = { id = "zoho_id" }
+    fields = { name = "name", rate = "price" }"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_held_from_zoho_is_shown_as_it_is_by_now_keeps_no_other_edit_back_and_is_approved_once() {
+    let tables = "create table items (id bigint generated always as identity primary key, zoho_id text, name text not null, price int)";
+    let world = World::new(Setup::new(tables, ITEMS)).await;
+    let ids = world.zoho.seed(("inventory", "items"), 10, json!({"name": "Item {n}", "rate": 5}), 10).await;
+    world.poll("items").await;
+    const APPROVE: &str = "select sluice.approve(id) from sluice.held_change where resolution is null";
+    assert_eq!(world.count(APPROVE).await, 10, "a first import is a mass change as well");
+    world.all_arrived().await;
+    let raised = async |rate: i64| {
+        world.zoho.pass(60).await;
+        for id in &ids {
+            world.zoho.put("inventory", "items", Some(id), json!({"rate": rate})).await;
+        }
+        world.poll("items").await;
+    };
+    raised(6).await;
+    let held = "select h.records, r.pull #>> '{columns,price}' as price from sluice.held_change h join sluice.held_record r on r.held_id = h.id join sluice.link l on l.sync = r.sync and l.key = r.key
+        where h.resolution is null and r.resolution is null";
+    let first = format!("{held} and l.zoho_id = '{}'", ids[0]);
+    assert_eq!(world.rows(&first).await, [json!({"records": 10, "price": "6"})]);
+
+    // Zoho says something else of one, and somebody renames its row.
+    world.zoho.put_later("inventory", "items", &ids[0], json!({"rate": 8})).await;
+    world.poll("items").await;
+    assert_eq!(world.rows(&first).await, [json!({"records": 10, "price": "8"})]);
+    world.run(&format!("update items set name = 'Renamed' where zoho_id = '{}'", ids[0])).await;
+    world.all_arrived().await;
+    let item = world.zoho.records("inventory", "items").await.into_iter().find(|item| item["item_id"] == ids[0].as_str());
+    let item = item.expect("the item");
+    assert_eq!((item["name"].as_str(), item["rate"].as_i64()), (Some("Renamed"), Some(8)));
+    assert_eq!(world.count("select count(*) from items where price = 5").await, 10);
+
+    assert_eq!(world.count(APPROVE).await, 10);
+    world.all_arrived().await;
+    assert_eq!(
+        world.rows("select price, count(*) from items group by price order by price").await,
+        [json!({"price": 6, "count": 9}), json!({"price": 8, "count": 1})]
+    );
+
+    // What was approved was approved once.
+    raised(9).await;
+    assert_eq!(world.count("select count(*) from items where price = 9").await, 0);
+    assert_eq!(world.rows("select records from sluice.held_change where resolution is null").await, [json!({"records": 10})]);
     world.check_rules().await;
 }

@@ -34,3 +34,4 @@ mod stale_readings;
 mod tokens;
 mod watching;
 mod world;
+mod written_here;

@@ -53,6 +53,11 @@ async fn seed(world: &World, count: i64) -> Vec<String> {
 /// Sweeps once, and answers the run.
 async fn sweep(world: &World, sync: &str) -> Value {
     world.run(&format!("select sluice.reconcile('{sync}')")).await;
+    swept(world).await
+}
+
+/// The run of a sweep that was asked for, when it is over.
+async fn swept(world: &World) -> Value {
     world.until("select not exists (select from sluice.run where kind = 'reconcile' and state = 'running')").await;
     world.settled().await;
     world.until("select not exists (select from sluice.sighting)").await;
@@ -330,6 +335,29 @@ async fn a_record_whose_row_is_gone_or_whose_run_was_cancelled_or_died_is_counte
     world.until("select not exists (select from sluice.sighting)").await;
     let told = world.rows("select unchanged, failed from sluice.run order by id desc limit 1").await;
     assert_eq!(told, [json!({"unchanged": 2, "failed": 1})]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_whose_row_goes_is_edited_or_refuses_before_it_is_written_is_counted_all_the_same() {
+    let world = World::new(Setup::new(PRODUCTS, items(""))).await;
+    let ids = seed(&world, 4).await;
+    world.poll("items").await;
+    world.run("alter table products add check (price < 1000)").await;
+    world.zoho.pass(60).await;
+    for (id, rate) in ids.iter().zip([6, 6, 6, 1000]) {
+        world.zoho.put("inventory", "items", Some(id), json!({"rate": rate})).await;
+    }
+    let mut tx = world.connect().await.begin().await.expect("a transaction");
+    let edits =
+        "delete from products where name = 'Item 1'; update products set price = 99 where name = 'Item 2'; select from products for update";
+    sluice_core::db::dynamic::script(edits.to_owned()).execute(&mut tx).await.expect("edits");
+    world.run("select sluice.reconcile('items')").await;
+    world.until("select count(*) = 4 from sluice.local_write where tries > 0").await;
+    tx.commit().await.expect("a commit");
+    let run = swept(&world).await;
+    assert_eq!((&run["total"], &run["updated"], &run["unchanged"], &run["failed"]), (&json!(4), &json!(2), &json!(1), &json!(1)), "{run}");
+    let prices = world.rows("select price::text, count(*) from products group by price order by price").await;
+    assert_eq!(prices, [json!({"price": "5.00", "count": 1}), json!({"price": "6.00", "count": 2})]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

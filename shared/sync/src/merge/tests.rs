@@ -301,7 +301,7 @@ fn what_goes_slowly_or_is_one_sided_is_no_flapping() {
 }
 
 /// Rounds in which our write of the amount makes Zoho change the name after so many seconds, and the name's arrival makes a trigger (or, in the rounds
-/// that are `by_hand`, a person) change the amount. The record is looked at twice each time.
+/// that are `by_hand`, a person) change the amount; until it is parked. The record is looked at twice each time.
 fn rounds(times: i64, seconds: i64, minutes_apart: i64, by_hand: fn(i64) -> bool) -> Merge {
     let mut case = Case::agreed();
     let start = case.read_at;
@@ -334,6 +334,9 @@ fn rounds(times: i64, seconds: i64, minutes_apart: i64, by_hand: fn(i64) -> bool
         for _ in 0..2 {
             merge = case.merged("");
             case.link.fields = merge.pairs.clone();
+            if !merge.conflicts.is_empty() {
+                return merge;
+            }
         }
     }
     merge

@@ -134,3 +134,22 @@ async fn settles_that_write_the_same_links_in_opposite_orders_do_not_deadlock() 
     tokio::join!(rounds(&forward), rounds(&backward));
     assert_eq!(load(&test, "099").await.unwrap().zoho_id.as_deref(), Some("z99"));
 }
+
+#[tokio::test]
+async fn a_reading_shows_what_we_wrote_if_it_began_when_our_last_write_was_answered_and_no_lost_one_could_arrive_any_more() {
+    let test = TestDb::new().await;
+    save(test.db(), "customers", &[agreed("1", "z1")]).await.unwrap();
+    let mut link = load(&test, "1").await.unwrap();
+    let at = |seconds| chrono::DateTime::UNIX_EPOCH + chrono::TimeDelta::seconds(seconds);
+    for (pushed, hold, began, written) in [
+        (None, None, 0, false),
+        (Some(5), None, 4, true),
+        (Some(5), None, 5, false),
+        (Some(5), Some(9), 8, true),
+        (None, Some(9), 8, true),
+        (Some(5), Some(9), 9, false),
+    ] {
+        (link.pushed_at, link.hold_until) = (pushed.map(at), hold.map(at));
+        assert_eq!(link.was_written_after(at(began)), written, "{pushed:?} {hold:?} {began}");
+    }
+}
