@@ -100,7 +100,11 @@ async fn held_back(tx: &mut Tx, definition: &Definition, pulls: &[Pull]) -> Resu
         };
         let given: Vec<Value> = pulls
             .iter()
-            .map(|pull| json!({"key": pull.key, "operation": operation(pull), "weight": pull.removes().max(1), "pull": pull}))
+            .map(|pull| {
+                // whoever decides on it is shown its values; files are fetched anew
+                let shown = Pull { files: BTreeMap::new(), ..pull.clone() };
+                json!({"key": pull.key, "operation": operation(pull), "weight": pull.removes().max(1), "pull": shown})
+            })
             .collect();
         let through = sqlx::query_scalar!(
             r#"select key as "key!" from sluice.brake_pulls($1, $2, $3, $4, make_interval(secs => $5), $6) key"#,

@@ -304,6 +304,8 @@ const BREAKS: &[(&str, &str, &str)] = &[
     ("\"name\"", "{ each = \"select 1\", item = { a = { column = \"b\", owner = \"zoho\" } } }", "a list is pushed only"),
     ("\"name\"", "{ rows = \"lines\", item = { id = \"z\" } }", "`rows` needs `parent`"),
     ("\"name\"", "{ rows = \"l\", parent = \"d\", match_on = \"id\", item = { id = \"z\" } }", "`rows` is for pulling: set direction"),
+    ("\"name\"", "{ file = \"image\" }", "`file` needs `column`"),
+    ("\"name\"", "{ file = \"image\", column = \"b\" }", "line 12: syncs.deals.fields.Deal_Name: a file comes from Zoho and is never sent"),
     ("\"name\"", "{ column = \"name\", parent = \"d\" }", "`parent` belongs to `rows`"),
     ("client_id = \"id\"", "client_id = \"id\"\napi_url = \"ftp://x\"", "begins with http:// or https://"),
     ("client_secret = \"secret\"", "client_secret = \"${\"", "is not a variable"),
