@@ -102,7 +102,7 @@ async fn held_back(tx: &mut Tx, definition: &Definition, pulls: &[Pull]) -> Resu
             .iter()
             .map(|pull| {
                 // whoever decides on it is shown its values; files are fetched anew
-                let shown = Pull { files: BTreeMap::new(), ..pull.clone() };
+                let shown = Pull { files: BTreeMap::new(), ..(*pull).clone() };
                 json!({"key": pull.key, "operation": operation(pull), "weight": pull.removes().max(1), "pull": shown})
             })
             .collect();

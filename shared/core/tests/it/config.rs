@@ -373,6 +373,28 @@ fn each_mistake_is_found_alone_and_says_what_to_do() {
 }
 
 #[test]
+fn a_file_is_an_image_of_inventorys_items_in_a_column_that_nothing_else_writes() {
+    let with = |module: &str, field: &str| {
+        let text = SOUND.replacen("match_on", "direction = \"pull\"\nwriteback = { id = \"zoho_id\" }\nmatch_on", 1).replacen(
+            "crm/Deals",
+            module,
+            1,
+        );
+        mistakes(&text.replacen("\"name\"", &format!("\"name\"\nimage_document_id = {field}"), 1), &Environment::default())
+    };
+    assert_eq!(with("inventory/items", "{ file = \"image\", column = \"picture\" }"), [""; 0]);
+    for (module, field, expected) in [
+        ("inventory/contacts", "{ file = \"image\", column = \"picture\" }", "images of Inventory's items"),
+        ("inventory/items", "{ file = \"photo\", column = \"picture\" }", "images of Inventory's items"),
+        ("inventory/items", "{ file = \"image\", column = \"name\" }", "also written by something else"),
+        ("inventory/items", "{ file = \"image\", column = \"zoho_id\" }", "also written by something else"),
+    ] {
+        let complaints = with(module, field);
+        assert!(complaints.len() == 1 && complaints[0].contains(expected), "{module} {field}: {complaints:#?}");
+    }
+}
+
+#[test]
 fn a_list_that_becomes_rows_names_what_its_objects_are_known_by_and_what_becomes_of_those_that_go() {
     let with = |rows: &str| {
         let text = SOUND.replacen("match_on", "direction = \"pull\"\nmatch_on", 1);

@@ -36,7 +36,7 @@ enum Fetched {
 impl Run<'_> {
     pub(super) async fn fetch_files(&self, gathered: &mut Gathered, verdicts: &mut BTreeMap<i64, Verdict>) {
         let began = Instant::now();
-        let mut held = 0;
+        let (mut held, mut no_call) = (0, false);
         for slot in &self.work.batch.slots {
             let wanted = gathered.merged.get(&slot.id).map(|merged| merged.merge.files.clone()).unwrap_or_default();
             let id = gathered.ids.get(&slot.id).cloned().unwrap_or_default();
@@ -52,11 +52,13 @@ impl Run<'_> {
             if !matches!(verdict.outcome, Outcome::Done { .. }) {
                 continue;
             }
-            let stopped = if began.elapsed() > PATIENCE || held > MOST_BYTES {
+            let stopped = if no_call || self.session.paused() || began.elapsed() > PATIENCE || held > MOST_BYTES {
                 Some(Outcome::Continue { progress: slot.progress.clone() })
             } else {
                 self.fetch_all(slot, &id, &wanted, gathered, &mut held).await
             };
+            // one refusal of the ledger is enough
+            no_call |= matches!(stopped, Some(Outcome::Continue { .. }));
             if let Some(outcome) = stopped {
                 gathered.merged.remove(&slot.id);
                 verdicts.insert(slot.id, Verdict::of(outcome));
