@@ -181,7 +181,7 @@ language plpgsql stable set search_path = pg_catalog, sluice as $$
 begin
   return query
     select clock_timestamp(), 'local_write', format('to be written into the row: %s%s', (select string_agg(c, ', ') from jsonb_object_keys(w.columns) c), coalesce('; last refused: ' || w.error, '')),
-           to_jsonb(w)
+           to_jsonb(w) #- '{pull,files}'
     from sluice.local_write w where w.sync = $1 and w.key = own
     union all
     select clock_timestamp(), 'now', format('%s%s%s%s', coalesce(r.status, 'nothing is known of this record'), coalesce(', Zoho record ' || l.zoho_id, ''),

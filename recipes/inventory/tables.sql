@@ -19,12 +19,13 @@ create table products (
   stock_quantity       numeric(14,4),                           -- null: not kept in stock
   is_active            boolean       not null default true,
   image_name           text,
-  image_type           text,
+  image_type           text,                                    -- png, jpeg, gif
+  image                bytea,                                   -- the picture; null: the item has none
   zoho_item_id         text unique,                             -- null: made by hand, and never touched by Sluice
   zoho_sync_status     text,
   zoho_last_synced_at  timestamptz,
   zoho_last_sync_error text,
-  -- where Zoho serves the picture, behind its sign-in: fetch it with a job `call`, or through a cache of your own
+  -- where Zoho serves the picture, behind its sign-in
   image_path           text generated always as (case when image_name <> '' then '/items/' || zoho_item_id || '/image' end) stored
 );
 

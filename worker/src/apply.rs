@@ -283,6 +283,7 @@ async fn row(engine: &Engine, tx: &mut Tx, definition: &Definition, key: &str, f
 /// The columns of the pull, and those that tell the application about it.
 fn with_writeback(definition: &Definition, pull: &Pull, new: bool) -> Map<String, Value> {
     let mut columns: Map<String, Value> = pull.columns.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    columns.extend(pull.files.iter().map(|(name, bytes)| (name.clone(), json!(bytes))));
     let own = &definition.sync.writeback;
     let mut put = |column: &Option<String>, value: Value| {
         if let Some(column) = column {

@@ -81,12 +81,20 @@ pub(crate) struct Pull {
     /// Field → rows of its child table.
     #[serde(default)]
     pub(crate) rows: BTreeMap<String, Children>,
+    /// Column → a file's bytes, as PostgreSQL prints `bytea`. Apart from `columns`, so that nobody is shown them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) files: BTreeMap<String, String>,
     pub(crate) modified_at: Option<DateTime<Utc>>,
     /// The run over many records that is told what became of it; settle sets it.
     pub(crate) run_id: Option<i64>,
 }
 
 impl Pull {
+    /// Whether it gives this column of the row a value.
+    pub(crate) fn writes(&self, column: &str) -> bool {
+        self.columns.contains_key(column) || self.files.contains_key(column)
+    }
+
     /// How many rows it deletes or marks, those of child tables included.
     pub(crate) fn removes(&self) -> usize {
         let children: usize = self.rows.values().map(|children| children.removed.len()).sum();

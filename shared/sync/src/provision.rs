@@ -58,7 +58,7 @@ pub fn wanted(definition: &Definition, yields: &BTreeMap<String, String>) -> Vec
             Field::Column(field) => (definition.table.column(&field.column).map(|column| data_type(&column.base_type)), Vec::new()),
             Field::Sql(_) => (Some(yields.get(path).map_or("text", |name| data_type(name))), Vec::new()),
             Field::Value(constant) => (Some(if constant.is_boolean() { "boolean" } else { "text" }), Vec::new()),
-            Field::Ref(_) | Field::List(_) | Field::Rows(_) => (None, Vec::new()),
+            Field::Ref(_) | Field::List(_) | Field::Rows(_) | Field::File(_) => (None, Vec::new()),
         };
         // only texts can be unique keys
         let data_type = if is_unique(path) { text } else { data_type };

@@ -9,6 +9,7 @@ mod finance;
 
 use serde_json::Value;
 
+use crate::finance::File;
 use crate::{AuthKind, Error, LimitScope, Limits, Rejection, RejectionKind, UnknownReason, mask};
 
 /// What a request can do at Zoho, which decides what a lost answer means.
@@ -37,6 +38,8 @@ pub(crate) enum Body {
     Json(Value),
     /// Bytes that are no JSON: a gateway's HTML page.
     Other,
+    /// A file that was asked for, as its media type says. Only a good status has one.
+    File(File),
     /// Longer than we accept; the rest was not read.
     TooLarge,
     /// The connection ended within it.
@@ -56,6 +59,7 @@ impl Body {
             Self::Empty => "an empty body",
             Self::Json(_) => "an undocumented form",
             Self::Other => "a body that is not JSON",
+            Self::File(_) => "a file",
             Self::TooLarge => "a body larger than the limit",
             Self::Lost => "a body cut short",
         }
@@ -154,7 +158,7 @@ fn by_status(facts: &Facts<'_>, body: &Body) -> Result<(), Error> {
         204 => return Ok(()),
         // to a read that named the time since when it wants to know
         304 if !facts.effect.writes() => return Ok(()),
-        200..=299 if matches!(body, Body::Json(_)) => return Ok(()),
+        200..=299 if matches!(body, Body::Json(_) | Body::File(_)) => return Ok(()),
         200..=299 if *body == Body::Lost => lost(facts.effect),
         401 => Error::Unauthorized { kind: AuthKind::Other, code: http(), message: body.described().to_owned() },
         429 => throttled(facts, LimitScope::Unknown, http()),

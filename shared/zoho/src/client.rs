@@ -57,14 +57,14 @@ impl Client {
             Ok(prepared) => prepared,
             Err(reason) => return Err(not_sent(place, NotSent::Invalid { reason })),
         };
-        self.exchange(grant, prepared, request.effect, request.product.as_str()).await
+        self.exchange(grant, prepared, request.effect, request.product.as_str(), request.file).await
     }
 
     /// Posts a form to the token endpoint.
     pub(crate) async fn post_token_form(&self, grant: Grant, form: &[(&str, &str)]) -> Result<Reply, Failed<Error>> {
         let place = grant.place();
         match self.http.post(self.token_url.clone()).header(ACCEPT, "application/json").form(form).build() {
-            Ok(request) => self.exchange(grant, request, Effect::Read, "accounts").await,
+            Ok(request) => self.exchange(grant, request, Effect::Read, "accounts", None).await,
             Err(_) => Err(not_sent(place, NotSent::Invalid { reason: "the token request cannot be built".to_owned() })),
         }
     }
@@ -83,7 +83,9 @@ impl Client {
             .map_err(|_| "the access token holds characters that no header may".to_owned())?;
         credentials.set_sensitive(true);
         headers.insert(AUTHORIZATION, credentials);
-        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        // a refusal of a file is JSON all the same
+        let accept = if request.file.is_some() { "*/*" } else { "application/json" };
+        headers.insert(ACCEPT, HeaderValue::from_static(accept));
         let url = address::compose(&base, request.product, &request.path, &query)?;
         let mut built = reqwest::Request::new(request.method.into(), url);
         if let Some(body) = request.body {
@@ -128,6 +130,7 @@ impl Client {
         request: reqwest::Request,
         effect: Effect,
         target: &'static str,
+        file: Option<usize>,
     ) -> Result<Reply, Failed<Error>> {
         let (method, path) = (request.method().clone(), request.url().path().to_owned());
         let place = grant.place();
@@ -150,7 +153,7 @@ impl Client {
                 evidence.sent = Sent::Answered;
                 evidence.status = Some(response.status().as_u16());
                 evidence.limits = Limits::read(response.headers());
-                let body = read_body(response).await;
+                let body = read_body(response, file).await;
                 let now = Instant::now();
                 evidence.latency = now - started;
                 evidence.answered_at = Some(now);
@@ -176,11 +179,13 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) query: Vec<(String, String)>,
     pub(crate) headers: Vec<(&'static str, String)>,
     pub(crate) body: Option<&'a Value>,
+    /// A file is asked for, of at most so many bytes.
+    pub(crate) file: Option<usize>,
 }
 
 impl Outgoing<'_> {
     pub(crate) fn new(product: Product, method: Method, effect: Effect, path: String) -> Self {
-        Self { product, method, effect, path, query: Vec::new(), headers: Vec::new(), body: None }
+        Self { product, method, effect, path, query: Vec::new(), headers: Vec::new(), body: None, file: None }
     }
 }
 

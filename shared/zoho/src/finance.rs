@@ -2,8 +2,10 @@
 //!
 //! Bodies and answers are [`Value`]s with exact numbers; what belongs into them is the mapping's business, never this module's.
 
+mod file;
 mod module;
 
+pub use file::{File, file};
 pub use module::{Changes, Module};
 
 use serde_json::Value;

@@ -5,10 +5,12 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use reqwest::header::CONTENT_TYPE;
 use sluice_core::grant::Moment;
 use url::Url;
 
 use crate::classify::{self, Body, Effect};
+use crate::finance::File;
 use crate::{Error, Settings, UnknownReason};
 
 /// Longest answer that is read, in bytes: a full page of 200 records is well below.
@@ -80,20 +82,34 @@ pub(crate) fn transport_error(effect: Effect, error: &reqwest::Error) -> Error {
     if error.is_timeout() { timed_out(effect) } else { classify::lost(effect) }
 }
 
-pub(crate) async fn read_body(mut response: reqwest::Response) -> Body {
+/// The body of an answer. `file`: one with a good status and a media type of a file's is a file, of at most so many bytes.
+pub(crate) async fn read_body(mut response: reqwest::Response, file: Option<usize>) -> Body {
+    let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).map(str::to_owned);
+    let most = file.filter(|_| response.status().is_success()).zip(kind.filter(|kind| is_file(kind)));
+    let limit = most.as_ref().map_or(MAX_ANSWER_BYTES, |(most, _)| *most);
+    let too_large = || most.as_ref().map_or(Body::TooLarge, |_| Body::File(File::TooLarge));
     let declared = response.content_length().and_then(|length| usize::try_from(length).ok());
-    if declared.is_some_and(|length| length > MAX_ANSWER_BYTES) {
-        return Body::TooLarge;
+    if declared.is_some_and(|length| length > limit) {
+        return too_large();
     }
     let mut bytes = Vec::with_capacity(declared.unwrap_or_default());
     loop {
         match response.chunk().await {
-            Ok(Some(chunk)) if bytes.len() + chunk.len() > MAX_ANSWER_BYTES => {
-                return Body::TooLarge;
-            }
+            Ok(Some(chunk)) if bytes.len() + chunk.len() > limit => return too_large(),
             Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
-            Ok(None) => return Body::parse(&bytes),
+            Ok(None) => {
+                return match most {
+                    Some((_, content_type)) => Body::File(File::Whole { content_type, bytes }),
+                    None => Body::parse(&bytes),
+                };
+            }
             Err(_) => return Body::Lost,
         }
     }
+}
+
+/// Whether a media type is a file's: Zoho's refusals are JSON, a gateway's are pages.
+fn is_file(kind: &str) -> bool {
+    let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    kind.starts_with("image/") || kind == "application/octet-stream"
 }

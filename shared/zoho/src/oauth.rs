@@ -148,7 +148,7 @@ fn understand(status: u16, body: &Body, retry_after: Option<Duration>, any_host:
     let json = match body {
         Body::Json(json) if json.is_object() => json,
         _ if status == 429 => return Err(throttled()),
-        Body::Json(_) | Body::Empty | Body::Other => return Err(unavailable("no JSON object")),
+        Body::Json(_) | Body::Empty | Body::Other | Body::File(_) => return Err(unavailable("no JSON object")),
         Body::TooLarge => return Err(unavailable("a body larger than the limit")),
         Body::Lost => return Err(unavailable("a body cut short")),
     };

@@ -21,7 +21,7 @@
 //! | `POST /admin/settings` | any part of a scenario but `seed`, `faults`, `webhooks`, `records`, `crm.modules`, `crm.fields`: `{"latency_ms": [0, 0], "finance": {"per_minute": 50}}` |
 //! | `GET /admin/settings` | the scenario as it is now |
 //! | `POST /admin/fields` | a CRM field, or a list of them, with the keys of [`crate::CrmField`] |
-//! | `PUT /admin/records` | as a person in Zoho: `{"product": "crm", "module": "Contacts", "id": "…", "record": {…}}`, without `id` a new one, with `ids` several, unchecked; finance products also `organization`. Answers `{"record": {…}}`, or `{"records": […]}` for `ids` |
+//! | `PUT /admin/records` | as a person in Zoho: `{"product": "crm", "module": "Contacts", "id": "…", "record": {…}}`, without `id` a new one, with `ids` several, unchecked; finance products also `organization`; an item's `image` is base64, and a new document each time (`""`: none). Answers `{"record": {…}}`, or `{"records": […]}` for `ids` |
 //! | `DELETE /admin/records?product=P&module=M&id=ID[&organization=ID][&permanent=true]` | deletes it, unchecked; in the CRM into the recycle bin, or for good |
 //! | `POST /admin/seed` | many records at once, of which nobody is told: `{"product": "inventory", "module": "items", "organization": "…", "count": 10000, "record": {"name": "Item {n}", "rate": 5}, "age_seconds": 86400, "step_seconds": 1}`; `{n}` counts from 1, or from `first`; the first is `age_seconds` old, each next one `step_seconds` younger; `"notify": true` tells webhooks. Answers `{"ids": […]}` |
 //! | `GET /admin/webhooks` | `{"webhooks": [{"id": 1, "product": …}]}` |

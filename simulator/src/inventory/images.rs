@@ -1,11 +1,15 @@
 //! Images of items: one file each, by multipart upload.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use serde_json::Value;
 
 use super::{Inventory, Module};
 use crate::{
     exchange::{Answer, Request},
-    finance::{Context, Outcome, Refusal, done, invalid_url},
+    finance::{Context, Outcome, Record, Refusal, done, invalid_url, text},
+    ids::Ids,
     operations::Verb,
     outgoing::Operation,
 };
@@ -47,10 +51,18 @@ impl Inventory {
         }
     }
 
-    fn set_image(&mut self, id: &str, image: Option<Image>, context: &mut Context<'_>) {
-        let Ok(mut values) = self.known(Module::Items, id).map(|item| item.values.clone()) else { return };
+    /// An item's image as a person sets it: its bytes in base64; anything else takes it away. Its name is the item's `image_name`.
+    pub(super) fn image_by_hand(&mut self, id: &str, given: &Value, values: &mut Record, ids: &mut Ids) {
+        let bytes = given.as_str().filter(|text| !text.is_empty()).and_then(|text| STANDARD.decode(text).ok());
+        let name = Some(text(values, "image_name")).filter(|name| !name.is_empty()).unwrap_or("image.png").to_owned();
+        let image = bytes.map(|bytes| Image { kind: kind_of(&name).unwrap_or("image/png"), name, bytes: bytes.into() });
+        self.keep_image(id, image, values, ids);
+    }
+
+    /// A new image is a new document.
+    fn keep_image(&mut self, id: &str, image: Option<Image>, values: &mut Record, ids: &mut Ids) {
         let (name, kind, document) = match &image {
-            Some(image) => (image.name.clone(), image.kind.trim_start_matches("image/"), context.ids.record()),
+            Some(image) => (image.name.clone(), image.kind.trim_start_matches("image/"), ids.record()),
             None => (String::new(), "", String::new()),
         };
         for (key, value) in
@@ -62,8 +74,23 @@ impl Inventory {
             Some(image) => self.images.insert(id.to_owned(), image),
             None => self.images.remove(id),
         };
+    }
+
+    fn set_image(&mut self, id: &str, image: Option<Image>, context: &mut Context<'_>) {
+        let Ok(mut values) = self.known(Module::Items, id).map(|item| item.values.clone()) else { return };
+        self.keep_image(id, image, &mut values, context.ids);
         self.replace(Module::Items, id, values, context.now);
         self.changed(Module::Items, id, Operation::Edit, context.zone(), context.changes);
+    }
+}
+
+/// The media type of an image of this name.
+fn kind_of(name: &str) -> Option<&'static str> {
+    match name.rsplit('.').next()?.to_ascii_lowercase().as_str() {
+        "png" => Some("image/png"),
+        "jpg" | "jpeg" => Some("image/jpeg"),
+        "gif" => Some("image/gif"),
+        _ => None,
     }
 }
 
@@ -80,12 +107,7 @@ fn upload(request: &Request) -> Option<Image> {
         return None;
     }
     let name = parameter(head, "filename")?;
-    let kind = match name.rsplit('.').next()?.to_ascii_lowercase().as_str() {
-        "png" => "image/png",
-        "jpg" | "jpeg" => "image/jpeg",
-        "gif" => "image/gif",
-        _ => return None,
-    };
+    let kind = kind_of(name)?;
     Some(Image { name: name.to_owned(), kind, bytes: body.slice(head_end + 4..end) })
 }
 

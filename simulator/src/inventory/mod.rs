@@ -252,12 +252,16 @@ impl Inventory {
 
     /// Changes fields of a record as a person in Zoho would, without any check, or adds one. `None` if there is no
     /// such module or record.
-    pub(crate) fn put_by_hand(&mut self, module: &str, id: Option<&str>, given: Record, hand: &mut Hand<'_>) -> Option<Record> {
+    pub(crate) fn put_by_hand(&mut self, module: &str, id: Option<&str>, mut given: Record, hand: &mut Hand<'_>) -> Option<Record> {
         let module = Module::named(module)?;
+        let image = given.remove("image").filter(|_| module == Module::Items);
         let (id, operation) = match id {
             Some(id) => {
                 let mut values = self.known(module, id).ok()?.values.clone();
                 overlay(&mut values, given);
+                if let Some(image) = &image {
+                    self.image_by_hand(id, image, &mut values, hand.ids);
+                }
                 self.replace(module, id, values, hand.now);
                 (id.to_owned(), Operation::Edit)
             }
@@ -270,6 +274,9 @@ impl Inventory {
                 let opening = given.clone();
                 overlay(&mut values, given);
                 self.complete(module, &mut values, &opening);
+                if let Some(image) = &image {
+                    self.image_by_hand(&id, image, &mut values, hand.ids);
+                }
                 self.insert(module, id.clone(), values, hand.now);
                 (id, Operation::Create)
             }

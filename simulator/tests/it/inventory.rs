@@ -172,6 +172,33 @@ async fn an_image_is_uploaded_read_back_and_deleted() {
 }
 
 #[tokio::test]
+async fn a_person_sets_replaces_and_removes_an_image_each_time_with_a_new_document_and_time() {
+    let world = World::new("").await;
+    world.post("/admin/clock", json!({ "frozen": true })).await;
+    let id = item(&world, json!({ "name": "Lamp" })).await;
+    let put = async |record: Value| {
+        world.post("/admin/clock", json!({ "advance_seconds": 2 })).await;
+        world.put("/admin/records", json!({ "product": "inventory", "module": "items", "id": id, "record": record })).await;
+        read(&world, &id).await
+    };
+    let first = put(json!({ "image": "AAEC", "image_name": "lamp.jpg" })).await;
+    assert_eq!((&first["image_name"], &first["image_type"]), (&json!("lamp.jpg"), &json!("jpeg")));
+    let answer = world.request(Method::GET, &path(&format!("items/{id}/image"))).send().await.unwrap();
+    assert_eq!(answer.headers()["content-type"], "image/jpeg");
+    assert_eq!(&answer.bytes().await.unwrap()[..], [0, 1, 2]);
+    let other = put(json!({ "rate": 7 })).await;
+    assert_eq!(other["image_document_id"], first["image_document_id"]);
+    let second = put(json!({ "image": "AwQ=" })).await;
+    assert_ne!(second["image_document_id"], first["image_document_id"]);
+    assert_ne!(second["last_modified_time"], other["last_modified_time"]);
+    assert_eq!(names(&world.get(&path("items")).await.1), ["Lamp"]);
+    let none = put(json!({ "image": "" })).await;
+    assert_eq!((&none["image_document_id"], &none["image_name"]), (&json!(""), &json!("")));
+    let (status, refused) = world.get(&path(&format!("items/{id}/image"))).await;
+    assert_eq!((status, refused["code"].is_number()), (404, true), "{refused}");
+}
+
+#[tokio::test]
 async fn contacts_are_sorted_by_their_last_change_and_show_their_primary_person() {
     let world = World::new("").await;
     let contact = |name: &str| json!({ "contact_name": name, "contact_persons": [{ "email": "a@b.example", "is_primary_contact": true }] });

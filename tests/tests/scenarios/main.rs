@@ -15,6 +15,7 @@ mod connecting;
 mod converging;
 mod flapping;
 mod hints;
+mod images;
 mod leaving;
 mod locks;
 mod lost;

@@ -70,7 +70,8 @@ async fn the_recipe_fits_its_tables_and_its_whole_catalogue_arrives_in_pages_of_
     let sum = |sync: &str, total: i64, created: i64, failed: i64| json!({"sync": sync, "state": "done", "total": total, "created": created, "updated": 0, "unchanged": 0, "failed": failed});
     assert_eq!(sums, [sum("categories", 3, 3, 0), sum("items", 424, 423, 1), sum("price_lists", 2, 2, 0)]);
     let lists = world.zoho.calls().await.iter().filter(|call| call["path"].as_str().is_some_and(|path| path.ends_with("/items"))).count();
-    assert_eq!((lists, world.zoho.count_calls().await), (3, 5), "{:#?}", calls(&world).await);
+    let pictures = calls(&world).await.iter().filter(|call| *call == "GET items/ID/image").count();
+    assert_eq!((lists, pictures, world.zoho.count_calls().await), (3, 10, 15), "{:#?}", calls(&world).await);
 
     // every column, of one item of each kind
     let columns = "p.name, p.sku, p.price::text, p.stock_quantity::text, p.is_active, c.name as category, p.image_name, p.image_type, p.zoho_sync_status";
@@ -83,6 +84,9 @@ async fn the_recipe_fits_its_tables_and_its_whole_catalogue_arrives_in_pages_of_
     };
     assert_eq!(of("R-9").await, [row("Router R9", "R-9", "129.00", "7.5000", true, "Routers", Some("r9.png"))]);
     assert_eq!(of("A-9").await, [row("Antenna A9", "A-9", "249.95", "0.0000", false, "Antennas", None)]);
+    // the picture of ten items, whole
+    let pictures = world.rows("select count(*), count(distinct image) as kinds, bool_and(substring(image, 1, 8) = '\\x89504e470d0a1a0a') as png from products where image is not null").await;
+    assert_eq!(pictures, [json!({"count": 10, "kinds": 1, "png": true})]);
     // one SKU twice in Zoho, and once here by hand; an empty one is null
     assert_eq!(of("CAB-1").await.len(), 3);
     let survey = product(&world, "sku, stock_quantity, category_id, image_path", "770000000000100").await;

@@ -60,7 +60,7 @@ async fn constrained(db: &Db, definition: &Definition, pull: &Pull, constraint: 
     )
     .fetch_all(db)
     .await?;
-    Ok(columns.into_iter().find(|column| pull.columns.contains_key(column)))
+    Ok(columns.into_iter().find(|column| pull.writes(column)))
 }
 
 /// The first column into which its value cannot be cast.

@@ -145,7 +145,8 @@ pub(super) fn compare(definition: &Definition, row: &Value, link: Option<&Link>)
     let pulls = definition.sync.direction.pulls();
     let only_listed = finance_module(definition).is_some_and(|module| !module.readable());
     let compared = definition.fields().iter().filter(|(path, field)| match field {
-        Field::Column(_) | Field::Ref(_) => true,
+        // of a file, the version
+        Field::Column(_) | Field::Ref(_) | Field::File(_) => true,
         // what an expression made is ours: an edit of it is not applied, but it is recorded
         Field::Sql(_) => link.is_some_and(|link| link.fields.contains_key(*path)),
         // of what is only pushed, Zoho has what was sent

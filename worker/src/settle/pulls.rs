@@ -100,7 +100,9 @@ async fn held_back(tx: &mut Tx, definition: &Definition, pulls: &[Pull]) -> Resu
         };
         let given: Vec<Value> = pulls
             .iter()
-            .map(|pull| json!({"key": pull.key, "operation": operation(pull), "weight": pull.removes().max(1), "pull": pull}))
+            .map(|pull| {
+                json!({"key": pull.key, "operation": operation(pull), "weight": pull.removes().max(1), "pull": shown(definition, pull)})
+            })
             .collect();
         let through = sqlx::query_scalar!(
             r#"select key as "key!" from sluice.brake_pulls($1, $2, $3, $4, make_interval(secs => $5), $6) key"#,
@@ -116,6 +118,16 @@ async fn held_back(tx: &mut Tx, definition: &Definition, pulls: &[Pull]) -> Resu
         held.extend(pulls.iter().map(|pull| pull.key.clone()).filter(|key| !through.contains(key)));
     }
     Ok(held)
+}
+
+/// What whoever decides on a pull is shown, and what a rejected one is known again by: of a file its version instead of its bytes.
+fn shown(definition: &Definition, pull: &Pull) -> Pull {
+    let versions = definition.fields().iter().filter_map(|(path, field)| {
+        let column = field.own_column().filter(|column| pull.files.contains_key(*column))?;
+        Some((column.to_owned(), pull.pulled.get(path)?.clone()))
+    });
+    let columns = pull.columns.clone().into_iter().chain(versions).collect();
+    Pull { columns, files: BTreeMap::new(), ..pull.clone() }
 }
 
 fn operation(pull: &Pull) -> &'static str {

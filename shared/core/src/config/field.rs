@@ -1,6 +1,6 @@
 //! The mapping language: where the value of one Zoho field comes from (`[syncs.NAME.fields]`).
 //!
-//! These types only say what was written; they read no row, run no SQL and know no Zoho field. A field is written in one of seven
+//! These types only say what was written; they read no row, run no SQL and know no Zoho field. A field is written in one of eight
 //! forms (see [`Field`]); the forms exclude each other, and a mixture is refused while reading.
 
 use std::collections::BTreeMap;
@@ -33,6 +33,8 @@ pub enum Field {
     /// `{ rows = "invoice_lines", parent = "invoice_id", match_on = "line_item_id", item = { … } }`: a list of Zoho's whose objects become
     /// rows of a table of their own. Pull only.
     Rows(RowsField),
+    /// `{ file = "image", column = "picture" }`: the bytes of a file of the record's. Pull only; the field's own value says which version of it Zoho has.
+    File(FileField),
 }
 
 /// A column of the local row.
@@ -102,6 +104,20 @@ pub struct RowsField {
     pub mark: BTreeMap<String, Value>,
 }
 
+/// A file of a Zoho record, of which the field's value is the version: it is fetched when that value changes, and null is no file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileField {
+    /// Which of the record's files: the last part of its address.
+    pub file: String,
+    /// The local `bytea` column.
+    pub column: String,
+}
+
+impl FileField {
+    /// Longest file that is taken over, in bytes; of a larger one the column is left as it is.
+    pub const MAX_BYTES: usize = 5 * 1024 * 1024;
+}
+
 impl RowsField {
     /// The column by which an object is known again; `None` if `match_on` is not mapped to a plain column.
     pub fn matched(&self) -> Option<&str> {
@@ -167,7 +183,7 @@ impl Field {
     /// Whether Zoho's value can be written here.
     pub fn is_pulled(&self) -> bool {
         match self {
-            Self::Column(_) | Self::Ref(_) | Self::Rows(_) => true,
+            Self::Column(_) | Self::Ref(_) | Self::Rows(_) | Self::File(_) => true,
             Self::Sql(_) | Self::Value(_) | Self::List(_) => false,
         }
     }
@@ -177,6 +193,7 @@ impl Field {
         match self {
             Self::Column(field) => Some(&field.column),
             Self::Ref(field) => Some(&field.column),
+            Self::File(field) => Some(&field.column),
             Self::Sql(_) | Self::Value(_) | Self::List(_) | Self::Rows(_) => None,
         }
     }
@@ -187,7 +204,7 @@ impl Field {
             Self::Ref(field) => vec![&field.sync],
             Self::List(list) => list.item.values().chain(list.or_else.values()).flat_map(Self::refs).collect(),
             Self::Rows(rows) => rows.item.values().flat_map(Self::refs).collect(),
-            Self::Column(_) | Self::Sql(_) | Self::Value(_) => Vec::new(),
+            Self::Column(_) | Self::Sql(_) | Self::Value(_) | Self::File(_) => Vec::new(),
         }
     }
 }
@@ -197,7 +214,7 @@ impl Field {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "FieldTable")]
 struct Table {
-    /// A column of the row (or, with `ref`, the column that holds the other record's key).
+    /// A column of the row (or, with `ref`, the column that holds the other record's key; with `file`, the one that takes its bytes).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     column: Option<String>,
     /// SQL over the row `this`; push only.
@@ -215,6 +232,9 @@ struct Table {
     /// A child table that a list of Zoho's becomes rows of; pull only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rows: Option<String>,
+    /// A file of the record's, whose version the field is; pull only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
     /// The child table's column, or columns, that hold the key of the record's own row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     parent: Option<Key>,
@@ -247,15 +267,23 @@ struct Table {
     values: BTreeMap<String, Meanings>,
 }
 
-const FORMS: &str = "write \"column\", { column = … }, { sql = … }, { value = … }, { ref = …, column = … }, { each = …, item = … } or \
-     { rows = …, parent = …, match_on = …, item = … }";
+const FORMS: &str = "write \"column\", { column = … }, { sql = … }, { value = … }, { ref = …, column = … }, { each = …, item = … }, \
+     { rows = …, parent = …, match_on = …, item = … } or { file = …, column = … }";
 
 impl Table {
     fn into_field(self) -> Result<Field, String> {
-        let forms = [self.each.is_some(), self.rows.is_some(), self.reference.is_some(), self.sql.is_some(), self.value.is_some()];
+        let forms = [
+            self.each.is_some(),
+            self.rows.is_some(),
+            self.file.is_some(),
+            self.reference.is_some(),
+            self.sql.is_some(),
+            self.value.is_some(),
+        ];
         let chosen = forms.iter().filter(|present| **present).count();
         let column_alone = chosen == 0 && self.column.is_some();
-        if chosen > 1 || (chosen == 0 && !column_alone) || (self.column.is_some() && !column_alone && self.reference.is_none()) {
+        let with_column = column_alone || self.reference.is_some() || self.file.is_some();
+        if chosen > 1 || (chosen == 0 && !column_alone) || (self.column.is_some() && !with_column) {
             return Err(format!("a field comes from exactly one place: {FORMS}"));
         }
         self.refuse_keys_of_other_forms(column_alone)?;
@@ -276,6 +304,10 @@ impl Table {
             };
             let on_delete = self.on_delete.unwrap_or_default();
             return Ok(Field::Rows(RowsField { table, parent, match_on, item: self.item, on_delete, mark: self.mark }));
+        }
+        if let Some(file) = self.file {
+            let column = self.column.ok_or("`file` needs `column`: the local bytea column that takes its bytes")?;
+            return Ok(Field::File(FileField { file, column }));
         }
         match (self.reference, self.sql, self.value, self.column) {
             (Some(sync), _, _, Some(column)) => Ok(Field::Ref(RefField { sync, column, owner, conflict, repair })),
@@ -303,8 +335,8 @@ impl Table {
             ),
             (!self.or_else.is_empty() && self.each.is_none(), "`or_else` belongs to a list; give `each` too"),
             (!self.values.is_empty() && !column_alone && self.sql.is_none(), "`values` belongs to a column or to `sql`"),
-            (self.owner.is_some() && !pulled, "`owner` belongs to a column or a ref; everything else is pushed only"),
-            (self.conflict.is_some() && !pulled, "`conflict` belongs to a column or a ref; everything else is pushed only"),
+            (self.owner.is_some() && !pulled, "`owner` belongs to a column or a ref; everything else goes one way only"),
+            (self.conflict.is_some() && !pulled, "`conflict` belongs to a column or a ref; everything else goes one way only"),
             (self.repair && self.owner.is_none(), "`repair` says what to do with edits of the side that is not `owner`; give `owner` too"),
         ];
         misplaced.iter().find(|(wrong, _)| *wrong).map_or(Ok(()), |(_, message)| Err((*message).to_owned()))
@@ -325,6 +357,7 @@ impl Serialize for Field {
             Self::Ref(RefField { sync, column, owner, conflict, repair }) => {
                 Table { reference: Some(sync), column: Some(column), owner, conflict, repair, ..Table::default() }
             }
+            Self::File(FileField { file, column }) => Table { file: Some(file), column: Some(column), ..Table::default() },
             Self::List(ListField { each, item, or_else }) => Table { each: Some(each), item, or_else, ..Table::default() },
             Self::Rows(RowsField { table, parent, match_on, item, on_delete, mark }) => Table {
                 rows: Some(table),

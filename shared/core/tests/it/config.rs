@@ -304,6 +304,8 @@ const BREAKS: &[(&str, &str, &str)] = &[
     ("\"name\"", "{ each = \"select 1\", item = { a = { column = \"b\", owner = \"zoho\" } } }", "a list is pushed only"),
     ("\"name\"", "{ rows = \"lines\", item = { id = \"z\" } }", "`rows` needs `parent`"),
     ("\"name\"", "{ rows = \"l\", parent = \"d\", match_on = \"id\", item = { id = \"z\" } }", "`rows` is for pulling: set direction"),
+    ("\"name\"", "{ file = \"image\" }", "`file` needs `column`"),
+    ("\"name\"", "{ file = \"image\", column = \"b\" }", "line 12: syncs.deals.fields.Deal_Name: a file comes from Zoho and is never sent"),
     ("\"name\"", "{ column = \"name\", parent = \"d\" }", "`parent` belongs to `rows`"),
     ("client_id = \"id\"", "client_id = \"id\"\napi_url = \"ftp://x\"", "begins with http:// or https://"),
     ("client_secret = \"secret\"", "client_secret = \"${\"", "is not a variable"),
@@ -367,6 +369,28 @@ fn each_mistake_is_found_alone_and_says_what_to_do() {
         let complaints = mistakes(&text, &Environment::default());
         assert!(complaints.first().is_some_and(|complaint| complaint.contains(expected)), "{replacement}: {complaints:#?}");
         assert!(complaints.len() == 1 || replacement.starts_with("[retry\n"), "{replacement}: {complaints:#?}");
+    }
+}
+
+#[test]
+fn a_file_is_an_image_of_inventorys_items_in_a_column_that_nothing_else_writes() {
+    let with = |module: &str, field: &str| {
+        let text = SOUND.replacen("match_on", "direction = \"pull\"\nwriteback = { id = \"zoho_id\" }\nmatch_on", 1).replacen(
+            "crm/Deals",
+            module,
+            1,
+        );
+        mistakes(&text.replacen("\"name\"", &format!("\"name\"\nimage_document_id = {field}"), 1), &Environment::default())
+    };
+    assert_eq!(with("inventory/items", "{ file = \"image\", column = \"picture\" }"), [""; 0]);
+    for (module, field, expected) in [
+        ("inventory/contacts", "{ file = \"image\", column = \"picture\" }", "images of Inventory's items"),
+        ("inventory/items", "{ file = \"photo\", column = \"picture\" }", "images of Inventory's items"),
+        ("inventory/items", "{ file = \"image\", column = \"name\" }", "also written by something else"),
+        ("inventory/items", "{ file = \"image\", column = \"zoho_id\" }", "also written by something else"),
+    ] {
+        let complaints = with(module, field);
+        assert!(complaints.len() == 1 && complaints[0].contains(expected), "{module} {field}: {complaints:#?}");
     }
 }
 

@@ -166,6 +166,11 @@ pub(super) fn columns(sync: &Sync, table: &Table, findings: &mut Findings) {
         for column in own.values().filter_map(|field| field.own_column()) {
             match table.column(column) {
                 None => findings.error(&at, unknown_column(column, &table.name, &table.column_names())),
+                Some(found) if matches!(field, Field::File(_)) => {
+                    if found.base_type != "bytea" {
+                        findings.error(&at, format!("`{column}` is {}; a file goes into a column of type bytea", found.type_name));
+                    }
+                }
                 Some(found) if found.base_type == "bytea" => {
                     findings.error(
                         &at,

@@ -241,7 +241,7 @@ fn field_columns(field: &Field, all: &[String]) -> Columns {
     match field {
         Field::Column(field) => Columns::Named([field.column.clone()].into()),
         Field::Ref(field) => Columns::Named([field.column.clone()].into()),
-        Field::Value(_) | Field::Rows(_) => Columns::Named([].into()),
+        Field::Value(_) | Field::Rows(_) | Field::File(_) => Columns::Named([].into()),
         Field::Sql(field) => words::named_columns(&field.sql, all),
         // The items' columns are the query's own.
         Field::List(list) => {

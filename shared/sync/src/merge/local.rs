@@ -6,6 +6,7 @@ use serde_json::Value;
 use sluice_core::config::field::{Field, Owner};
 
 use super::children::{self, Children};
+use super::files::{self, Wanted};
 use super::{COLUMN, Keys};
 use crate::catalog::Table;
 use crate::definition::Definition;
@@ -34,7 +35,7 @@ pub enum Incoming {
         /// The record.
         zoho_id: String,
     },
-    /// A form of field that only goes to Zoho.
+    /// A form of field that only goes to Zoho, or that is no value.
     PushOnly,
 }
 
@@ -78,7 +79,7 @@ pub(super) fn incoming(table: &Table, field: Option<&Field>, zoho: &Value, keys:
                 None => Incoming::Missing { sync: field.sync.clone(), zoho_id: id },
             }
         }
-        Some(Field::Sql(_) | Field::Value(_) | Field::List(_) | Field::Rows(_)) | None => Incoming::PushOnly,
+        Some(Field::Sql(_) | Field::Value(_) | Field::List(_) | Field::Rows(_) | Field::File(_)) | None => Incoming::PushOnly,
     }
 }
 
@@ -103,13 +104,15 @@ pub struct NewRow {
     pub pulled: BTreeMap<String, Value>,
     /// Rows of child tables, by field.
     pub rows: BTreeMap<String, Children>,
+    /// Files to be fetched for it.
+    pub files: Vec<Wanted>,
     /// What the record refers to that has no row yet: (sync, Zoho id).
     pub missing: Vec<(String, String)>,
 }
 
 /// The row that a Zoho record becomes; `own` are the pull's own columns. Fields that the local side owns are left to the table's defaults.
 pub fn insert(definition: &Definition, record: &Value, own: &BTreeMap<String, Value>, keys: &Keys) -> NewRow {
-    let NewRow { mut columns, mut pulled, mut rows, mut missing } = NewRow::default();
+    let NewRow { mut columns, mut pulled, mut rows, mut files, mut missing } = NewRow::default();
     for (path, list) in definition.rows() {
         let Some((listed, true)) = children::listed(definition, path, record) else { continue };
         let (children, absent) = children::of(list, None, &listed, keys);
@@ -117,11 +120,17 @@ pub fn insert(definition: &Definition, record: &Value, own: &BTreeMap<String, Va
         missing.extend(absent);
         pulled.insert(path.clone(), listed);
     }
+    for (wanted, version) in files::shown(definition, record) {
+        match version {
+            Value::Null => drop(pulled.insert(wanted.path, version)),
+            version => files.push(Wanted { version, ..wanted }),
+        }
+    }
     for (path, field) in definition.fields() {
         let owner = match field {
             Field::Column(field) => field.owner,
             Field::Ref(field) => field.owner,
-            Field::Sql(_) | Field::Value(_) | Field::List(_) | Field::Rows(_) => continue,
+            Field::Sql(_) | Field::Value(_) | Field::List(_) | Field::Rows(_) | Field::File(_) => continue,
         };
         let Some(answered) = field_in(&definition.module, record, path).filter(|_| owner != Some(Owner::Local)) else { continue };
         let zoho = value::null_if_empty(&known_part(definition, path, answered));
@@ -141,7 +150,7 @@ pub fn insert(definition: &Definition, record: &Value, own: &BTreeMap<String, Va
         columns.insert(column.clone(), value.clone());
         pulled.insert(format!("{COLUMN}{column}"), value.clone());
     }
-    NewRow { columns, pulled, rows, missing }
+    NewRow { columns, pulled, rows, files, missing }
 }
 
 /// The columns behind the fields of `mark`: what is written to a row whose Zoho record is gone.

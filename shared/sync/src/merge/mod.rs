@@ -17,6 +17,7 @@ use crate::read::{FieldValue, Parents, Row};
 use crate::value;
 
 pub mod children;
+pub mod files;
 mod local;
 pub use local::{Incoming, NewRow, insert, mark};
 
@@ -77,6 +78,8 @@ pub struct Merge {
     pub pulled: BTreeMap<String, Value>,
     /// Rows of child tables, by field; the fields are among `pulled`.
     pub rows: BTreeMap<String, children::Children>,
+    /// Files to be fetched: what they were fetched as is among `pulled` only then.
+    pub files: Vec<files::Wanted>,
     /// What the row must still say of these fields when it is written.
     pub expected: BTreeMap<String, Value>,
     /// The link's pairs now: what needs no write to be agreed on has advanced.
@@ -146,6 +149,7 @@ pub fn merge(definition: &Definition, facts: Facts<'_>) -> Merge {
     for (path, list) in definition.rows() {
         merge.children(definition, facts, path, list);
     }
+    merge.want_files(definition, facts);
     for path in definition.fields().keys() {
         let (Some(local), Some(answered)) = (facts.row.fields.get(path), field_in(&definition.module, facts.record, path)) else {
             continue;
@@ -277,7 +281,9 @@ impl Policy {
             Some(Field::Column(field)) => (field.owner, field.conflict, field.repair, true),
             Some(Field::Ref(field)) => (field.owner, field.conflict, field.repair, true),
             // made of the row: nothing could be mapped back
-            Some(Field::Sql(_) | Field::Value(_) | Field::List(_) | Field::Rows(_)) | None => (Some(Owner::Local), None, false, false),
+            Some(Field::Sql(_) | Field::Value(_) | Field::List(_) | Field::Rows(_) | Field::File(_)) | None => {
+                (Some(Owner::Local), None, false, false)
+            }
         };
         Self {
             owner,

@@ -198,7 +198,7 @@ pub(crate) fn is_pushed(definition: &Definition, path: &str) -> bool {
         Some(Field::Column(field)) => field.owner,
         Some(Field::Ref(field)) => field.owner,
         Some(Field::Sql(_) | Field::Value(_) | Field::List(_)) => None,
-        Some(Field::Rows(_)) | None => Some(Owner::Zoho),
+        Some(Field::Rows(_) | Field::File(_)) | None => Some(Owner::Zoho),
     };
     owner != Some(Owner::Zoho)
 }

@@ -29,7 +29,7 @@ fn scalar(field: &Field, value: &Value) -> Result<FieldValue, String> {
         Field::Ref(field) => FieldValue::Ref { sync: field.sync.clone(), key: scalar_text(value) },
         Field::Column(field) if field.values.is_empty() => FieldValue::Plain(value.clone()),
         Field::Column(field) => translated(&field.values, value, &format!("`{}`", field.column))?,
-        Field::List(_) | Field::Rows(_) => return Err("a list cannot hold a list".to_owned()),
+        Field::List(_) | Field::Rows(_) | Field::File(_) => return Err("a list cannot hold a list, or a file".to_owned()),
     })
 }
 

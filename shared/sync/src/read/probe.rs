@@ -57,7 +57,7 @@ fn gather<'a>(field: &'a Field, expressions: &mut Vec<&'a str>) {
             expressions.push(&list.each);
             list.item.values().chain(list.or_else.values()).for_each(|inner| gather(inner, expressions));
         }
-        Field::Column(_) | Field::Ref(_) | Field::Value(_) | Field::Rows(_) => {}
+        Field::Column(_) | Field::Ref(_) | Field::Value(_) | Field::Rows(_) | Field::File(_) => {}
     }
 }
 

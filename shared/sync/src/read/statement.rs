@@ -27,7 +27,7 @@ impl<'a> Part<'a> {
         matches!(self, Self::Whole | Self::When)
     }
 
-    /// The fields that have a column in the statement, in its order. Constants need none, and rows of a child table are not the row's.
+    /// The fields that have a column in the statement, in its order. Constants need none, rows of a child table are not the row's, and a file is compared by its version.
     pub(super) fn fields(self, definition: &'a Definition) -> impl Iterator<Item = (&'a str, &'a Field)> {
         let included = move |path: &str| match self {
             Self::Whole => true,
@@ -39,7 +39,7 @@ impl<'a> Part<'a> {
             .fields()
             .iter()
             .map(|(path, field)| (path.as_str(), field))
-            .filter(move |(path, field)| included(path) && !matches!(field, Field::Value(_) | Field::Rows(_)))
+            .filter(move |(path, field)| included(path) && !matches!(field, Field::Value(_) | Field::Rows(_) | Field::File(_)))
     }
 }
 
@@ -249,7 +249,7 @@ fn value(sql: Sql, definition: &Definition, field: &Field, from: &From<'_>) -> S
                 sql.text("pg_catalog.to_jsonb((").append(&made).text(")::pg_catalog.text)")
             }
         }
-        Field::Value(_) | Field::Rows(_) => sql.text("null::pg_catalog.jsonb"),
+        Field::Value(_) | Field::Rows(_) | Field::File(_) => sql.text("null::pg_catalog.jsonb"),
         Field::Ref(field) => {
             let sql = from.column(sql.text("pg_catalog.to_jsonb("), &field.column);
             match definition.parents.get(&field.sync) {

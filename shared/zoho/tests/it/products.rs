@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 use sluice_zoho::crm::{self, Action, WriteOptions};
-use sluice_zoho::finance::{self, Module, Page};
+use sluice_zoho::finance::{self, File, Module, Page};
 use sluice_zoho::{Error, NotSent, Product, RejectionKind, organizations};
 
 use crate::peer::{Peer, grant, json as answer, raw, token};
@@ -186,4 +186,44 @@ async fn organisations_are_listed_without_naming_one_in_header_or_query() {
     assert_eq!((found.len(), found[0].id.as_str(), found[0].is_default), (1, "10234695", true));
     let seen = peer.only();
     assert!(seen.starts_with("GET /billing/v1/organizations HTTP/1.1") && !seen.contains("927270289"), "{seen}");
+}
+
+#[tokio::test]
+async fn an_image_comes_byte_for_byte_with_its_media_type_and_one_that_is_too_large_is_not_read() {
+    let png = "\u{1}\0PNG\r\n";
+    let image = |body: &str| raw(200, "Content-Type: image/png\r\n", body);
+    let mut peer = Peer::playing(vec![image(png), image(&"x".repeat(9))]).await;
+    let client = peer.client();
+    let read = finance::file(grant(), &client, &token(), Module::ITEMS, "77", "image", 8).await.unwrap();
+    assert_eq!(read.value, File::Whole { content_type: "image/png".to_owned(), bytes: png.as_bytes().to_vec() });
+    let large = finance::file(grant(), &client, &token(), Module::ITEMS, "77", "image", 8).await.unwrap();
+    assert_eq!((large.value, large.evidence.status), (File::TooLarge, Some(200)));
+    let seen = peer.seen();
+    assert!(seen[0].starts_with("GET /inventory/v1/items/77/image?preview=true&organization_id=927270289 HTTP/1.1"), "{}", seen[0]);
+    let odd = finance::file(grant(), &client, &token(), Module::CUSTOMERS, "77", "image", 8).await.unwrap_err();
+    assert!(matches!(odd.error, Error::NotSent(NotSent::Invalid { .. })), "{odd:?}");
+}
+
+#[tokio::test]
+async fn what_is_answered_instead_of_an_image_is_judged_like_any_other_answer() {
+    let none = r#"{"code":1002,"message":"Image does not exist."}"#;
+    let page = raw(200, "Content-Type: text/html\r\n", "<html></html>");
+    let peer = Peer::playing(vec![
+        answer(404, "", none),
+        answer(200, "", none),
+        answer(200, "", r#"{"code":0,"message":"success"}"#),
+        page,
+        raw(503, "Content-Type: image/png\r\n", "x"),
+        answer(400, "", r#"{"code":44,"message":"too many"}"#),
+        answer(401, "", r#"{"code":57,"message":"no"}"#),
+    ])
+    .await;
+    let client = peer.client();
+    let mut errors = Vec::new();
+    for _ in 0..7 {
+        errors.push(finance::file(grant(), &client, &token(), Module::ITEMS, "77", "image", 8).await.unwrap_err().error);
+    }
+    assert!(matches!(errors[..2], [Error::NotFound { .. }, Error::NotFound { .. }]), "{errors:?}");
+    assert!(matches!(errors[2..4], [Error::Malformed { .. }, Error::Malformed { .. }]), "{errors:?}");
+    assert!(matches!(errors[4..], [Error::Unavailable { .. }, Error::RateLimited { .. }, Error::Unauthorized { .. }]), "{errors:?}");
 }

@@ -93,7 +93,7 @@ impl Run<'_> {
             return Ok(Verdict::dead(letter));
         }
         let nothing = BTreeMap::new();
-        let merge::NewRow { columns, pulled, rows, missing } = merge::insert(self.definition, record, own.unwrap_or(&nothing), keys);
+        let merge::NewRow { columns, pulled, rows, files, missing } = merge::insert(self.definition, record, own.unwrap_or(&nothing), keys);
         if let Some(verdict) = self.await_rows(&missing, gathered).await? {
             return Ok(verdict);
         }
@@ -106,10 +106,12 @@ impl Run<'_> {
             expected: BTreeMap::new(),
             pulled,
             rows,
+            files: BTreeMap::new(),
             modified_at: self.definition.module.modified_at(record),
             run_id: None,
         };
-        gathered.merged.insert(slot.id, Merged { pull: Some(pull), ..Merged::default() });
+        let merge = merge::Merge { files, ..merge::Merge::default() };
+        gathered.merged.insert(slot.id, Merged { pull: Some(pull), merge, ..Merged::default() });
         Ok(Verdict::of(Outcome::Done { reason: None }))
     }
 

@@ -4,6 +4,7 @@
 //! Reading comes first and is shared: up to a hundred records a call. Where the call for a write is then refused, what was read is kept for
 //! the next run, so that no claim spends its grant on reading again what it has just read.
 
+mod files;
 mod first;
 mod reading;
 
@@ -56,6 +57,8 @@ struct Gathered {
     adopted: Vec<(String, String)>,
     /// Readings that another run goes on with.
     handed_on: Vec<(String, Sighting)>,
+    /// What a run over many records is told though nothing failed.
+    notes: Vec<(i64, String)>,
 }
 
 /// What becomes of a record apart from what is sent.
@@ -190,6 +193,8 @@ impl Run<'_> {
             }
         }
         verdicts.extend(self.decide(to_send).await);
+        // after what is sent, which must be decided on a fresh reading
+        self.fetch_files(&mut gathered, &mut verdicts).await;
         Ok(self.told(verdicts, gathered))
     }
 
@@ -234,18 +239,7 @@ impl Run<'_> {
         }
         let changed_at = facts.changed_at;
         let writes = !merge.columns.is_empty() || !merge.rows.is_empty();
-        let pull = writes.then(|| Pull {
-            key: record.slot.key.clone(),
-            zoho_id: id.to_owned(),
-            act: Act::Update,
-            gone: false,
-            columns: merge.columns.clone(),
-            expected: merge.expected.clone(),
-            pulled: merge.pulled.clone(),
-            rows: merge.rows.clone(),
-            modified_at,
-            run_id: None,
-        });
+        let pull = writes.then(|| update(&record.slot.key, id, &merge, modified_at));
         let newer = modified_at > link.zoho_modified_at;
         Ok(Merged { pull, gone: false, merge, changed_at, modified_at, newer, compared: true })
     }
@@ -273,6 +267,7 @@ impl Run<'_> {
             expected: BTreeMap::new(),
             pulled: BTreeMap::new(),
             rows: rows.unwrap_or_default(),
+            files: BTreeMap::new(),
             modified_at: None,
             run_id: None,
         });
@@ -351,6 +346,9 @@ impl Run<'_> {
         if let (Some(run_id), made @ 1..) = (gathered.sights.values().filter_map(|sight| sight.run_id).max(), self.work.calls.made()) {
             sums.entry(run_id).or_default().calls = i64::from(made);
         }
+        for (run_id, message) in std::mem::take(&mut gathered.notes) {
+            sums.entry(run_id).or_default().messages.push(message);
+        }
         kept.extend(gathered.handed_on);
         let (adopted, runs) = (gathered.adopted, gathered.runs.into_iter().collect());
         let mut handled = self.report(verdicts);
@@ -372,6 +370,23 @@ fn take_over(record: &mut Record<'_>, merged: Merged, gathered: &mut Gathered) {
         link.fields = merged.merge.pairs.clone();
     }
     gathered.merged.insert(record.slot.id, merged);
+}
+
+/// What a merge changes of the row.
+fn update(key: &str, zoho_id: &str, merge: &Merge, modified_at: Option<DateTime<Utc>>) -> Pull {
+    Pull {
+        key: key.to_owned(),
+        zoho_id: zoho_id.to_owned(),
+        act: Act::Update,
+        gone: false,
+        columns: merge.columns.clone(),
+        expected: merge.expected.clone(),
+        pulled: merge.pulled.clone(),
+        rows: merge.rows.clone(),
+        files: BTreeMap::new(),
+        modified_at,
+        run_id: None,
+    }
 }
 
 /// Whether the row has edits in fields for which Zoho's value was chosen.

@@ -61,7 +61,7 @@ pub(super) struct Verdict {
     pub(super) agreed: Option<Agreed>,
     unlinked: bool,
     looked_again: bool,
-    pushed: bool,
+    pub(super) pushed: bool,
     /// Zoho's record has changed since it was read.
     pub(super) outdated: bool,
     parents: Vec<(String, String)>,
@@ -365,6 +365,7 @@ fn what_to_mend(sync: &str, name: &str, field: &Field, response: Option<&Value>)
         Field::Sql(field) => format!("the expression `{}`", field.sql),
         Field::Value(_) => "a constant".to_owned(),
         Field::List(_) | Field::Rows(_) => "a list".to_owned(),
+        Field::File(_) => "a file".to_owned(),
     };
     let wanted = response.and_then(|response| response.pointer("/details/expected_data_type")).and_then(Value::as_str);
     let wanted = wanted.map_or_else(String::new, |wanted| format!(", and Zoho takes {wanted} there"));

@@ -1,4 +1,4 @@
-//! The seven forms, read and printed.
+//! The eight forms, read and printed.
 
 #![allow(clippy::unwrap_used)]
 use super::*;
@@ -24,6 +24,7 @@ fn every_form_is_printed_as_it_is_read() {
         json!({ "value": "sluice" }),
         json!({ "value": false }),
         json!({ "ref": "accounts", "column": "account_id" }),
+        json!({ "file": "image", "column": "picture" }),
         json!({ "each": "select 1", "item": { "id": { "ref": "invoices", "column": "i" }, "n": "n" }, "or_else": { "n": { "value": 1 } } }),
         json!({ "rows": "lines", "parent": "invoice_id", "match_on": "line_item_id", "item": { "line_item_id": "zoho_id", "rate": "price" } }),
         json!({ "rows": "lines", "parent": ["a", "b"], "match_on": "id", "on_delete": "mark", "mark": { "gone": true }, "item": { "id": "z" } }),
@@ -49,6 +50,9 @@ fn a_mixture_of_forms_is_refused_with_a_reason() {
         (json!({ "sql": "1", "value": 1 }), "exactly one place"),
         (json!({ "column": "a", "sql": "1" }), "exactly one place"),
         (json!({ "ref": "accounts" }), "`ref` needs `column`"),
+        (json!({ "file": "image" }), "`file` needs `column`"),
+        (json!({ "file": "image", "ref": "a", "column": "b" }), "exactly one place"),
+        (json!({ "file": "image", "column": "a", "owner": "zoho" }), "`owner` belongs to a column or a ref"),
         (json!({ "each": "select 1" }), "needs `item`"),
         (json!({ "column": "a", "item": { "b": "c" } }), "`item` belongs to a list"),
         (json!({ "value": 1, "values": { "a": "b" } }), "`values` belongs to a column or to `sql`"),

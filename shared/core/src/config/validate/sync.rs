@@ -1,7 +1,7 @@
 //! Syncs and their mappings.
 
 use super::super::Config;
-use super::super::field::{Field, Fields, RowsField, segments};
+use super::super::field::{Field, Fields, FileField, RowsField, segments};
 use super::super::sync::{Module, OnDelete, Product, Sync, WhenFalse};
 use super::Check;
 
@@ -142,6 +142,14 @@ impl Check<'_> {
         self.wrong_if(!pulls && columns, &at("columns"), "is for pulling; set direction to \"pull\" or \"both\", or remove it");
         for (name, field) in &sync.fields {
             let at = ["syncs", sync.name.as_str(), "fields", name.as_str()];
+            self.wrong_if(
+                !pulls && matches!(field, Field::File(_)),
+                &at,
+                "a file comes from Zoho and is never sent: set direction to \"pull\" or \"both\", or remove it",
+            );
+            if let (Field::File(field), true) = (field, pulls) {
+                self.file(sync, name, field);
+            }
             self.wrong_if(!pushes && !field.is_pulled(), &at, "sql, value and lists are for pushing; use [columns] to pull with SQL");
             if let Field::Column(field) = field {
                 let ours = sync.writeback.columns().any(|column| column == field.column);
@@ -153,6 +161,21 @@ impl Check<'_> {
         for (column, sql) in &sync.columns {
             self.filled(&["syncs", &sync.name, "columns", column], sql);
         }
+    }
+
+    /// A file of the record's: one that we know the address of, in a column that nothing else writes.
+    fn file(&mut self, sync: &Sync, name: &str, field: &FileField) {
+        let at = ["syncs", sync.name.as_str(), "fields", name];
+        let items = sync.module.product == Product::Inventory && sync.module.name == "items";
+        self.wrong_if(
+            !items || field.file != "image",
+            &at,
+            "the files that this version fetches are images of Inventory's items: image_document_id = { file = \"image\", column = … }",
+        );
+        let others = sync.fields.iter().filter(|(other, _)| *other != name).filter_map(|(_, field)| field.own_column());
+        let written = others.chain(sync.columns.keys().map(String::as_str)).chain(sync.writeback.columns());
+        let twice = written.into_iter().any(|column| column == field.column);
+        self.wrong_if(twice, &at, "its column is also written by something else; keep one");
     }
 
     fn mapping(&mut self, config: &Config, sync: &Sync) {
@@ -185,6 +208,7 @@ impl Check<'_> {
                 Field::List(list) => self.filled(&path, &list.each),
                 Field::Rows(rows) => self.filled(&path, &rows.table),
                 Field::Value(_) => {}
+                Field::File(field) => self.filled(&path, &field.column),
                 Field::Ref(field) => {
                     self.filled(&path, &field.column);
                     self.reference(&path, "syncs", &field.sync, config.syncs.keys().map(String::as_str).collect());
@@ -205,6 +229,10 @@ impl Check<'_> {
                 Field::Ref(field) => field.owner.is_some() || field.conflict.is_some(),
                 Field::Sql(_) => {
                     self.wrong_if(of_each, &path, "write the expression as a column of `each`, and name that column here");
+                    false
+                }
+                Field::File(_) => {
+                    self.wrong(&path, "a file is the record's own; it does not stand inside a list");
                     false
                 }
                 Field::List(_) | Field::Rows(_) => {
@@ -232,7 +260,7 @@ impl Check<'_> {
             let owned = match field {
                 Field::Column(field) => field.owner.is_some() || field.conflict.is_some(),
                 Field::Ref(field) => field.owner.is_some() || field.conflict.is_some(),
-                Field::Sql(_) | Field::Value(_) | Field::List(_) | Field::Rows(_) => {
+                Field::Sql(_) | Field::Value(_) | Field::List(_) | Field::Rows(_) | Field::File(_) => {
                     self.wrong(&path, "what Zoho says goes into a column, or a ref; let a trigger or a generated column make more of it");
                     false
                 }
