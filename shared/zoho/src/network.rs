@@ -108,8 +108,9 @@ pub(crate) async fn read_body(mut response: reqwest::Response, file: Option<usiz
     }
 }
 
-/// Whether a media type is a file's: Zoho's refusals are JSON, a gateway's are pages.
+/// Whether a media type can be a file's, whatever Zoho calls it: its refusals are JSON, a gateway's are pages.
 fn is_file(kind: &str) -> bool {
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    kind.starts_with("image/") || kind == "application/octet-stream"
+    let is_words = kind.ends_with("json") || kind.ends_with("xml");
+    kind.starts_with("image/") || kind.starts_with("application/") && !is_words
 }

@@ -28,7 +28,7 @@ image_document_id = { file = "image", column = "picture" }
 "#;
 
 fn bytes(seed: u8, length: usize) -> Vec<u8> {
-    (0..length).map(|n| (n % 251) as u8 ^ seed).collect()
+    (0..251_u8).cycle().map(|n| n ^ seed).take(length).collect()
 }
 
 async fn poll(world: &World) {
