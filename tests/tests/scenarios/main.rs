@@ -28,6 +28,7 @@ mod pulling;
 mod recipe_crm;
 mod recipe_inventory;
 mod reconciling;
+mod referring;
 mod reverted;
 mod share;
 mod similar_names;

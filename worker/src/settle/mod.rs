@@ -19,6 +19,7 @@ use sluice_queue::outcome::{Class, Letter, Retry};
 use sluice_queue::settle::Create;
 use sluice_queue::{Outcome, Settlement, store as queue};
 use sluice_sync::link;
+use sluice_sync::link::store::Agreed;
 use tower::{Layer, Service};
 
 use crate::engine::Engine;
@@ -193,7 +194,7 @@ impl Engine {
 
     /// A Zoho id that we were about to link belongs to another row: two rows are one record over there, and a person must say which. The
     /// others of the batch are settled as they are. Where the write of the row that lost has changed the record (CRM's upsert takes what
-    /// matches), the row that it belongs to sends all of its fields again.
+    /// matches), the link of the row that it belongs to says so: what differs is then an edit of that row, and not one of Zoho's.
     async fn part_the_taken(&self, work: &Work, handled: &mut Handled, detail: &str) {
         let ids: Vec<String> = handled.agreed.iter().map(|a| a.zoho_id.clone()).collect();
         let mut owner = match self.linked_keys(&work.batch.sync, &ids).await {
@@ -204,23 +205,23 @@ impl Engine {
             }
         };
         let mut losers = BTreeMap::new();
-        let mut overwritten = BTreeSet::new();
+        let mut overwritten: BTreeMap<String, Agreed> = BTreeMap::new();
         handled.agreed.retain(|agreed| {
             let owner = owner.entry(agreed.zoho_id.clone()).or_insert_with(|| agreed.key.clone());
             let mine = *owner == agreed.key;
             if !mine {
                 losers.insert(agreed.key.clone(), (agreed.zoho_id.clone(), owner.clone()));
-                overwritten.extend(agreed.written.then(|| owner.clone()));
+                overwritten.extend(agreed.written.then(|| (owner.clone(), agreed.clone())));
             }
             mine
         });
-        for agreed in handled.agreed.iter_mut().filter(|agreed| overwritten.contains(&agreed.key)) {
-            agreed.fields.clear(); // it rode in the same call: nobody knows whose values stand
+        for agreed in &mut handled.agreed {
+            if let Some(last) = overwritten.get(&agreed.key) {
+                agreed.fields.clone_from(&last.fields); // it rode in the same call
+            }
         }
-        if let Err(error) =
-            store::push_whole(&self.db, &work.batch.sync, &overwritten.into_iter().collect::<Vec<_>>(), &work.batch.lane).await
-        {
-            tracing::warn!(%error, "overwritten records were not asked to be sent again");
+        if let Err(error) = store::overwritten(&self.db, &work.batch.sync, &overwritten, &work.batch.lane).await {
+            tracing::warn!(%error, "what was written over other rows' records could not be noted");
             return;
         }
         tracing::warn!(?losers, detail, "Zoho records are linked to other rows already");

@@ -1,9 +1,13 @@
 //! What a settle writes besides the queue's own part and the links.
 
+use std::collections::BTreeMap;
+
+use serde_json::json;
 use sluice_core::db::{Db, Tx};
 use sluice_queue::Outcome;
 use sluice_queue::store::add_avoided;
 use sluice_sync::link::store::{Agreed, LOOK_AGAIN_AFTER_SECONDS};
+use sqlx::types::Json;
 
 use crate::work::{CallResult, Handled, Work};
 
@@ -44,25 +48,31 @@ pub(super) async fn push_parents(tx: &mut Tx, parents: &[(String, String)], lane
     Ok(())
 }
 
-/// Has these records send every field again: somebody else's values were written over theirs. Before the batch is settled and by itself, so that no
-/// crash between the two forgets it and links are locked in one order.
-pub(super) async fn push_whole(db: &Db, sync: &str, keys: &[String], lane: &str) -> Result<(), sqlx::Error> {
-    if keys.is_empty() {
+/// Notes in the links of these keys what somebody else's write made of their records, and asks for a run of each. Before the batch is settled and by
+/// itself, so that no crash between the two forgets it and links are locked in one order.
+pub(super) async fn overwritten(db: &Db, sync: &str, by: &BTreeMap<String, Agreed>, lane: &str) -> Result<(), sqlx::Error> {
+    if by.is_empty() {
         return Ok(());
     }
+    let keys: Vec<String> = by.keys().cloned().collect();
+    let rows: Vec<_> =
+        by.iter().map(|(key, is)| json!({"key": key, "fields": is.fields, "zoho_modified_at": is.zoho_modified_at})).collect();
     let mut tx = db.begin().await?;
     sqlx::query!(
-        "update sluice.link l set unsure = true
-         from (select key from sluice.link where sync = $1 and key = any($2) order by key for update) k where l.sync = $1 and l.key = k.key",
+        "update sluice.link l set fields = l.fields || k.fields, zoho_modified_at = greatest(l.zoho_modified_at, k.zoho_modified_at)
+         from (select n.key, n.fields, n.zoho_modified_at from sluice.link o
+               join jsonb_to_recordset($2) as n(key text, fields jsonb, zoho_modified_at timestamptz) on n.key = o.key
+               where o.sync = $1 order by o.key for update of o) k
+         where l.sync = $1 and l.key = k.key",
         sync,
-        keys
+        Json(rows) as _
     )
     .execute(&mut tx)
     .await?;
     sqlx::query!(
         "insert into sluice.job (kind, args, lane) select 'push', jsonb_build_object('sync', $1::text, 'key', k), $3 from unnest($2::text[]) k",
         sync,
-        keys,
+        &keys,
         lane
     )
     .execute(&mut tx)

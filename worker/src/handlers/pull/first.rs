@@ -18,6 +18,16 @@ use crate::handlers::ended;
 use crate::session::Ended;
 use crate::work::{Act, Pull};
 
+/// How it stands with a record that another one refers to, and that had no row when this was last asked.
+enum Standing {
+    /// It has one since.
+    Linked,
+    /// It was looked at lately, came to no row, and no run of it is under way.
+    LookedFor,
+    /// It has to be asked for, or has been.
+    Unknown,
+}
+
 impl Run<'_> {
     pub(super) async fn know_strangers(
         &self,
@@ -120,19 +130,21 @@ impl Run<'_> {
         let next = |(sync, zoho_id): &(String, String)| Next::Zoho { sync: sync.clone(), zoho_id: zoho_id.clone() };
         let mut coming = Vec::new();
         for one in missing.iter().filter(|one| self.pulls(&next(one))) {
-            if self.looked_for(one).await? {
-                continue;
+            match self.standing(one).await? {
+                Standing::Linked => {}
+                Standing::LookedFor => continue,
+                Standing::Unknown => drop(gathered.runs.insert(next(one))),
             }
-            gathered.runs.insert(next(one));
             coming.push(one.clone());
         }
         Ok((!coming.is_empty()).then(|| Verdict::of(Outcome::Snooze { after: MISSING, reason: waits_for(&coming) })))
     }
 
-    /// Whether a record without row was looked at lately and no run of it is under way.
-    async fn looked_for(&self, (sync, zoho_id): &(String, String)) -> Result<bool, sqlx::Error> {
-        sqlx::query_scalar!(
-            r#"select exists (select from sluice.attempt where sync = $1 and key = 'zoho:' || $2 and at > clock_timestamp() - interval '10 minutes')
+    /// In one statement: what came to its row is linked before nothing is left of its run.
+    async fn standing(&self, (sync, zoho_id): &(String, String)) -> Result<Standing, sqlx::Error> {
+        let (linked, looked_for) = sqlx::query!(
+            r#"select exists (select from sluice.link where sync = $1 and zoho_id = $2) as "linked!",
+                  exists (select from sluice.attempt where sync = $1 and key = 'zoho:' || $2 and at > clock_timestamp() - interval '10 minutes')
                   and not exists (select from sluice.slot where sync = $1 and key = 'zoho:' || $2)
                   and not exists (select from sluice.local_write where sync = $1 and key = 'zoho:' || $2) as "looked_for!""#,
             sync,
@@ -140,6 +152,12 @@ impl Run<'_> {
         )
         .fetch_one(&self.engine.db)
         .await
+        .map(|row| (row.linked, row.looked_for))?;
+        Ok(match (linked, looked_for) {
+            (true, _) => Standing::Linked,
+            (false, true) => Standing::LookedFor,
+            (false, false) => Standing::Unknown,
+        })
     }
 
     /// The unlinked rows that say they are this record's: by the column that holds the Zoho id, else by all fields of `match_on`.

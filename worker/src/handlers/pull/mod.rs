@@ -8,6 +8,7 @@ mod files;
 mod first;
 mod reading;
 
+use reading::Read;
 pub(crate) use reading::crm_fields;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -132,8 +133,10 @@ impl Run<'_> {
             .filter_map(|record| zoho_id(record).filter(|id| self.needs_reading(record, gathered.sights.get(id))))
             .chain(strangers.iter().map(|slot| stranger_id(slot)).filter(|id| !self.usable(gathered.sights.get(id))))
             .collect();
-        let (read, failed) = self.read(&wanted).await?;
-        for (id, sight) in read {
+        let singly = self.work.batch.slots.iter().filter(|slot| reading::to_be_read_singly(slot));
+        let singly = singly.filter_map(|slot| gathered.ids.get(&slot.id).cloned()).collect();
+        let Read { found, failed, unshown } = self.read(&wanted, &singly).await?;
+        for (id, sight) in found {
             let run_id = gathered.sights.get(&id).and_then(|kept| kept.run_id);
             gathered.sights.insert(id, Sighting { run_id, ..sight });
         }
@@ -195,6 +198,11 @@ impl Run<'_> {
         verdicts.extend(self.decide(to_send).await);
         // after what is sent, which must be decided on a fresh reading
         self.fetch_files(&mut gathered, &mut verdicts).await;
+        for (slot, _) in gathered.ids.iter().filter(|(_, id)| unshown.contains(*id)) {
+            if let Some(Verdict { outcome: outcome @ Outcome::Continue { .. }, .. }) = verdicts.get_mut(slot) {
+                *outcome = reading::read_singly_next();
+            }
+        }
         Ok(self.told(verdicts, gathered))
     }
 

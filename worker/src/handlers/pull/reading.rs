@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sluice_core::config::field::Field;
 use sluice_core::config::sync::Product;
+use sluice_queue::{Claimed, Outcome};
 use sluice_sync::definition::Definition;
 use sluice_sync::link::agreed::field_in;
 use sluice_sync::link::store as links;
@@ -25,8 +26,29 @@ use crate::work::Work;
 /// What is only written here may have been read this long ago: a newer change brings a newer reading.
 const USABLE: Duration = Duration::from_secs(600);
 
-/// Readings by Zoho id, and the calls that gave none.
-type Read = (BTreeMap<String, Sighting>, BTreeMap<String, Arc<Ended>>);
+/// What reading gave.
+#[derive(Default)]
+pub(super) struct Read {
+    /// Readings by Zoho id.
+    pub(super) found: BTreeMap<String, Sighting>,
+    /// The calls that gave none.
+    pub(super) failed: BTreeMap<String, Arc<Ended>>,
+    /// Of these the records that a reading of several did not show: their next run begins with reading them singly, or a grant that is always
+    /// spent on the others would never be theirs.
+    pub(super) unshown: BTreeSet<String>,
+}
+
+/// The progress of a slot whose record is to be read singly.
+const SINGLY: &str = "singly";
+
+pub(super) fn to_be_read_singly(slot: &Claimed) -> bool {
+    slot.progress.as_ref().is_some_and(|progress| progress[SINGLY] == true)
+}
+
+pub(super) fn read_singly_next() -> Outcome {
+    Outcome::Continue { progress: Some(json!({ SINGLY: true })) }
+}
+
 /// References, decisions by key, and the pull's own columns by Zoho id.
 type Around = (Keys, BTreeMap<String, BTreeMap<String, Side>>, BTreeMap<String, BTreeMap<String, Value>>);
 
@@ -59,12 +81,11 @@ impl Run<'_> {
         finance_module(self.definition).is_none_or(finance::Module::readable)
     }
 
-    /// Reads these records: many a call where the module lets us.
-    pub(super) async fn read(&self, ids: &[String]) -> Result<Read, sqlx::Error> {
-        let mut failed = BTreeMap::new();
-        let mut found = BTreeMap::new();
+    /// Reads these records: many a call where the module lets us, those of `singly` first and each for itself.
+    pub(super) async fn read(&self, ids: &[String], singly: &BTreeSet<String>) -> Result<Read, sqlx::Error> {
+        let mut read = Read::default();
         if ids.is_empty() {
-            return Ok((found, failed));
+            return Ok(read);
         }
         let seen_at = sqlx::query_scalar!(r#"select clock_timestamp() as "now!""#).fetch_one(&self.engine.db).await?;
         let sight = |record| Sighting {
@@ -75,28 +96,39 @@ impl Run<'_> {
             age: std::time::Duration::ZERO,
             run_id: None,
         };
+        let (single, ids): (Vec<&String>, Vec<&String>) = ids.iter().partition(|id| singly.contains(*id));
+        self.read_each(&single, sight, &mut read).await;
+        let ids: Vec<String> = ids.into_iter().cloned().collect();
         // what reads several at once leaves out lists, such as subforms and line items (CRM sheet §2.1)
         let several = self.definition.rows().is_empty()
             && self.definition.module.read_max() > 1
-            && (ids.len() > 1 || self.definition.module.product == Product::Crm);
+            && (ids.len() > 1 || !ids.is_empty() && self.definition.module.product == Product::Crm);
         if several {
-            match self.read_together(ids).await {
-                Ok(records) => found.extend(records.into_iter().map(|(id, record)| (id, sight(Some(record))))),
+            match self.read_together(&ids).await {
+                Ok(records) => read.found.extend(records.into_iter().map(|(id, record)| (id, sight(Some(record))))),
                 Err(ended) => {
                     let ended = Arc::new(ended);
-                    failed.extend(ids.iter().map(|id| (id.clone(), ended.clone())));
+                    read.failed.extend(ids.iter().map(|id| (id.clone(), ended.clone())));
                 }
             }
         }
         // A record is gone when its own address says so: a list that does not show it, or is empty by mistake, is no proof.
-        for id in ids.iter().filter(|id| !several || !found.contains_key(*id) && !failed.contains_key(*id)).cloned().collect::<Vec<_>>() {
+        let left: Vec<&String> = ids.iter().filter(|id| !read.found.contains_key(*id) && !read.failed.contains_key(*id)).collect();
+        self.read_each(&left, sight, &mut read).await;
+        if several {
+            read.unshown = left.into_iter().filter(|id| read.failed.contains_key(*id)).cloned().collect();
+        }
+        Ok(read)
+    }
+
+    async fn read_each(&self, ids: &[&String], sight: impl Fn(Option<Value>) -> Sighting, read: &mut Read) {
+        for id in ids.iter().copied().cloned() {
             match self.read_one(&id).await {
-                Ok(record) => drop(found.insert(id, sight(Some(record)))),
-                Err(Ended::Zoho(error, _)) if matches!(*error, Error::NotFound { .. }) => drop(found.insert(id, sight(None))),
-                Err(ended) => drop(failed.insert(id, Arc::new(ended))),
+                Ok(record) => drop(read.found.insert(id, sight(Some(record)))),
+                Err(Ended::Zoho(error, _)) if matches!(*error, Error::NotFound { .. }) => drop(read.found.insert(id, sight(None))),
+                Err(ended) => drop(read.failed.insert(id, Arc::new(ended))),
             }
         }
-        Ok((found, failed))
     }
 
     async fn read_together(&self, ids: &[String]) -> Result<BTreeMap<String, Value>, Ended> {
