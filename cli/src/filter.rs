@@ -74,12 +74,19 @@ pub(crate) fn all_known(what: &str, unknown: &[i64]) -> Result<(), Usage> {
 }
 
 /// That there is such a sync, in the file or published, if only once.
-async fn known(db: &Db, config: &Config, sync: &str) -> anyhow::Result<()> {
+///
+/// # Errors
+/// [`Usage`], naming those published, among others.
+pub(crate) async fn known(db: &Db, config: &Config, sync: &str) -> anyhow::Result<()> {
     let published = sqlx::query_scalar!("select name from sluice.sync order by name").fetch_all(db).await?;
     if config.syncs.contains_key(sync) || published.iter().any(|name| name == sync) {
         return Ok(());
     }
-    let names = if published.is_empty() { "none is published".to_owned() } else { format!("there is {}", published.join(", ")) };
+    let names = if published.is_empty() {
+        "this database has none yet: in the folder of a sluice.toml, `sluice attach` or `sluice up` publishes its syncs".to_owned()
+    } else {
+        format!("there is {}", published.join(", "))
+    };
     Err(Usage(format!("unknown sync \"{sync}\"; {names}")).into())
 }
 

@@ -62,6 +62,9 @@ pub(crate) fn print(attached: &Attached) -> std::io::Result<()> {
 pub(crate) fn known(config: &Config, syncs: &[String]) -> Result<(), Usage> {
     match syncs.iter().find(|name| !config.syncs.contains_key(*name)) {
         None => Ok(()),
+        Some(name) if config.syncs.is_empty() => Err(Usage(format!(
+            "there is no sync `{name}`: no sluice.toml with syncs is read here; go to its folder, or name it with --config (a demo prints its folder)"
+        ))),
         Some(name) => {
             let names: Vec<&str> = config.syncs.keys().map(String::as_str).collect();
             Err(Usage(format!("there is no sync `{name}`; there is {}", names.join(", "))))

@@ -1,17 +1,17 @@
 //! `sluice demo`: no set-up at all. Everything it makes lies in a temporary folder that is gone when it ends.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use sluice_core::config::section::Log;
 use sluice_core::postgres::{DataDir, Server};
 use sluice_worker::WorkerOptions;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::commands::up;
 use crate::demo::progress::{self, Unfinished};
 use crate::demo::summary::Summary;
-use crate::demo::{SPEED, World};
+use crate::demo::{SPEED, World, web_socket};
 use crate::exit::Answer;
 use crate::output;
 use crate::process;
@@ -55,12 +55,12 @@ impl Demo<'_> {
     async fn on(&self, server: &Server) -> anyhow::Result<Answer> {
         let stop = CancellationToken::new();
         let _stop_simulator = stop.clone().drop_guard();
-        let making = World::make(self.recipe, server.url(), stop);
+        let socket = web_socket().await?;
+        let making = World::make(self.recipe, server.url(), socket.local_addr()?, stop);
         let Some(world) = self.shutdown.run_until_cancelled(Box::pin(making)).await.transpose()? else { return Ok(Answer::No) };
         self.introduce(server, &world)?;
         let working = self.shutdown.child_token();
         let options = WorkerOptions { concurrency: None, name: "demo".to_owned() };
-        let socket = TcpListener::bind(world.config.http.listen).await?;
         let roles = up::both(socket, world.config.clone(), &world.db, options, working.clone());
         let watching = async {
             let answer = self.watch(&world, &working).await;
@@ -111,8 +111,16 @@ impl Demo<'_> {
         ))?;
         if !self.once {
             self.say(&format!("Try an edit:\n  psql '{}' -c \"{}\"", server.url(), self.recipe.edit))?;
+            self.say(&self.commands(&world.folder().display().to_string()))?;
         }
         Ok(())
+    }
+
+    /// The commands that work against this demo, as another terminal takes them.
+    fn commands(&self, folder: &str) -> String {
+        let sluice = program();
+        let lines: String = self.recipe.commands.iter().map(|line| format!("\n  {sluice} {line}")).collect();
+        format!("Every command works in the folder of its sluice.toml, in another terminal:\n  cd {folder}{lines}")
     }
 
     /// For people: with `--json` standard output belongs to the summary.
@@ -123,4 +131,12 @@ impl Demo<'_> {
         }
         output::line(text)
     }
+}
+
+/// How this program was called, as it is called from another folder.
+fn program() -> String {
+    let called = std::env::args_os().next().map(PathBuf::from).unwrap_or_else(|| "sluice".into());
+    let by_path = called.components().count() > 1;
+    let path = if by_path { called.canonicalize().unwrap_or(called) } else { called };
+    path.display().to_string()
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::Value;
 use sluice_core::db::Db;
 
-use crate::commands::attach::known;
 use crate::exit::{Answer, Usage};
+use crate::filter::known;
 use crate::output;
 use crate::session::Session;
 
@@ -27,7 +27,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(session: &Session, args: Args) -> anyhow::Result<Answer> {
     let (config, db) = session.open_database().await?;
-    known(&config, std::slice::from_ref(&args.sync))?;
+    known(&db, &config, &args.sync).await?;
     let asked = sqlx::query_scalar!(r#"select sluice.reconcile($1, $2) as "id!""#, args.sync, args.lane).fetch_one(&db).await;
     let id = match asked {
         Ok(id) => id,

@@ -1,24 +1,28 @@
 //! The demo's world: a private PostgreSQL, a simulated Zoho ten times as fast as the real one, and a recipe's tables and rows.
 
+pub(crate) mod configuration;
 pub(crate) mod progress;
 pub(crate) mod summary;
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::fs::Permissions;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
-use rand::RngExt as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::json;
+use sluice_core::config::Config;
 use sluice_core::config::trigger::Verify;
-use sluice_core::config::{Config, Environment};
 use sluice_core::db::{self, Db, dynamic};
-use sluice_core::secrets::random_key;
 use sluice_producer::Definitions;
 use sluice_producer::capture::{self, LOCK_PATIENCE};
 use sluice_simulator::{Scenario, Simulator};
 use sluice_sync::read::Reader;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::publish;
@@ -27,10 +31,7 @@ use crate::session;
 
 /// How many times as fast as real ones the simulated Zoho's windows pass, and the budget's with them.
 pub(crate) const SPEED: u32 = 10;
-const ORGANIZATION: &str = "60000000001";
 const USUAL_PORT: u16 = 8080;
-/// Letters and digits of what webhooks and notifications prove themselves by.
-const SECRET_LENGTH: usize = 32;
 
 /// Everything that the demo runs on but the PostgreSQL server.
 pub(crate) struct World {
@@ -42,14 +43,20 @@ pub(crate) struct World {
     pub(crate) enqueued: BTreeMap<String, u64>,
     /// Syncs that are polled for the first time.
     pub(crate) polled: Vec<String>,
+    /// Holds the `sluice.toml` with which other commands reach this world; it goes with it.
+    folder: TempDir,
 }
 
 impl World {
-    /// Makes it in an empty database. The simulator answers until `stop`.
-    pub(crate) async fn make(recipe: &Recipe, url: &str, stop: CancellationToken) -> anyhow::Result<Self> {
+    /// Makes it in an empty database; its pages are to be served at `listen`. The simulator answers until `stop`.
+    pub(crate) async fn make(recipe: &Recipe, url: &str, listen: SocketAddr, stop: CancellationToken) -> anyhow::Result<Self> {
         let scenario = Scenario { time_scale: f64::from(SPEED), ..Scenario::from_toml(recipe.zoho)? };
         let simulator = Simulator::bind(sluice_simulator::Config { listen: any_port(), scenario }).await?;
-        let config = configuration(recipe, url, &simulator)?;
+        // the file holds a password and a key
+        let folder = tempfile::Builder::new().prefix("sluice-demo-").permissions(Permissions::from_mode(0o700)).tempdir()?;
+        let file = folder.path().join("sluice.toml");
+        std::fs::write(&file, configuration::text(recipe, url, listen, &simulator)?)?;
+        let config = Config::load(Some(&file))?;
         let zoho = simulator.url();
         tokio::spawn(simulator.serve(stop));
         tell_of_changes(&config, &zoho).await?;
@@ -63,56 +70,26 @@ impl World {
         capture::attach(&db, &definitions, &[], LOCK_PATIENCE).await?;
         let reader = Reader::new(db.clone(), config.database.expression_role.clone());
         let mut enqueued = BTreeMap::new();
-        for (name, _) in config.syncs.iter().filter(|(_, sync)| sync.direction.pushes() && sync.creates) {
+        for (name, sync) in config.syncs.iter().filter(|(_, sync)| sync.direction.pushes() && sync.creates) {
             let jobs = sluice_producer::trigger(&db, &reader, &definitions, Some(name), None, false).await?;
-            enqueued.insert(name.clone(), jobs);
+            // of a sync that pulls as well, one of them is the poll
+            enqueued.insert(name.clone(), jobs - u64::from(sync.direction.pulls()));
         }
         let polled: Vec<String> = config.syncs.values().filter(|sync| sync.direction.pulls()).map(|sync| sync.name.clone()).collect();
+        let unasked: Vec<String> = polled.iter().filter(|name| !enqueued.contains_key(*name)).cloned().collect();
         sqlx::query!(
             "insert into sluice.job (kind, args) select 'poll', jsonb_build_object('sync', name) from unnest($1::text[]) name",
-            &polled
+            &unasked
         )
         .execute(&db)
         .await?;
-        Ok(Self { config: Arc::new(config), db, zoho, enqueued, polled })
+        Ok(Self { config: Arc::new(config), db, zoho, enqueued, polled, folder })
     }
-}
 
-/// The recipe's configuration, pointed at the simulator and sped up with it.
-fn configuration(recipe: &Recipe, url: &str, simulator: &Simulator) -> anyhow::Result<Config> {
-    let zoho = simulator.credentials();
-    let secret: String = rand::rng().sample_iter(rand::distr::Alphanumeric).take(SECRET_LENGTH).map(char::from).collect();
-    let listen = web_address();
-    let public_url = format!("http://{listen}");
-    let environment: Environment = [
-        ("DATABASE_URL", url),
-        ("PUBLIC_URL", &public_url),
-        ("ZOHO_CLIENT_ID", &zoho.client_id),
-        ("ZOHO_CLIENT_SECRET", &zoho.client_secret),
-        ("ZOHO_REFRESH_TOKEN", &zoho.refresh_token),
-        ("ZOHO_ORG_ID", ORGANIZATION),
-        // the one simulated Zoho stands for all organisations of a recipe
-        ("ZOHO_WHOLESALE_REFRESH_TOKEN", &zoho.refresh_token),
-        ("ZOHO_WEBHOOK_SECRET", &secret),
-    ]
-    .into_iter()
-    .collect();
-    let mut config = Config::parse(recipe.config, &environment)?;
-    for connection in config.connections.values_mut() {
-        connection.accounts_url = Some(simulator.url());
-        connection.api_url = Some(simulator.url());
-        for scope in ["finance", "crm", "fsm"] {
-            connection.budget.entry(scope.to_owned()).or_default();
-        }
-        for budget in connection.budget.values_mut() {
-            budget.window_seconds = (budget.window_seconds / SPEED).max(1);
-        }
+    /// Where other commands find its configuration.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
-    config.security.key = Some(random_key());
-    config.http.listen = listen;
-    // CRM is asked to notify us there
-    config.http.public_url = Some(format!("http://{}", config.http.listen));
-    Ok(config)
 }
 
 /// Sets Zoho up as a person would: each webhook that it can sign is told of edits in the modules of its syncs.
@@ -143,29 +120,40 @@ fn any_port() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
 }
 
-/// The usual port for the dashboard, or another where that is taken.
-fn web_address() -> SocketAddr {
+/// The usual port for the dashboard, or another where that is taken. It is held from the beginning, so that a second demo finds it taken.
+pub(crate) async fn web_socket() -> anyhow::Result<TcpListener> {
     let usual = SocketAddr::from((Ipv4Addr::LOCALHOST, USUAL_PORT));
-    let free = |address: SocketAddr| TcpListener::bind(address).and_then(|listener| listener.local_addr());
-    free(usual).or_else(|_| free(any_port())).unwrap_or(usual)
+    match TcpListener::bind(usual).await {
+        Ok(socket) => Ok(socket),
+        Err(_) => TcpListener::bind(any_port()).await.context("no port of 127.0.0.1 is free for the dashboard"),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::recipe::RECIPES;
+    use sluice_tests::TestDb;
 
-    #[tokio::test]
-    async fn every_recipe_is_a_valid_configuration_and_runs_at_the_demos_speed() {
-        let simulator =
-            Simulator::bind(sluice_simulator::Config { listen: any_port(), scenario: Scenario::default() }).await.expect("a port");
-        for recipe in RECIPES {
-            let config = configuration(recipe, "postgres://localhost/demo", &simulator).expect(recipe.name);
-            assert!(config.notes.is_empty(), "{}: {:?}", recipe.name, config.notes);
-            for sync in config.syncs.values() {
-                let (_, budget) = config.connections[&sync.connection].budget_of(sync.module.product);
-                assert_eq!((budget.per_minute, budget.window_seconds), (100, 6), "{}", sync.name);
-            }
-        }
+    use super::*;
+    use crate::recipe;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_demo_counts_its_rows_and_leaves_a_file_that_leads_to_it_while_it_runs() {
+        let db = TestDb::new().await;
+        let (first, second) = (web_socket().await.expect("a port"), web_socket().await.expect("another"));
+        let listen = second.local_addr().expect("an address");
+        assert_ne!(first.local_addr().expect("an address"), listen, "a second demo has pages of its own");
+        let stop = CancellationToken::new();
+        let crm = recipe::find(Some("crm")).expect("the recipe");
+        let world = World::make(crm, db.url(), listen, stop.clone()).await.expect("a world");
+        let rows = sqlx::query_scalar::<_, i64>("select count(*) from contracts").fetch_one(db.db()).await.expect("a count");
+        assert_eq!(world.enqueued["contracts"], u64::try_from(rows).expect("a count"), "the poll is no record");
+        let polls = sqlx::query_scalar::<_, i64>("select count(*) from sluice.job where kind = 'poll'").fetch_one(db.db()).await;
+        assert_eq!(polls.expect("a count"), i64::try_from(world.polled.len()).expect("a count"), "each is asked for once");
+        let folder = world.folder().to_owned();
+        let config = Config::load(Some(&folder.join("sluice.toml"))).expect("the file");
+        assert_eq!((config.http.listen, config.syncs.len()), (listen, world.config.syncs.len()));
+        drop(world);
+        assert!(!folder.exists());
+        stop.cancel();
     }
 }

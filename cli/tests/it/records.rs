@@ -144,7 +144,10 @@ async fn reconcile_asks_for_one_sweep_at_a_time_and_waiting_ends_with_what_becam
         sqlx::query_as("select key, lane from sluice.job where kind = 'reconcile' order by id").fetch_all(db.db()).await.unwrap();
     assert_eq!(jobs, [("reconcile:customers".into(), "reconcile".into()), ("reconcile:customers".into(), "interactive".into())]);
     refuses(&folder, &["reconcile", "customers", "--lane", "soon"], 2, &["unknown lane"]);
-    refuses(&folder, &["reconcile", "nobody"], 2, &["nobody"]);
+    refuses(&folder, &["reconcile", "nobody"], 2, &["unknown sync \"nobody\"; there is customers"]);
+    let elsewhere = Folder::with("").on(db.url());
+    assert_eq!(elsewhere.run(&["reconcile", "customers", "--json"]).code, 0, "what is published needs no file");
+    refuses(&elsewhere, &["trigger", "customers"], 2, &["no sync `customers`: no sluice.toml with syncs is read here; go to its folder"]);
 
     let end = |state: &str| format!("update sluice.run set state = '{state}' where state = 'running'");
     sqlx::raw_sql(sqlx::AssertSqlSafe(end("done"))).execute(db.db()).await.unwrap();

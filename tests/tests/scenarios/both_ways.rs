@@ -229,6 +229,10 @@ async fn a_record_deleted_in_zoho_follows_the_policy_and_is_not_made_again() {
         world.settled().await;
         let deals = world.zoho.values("crm", "Deals", "Deal_Name").await;
         assert_eq!(deals, ["Radio!"], "{settings}");
+        if settings.is_empty() {
+            let said = "held: its Zoho record is gone (deleted there); edits of the row are not sent";
+            assert_eq!(world.rows("select zoho_error from contracts where number = 'C-1'").await[0]["zoho_error"], said, "{settings}");
+        }
         world.check_rules().await;
     }
 }

@@ -278,6 +278,16 @@ const BREAKS: &[(&str, &str, &str)] = &[
     ("match_on = [\"Deal_Name\"]", "", "syncs.deals.reference: a CRM sync needs `reference`"),
     ("[\"Deal_Name\"]", "[\"Amount\"]", "names `Amount`, which is not among the sync's fields"),
     ("match_on", "reference = \"Deal_Name\"\nmatch_on", "names a field that is mapped"),
+    (
+        "module = \"crm/Deals\"",
+        "module = \"billing/invoices\"\nreference = \"reference_id\"",
+        "syncs.deals.reference: billing/invoices is not known to keep `reference_id`, so a create whose answer was lost would not be found again: name `reference_number`, or `invoice_number`, or a custom field",
+    ),
+    (
+        "module = \"crm/Deals\"",
+        "module = \"billing/customers\"\nreference = \"reference_id\"",
+        "found again: name a custom field of yours (`cf_…`)",
+    ),
     ("match_on", "on_delete = \"mark\"\nmatch_on", "syncs.deals.mark: on_delete = \"mark\" needs it"),
     ("match_on", "when_false = \"delete\"\nmatch_on", "which is \"ignore\""),
     ("match_on", "lane = \"urgent\"\nmatch_on", "unknown value `urgent`; one of interactive, realtime"),

@@ -161,7 +161,7 @@ pub fn decide(definition: &Definition, facts: Facts<'_>) -> Step {
         };
     }
     if facts.link.is_some_and(|link| link.gone_at.is_some()) {
-        return Step::Held { reason: "Zoho has deleted its record".to_owned() };
+        return Step::Held { reason: "its Zoho record is gone (deleted there); edits of the row are not sent".to_owned() };
     }
     if zoho_id.is_none() && !definition.sync.creates {
         return Step::Nothing(Reason::CreatesNothing);

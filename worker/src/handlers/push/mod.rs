@@ -67,6 +67,8 @@ pub(super) struct Verdict {
     parents: Vec<(String, String)>,
     request: Option<Value>,
     response: Option<Value>,
+    /// Why the record is left as it is, for the row.
+    held: Option<String>,
 }
 
 impl Verdict {
@@ -82,6 +84,7 @@ impl Verdict {
             parents: Vec::new(),
             request: None,
             response: None,
+            held: None,
         }
     }
 
@@ -260,7 +263,7 @@ impl Run<'_> {
             }
             Step::Nothing(_) if looks_again(record) => None,
             Step::Nothing(reason) => Some(Verdict::of(Outcome::Done { reason: Some(reason.as_str()) })),
-            Step::Held { .. } => Some(Verdict::of(Outcome::Done { reason: Some("held") })),
+            Step::Held { reason } => Some(Verdict { held: Some(reason.clone()), ..Verdict::of(Outcome::Done { reason: Some("held") }) }),
             Step::Unsendable { problems } => {
                 let first = problems.first()?;
                 let class = match first.class {
@@ -328,7 +331,7 @@ impl Run<'_> {
     fn writeback(&self, slot: &Claimed, verdict: &Verdict) -> Option<Writeback> {
         let (status, error) = match &verdict.outcome {
             Outcome::Done { reason: None } => ("synced", None),
-            Outcome::Done { reason: Some("held") } => ("failed", Some("held: the row no longer matches `when`".to_owned())),
+            Outcome::Done { reason: Some("held") } => ("failed", verdict.held.as_ref().map(|why| format!("held: {why}"))),
             // Nothing changed over there; the row may still say that an earlier run failed.
             Outcome::Done { reason: Some("no_change" | "not_applied" | "looked_again") }
                 if slot.tries > 0 || self.work.batch.lane == "interactive" =>

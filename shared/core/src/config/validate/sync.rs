@@ -21,6 +21,33 @@ fn system_field(module: &Module) -> &'static str {
     }
 }
 
+/// The fields of a finance module that keep a text of ours and by which its records are found again: Zoho's OpenAPI files of Books, Inventory and
+/// Billing. A field that is not there is taken without a word and lost, so a reference in it finds nothing. Every module keeps its custom fields.
+fn reference_fields(module: &Module) -> &'static [&'static str] {
+    match (module.product, module.name.as_str()) {
+        (Product::Billing, "subscriptions") => &["reference_id"],
+        (Product::Billing, "invoices") => &["reference_number", "invoice_number"],
+        (Product::Billing, "payments") => &["reference_number"],
+        (Product::Billing, "plans") => &["plan_code"],
+        (Product::Billing, "addons") => &["addon_code"],
+        (Product::Billing, "coupons") => &["coupon_code"],
+        (
+            Product::Books | Product::Inventory,
+            "invoices"
+            | "estimates"
+            | "salesorders"
+            | "purchaseorders"
+            | "bills"
+            | "customerpayments"
+            | "vendorpayments"
+            | "creditnotes"
+            | "expenses"
+            | "inventoryadjustments",
+        ) => &["reference_number"],
+        _ => &[],
+    }
+}
+
 impl Check<'_> {
     pub(super) fn sync(&mut self, config: &Config, sync: &Sync) {
         let name = sync.name.as_str();
@@ -113,6 +140,7 @@ impl Check<'_> {
                 &at("reference"),
                 "names a field that is mapped; it must be one that nothing else writes",
             );
+            self.keeps(sync, reference);
         }
         self.wrong_if(
             !sync.creates && !sync.direction.pushes(),
@@ -130,6 +158,21 @@ impl Check<'_> {
             );
             self.wrong(&at("reference"), advice);
         }
+    }
+
+    /// The reference must come back from Zoho, else a create whose answer was lost is not found and made again.
+    fn keeps(&mut self, sync: &Sync, reference: &str) {
+        let module = &sync.module;
+        let finance = matches!(module.product, Product::Books | Product::Inventory | Product::Billing);
+        let usual = reference_fields(module);
+        if !finance || !sync.direction.pushes() || reference.starts_with("cf_") || usual.contains(&reference) {
+            return;
+        }
+        let choice: String = usual.iter().map(|field| format!("`{field}`, or ")).collect();
+        let message = format!(
+            "{module} is not known to keep `{reference}`, so a create whose answer was lost would not be found again: name {choice}a custom field of yours (`cf_…`)"
+        );
+        self.wrong(&["syncs", &sync.name, "reference"], message);
     }
 
     fn directions(&mut self, sync: &Sync) {

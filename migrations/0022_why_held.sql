@@ -1,0 +1,16 @@
+-- What `explain` says of a record that is held: a row without a `when` is held as well, when its Zoho record is gone.
+
+-- Of an attempt without a call: why there was none.
+create or replace function sluice.why_no_call(p_reason text) returns text
+language sql immutable set search_path = pg_catalog, sluice as $$
+  select case p_reason
+    when 'no_change' then 'no mapped value differs from what was agreed on'
+    when 'not_applied' then 'an edit of a side that does not own the field was recorded, not applied'
+    when 'when_false' then 'the row does not match `when` and never came to Zoho'
+    when 'never_created' then 'the row is gone and never came to Zoho'
+    when 'delete_ignored' then 'the row is gone and `on_delete` is "ignore"'
+    when 'already_withdrawn' then 'the record was marked or voided already'
+    when 'held' then 'Zoho''s side is left as it is: the row no longer matches `when`, its Zoho record was deleted there, or the row is gone and a create of it may have been lost'
+    when 'looked_again' then 'a repeated create was looked up once more: there is one record'
+    else p_reason end
+$$;
