@@ -22,7 +22,8 @@ fn system_field(module: &Module) -> &'static str {
 }
 
 /// The fields of a finance module that keep a text of ours and by which its records are found again: Zoho's OpenAPI files of Books, Inventory and
-/// Billing. A field that is not there is taken without a word and lost, so a reference in it finds nothing. Every module keeps its custom fields.
+/// Billing. A field that is not there is taken without a word and lost, so a reference in it finds nothing. Every module keeps its custom fields. None:
+/// we know of no such field of the module's own.
 fn reference_fields(module: &Module) -> &'static [&'static str] {
     match (module.product, module.name.as_str()) {
         (Product::Billing, "subscriptions") => &["reference_id"],
@@ -168,11 +169,16 @@ impl Check<'_> {
         if !finance || !sync.direction.pushes() || reference.starts_with("cf_") || usual.contains(&reference) {
             return;
         }
-        let choice: String = usual.iter().map(|field| format!("`{field}`, or ")).collect();
-        let message = format!(
-            "{module} is not known to keep `{reference}`, so a create whose answer was lost would not be found again: name {choice}a custom field of yours (`cf_…`)"
+        let path = ["syncs", &sync.name, "reference"];
+        let lost = format!(
+            "{module} is not known to keep `{reference}`, and then a create whose answer was lost is not found again and made twice"
         );
-        self.wrong(&["syncs", &sync.name, "reference"], message);
+        if usual.is_empty() {
+            self.note(&path, format!("{lost}: a custom field of yours (`cf_…`) is kept"));
+        } else {
+            let choice: String = usual.iter().map(|field| format!("`{field}`, or ")).collect();
+            self.wrong(&path, format!("{lost}: name {choice}a custom field of yours (`cf_…`)"));
+        }
     }
 
     fn directions(&mut self, sync: &Sync) {
