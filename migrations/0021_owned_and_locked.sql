@@ -10,7 +10,7 @@ language sql immutable set search_path = pg_catalog, sluice as $$
     when 'never_created' then 'the row is gone and never came to Zoho'
     when 'delete_ignored' then 'the row is gone and `on_delete` is "ignore"'
     when 'already_withdrawn' then 'the record was marked or voided already'
-    when 'held' then 'the row no longer matches `when`: Zoho''s record is left as it is'
+    when 'held' then 'Zoho''s side is left as it is: the row no longer matches `when`, its Zoho record was deleted there, or the row is gone and a create of it may have been lost'
     when 'looked_again' then 'a repeated create was looked up once more: there is one record'
     else p_reason end
 $$;
