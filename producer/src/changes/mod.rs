@@ -17,6 +17,7 @@ pub mod drain;
 mod enqueue;
 mod keys;
 mod moved;
+mod packs;
 mod sift;
 mod store;
 mod unchanged;

@@ -1,6 +1,7 @@
 //! The tables of captured changes.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -9,6 +10,7 @@ use sqlx::postgres::types::Oid;
 
 use sluice_sync::definition::Columns;
 
+use super::packs::{Pack, Tables};
 use crate::definitions::Definitions;
 use crate::publish::relation;
 
@@ -16,14 +18,14 @@ use crate::publish::relation;
 #[derive(Debug, Clone)]
 pub(super) struct Change {
     /// schema.name of the table.
-    pub(super) relation: String,
+    pub(super) relation: Arc<str>,
     pub(super) operation: Operation,
     /// The kept columns before; `None` for inserts, and where none of them changed.
     pub(super) before: Option<Value>,
     /// The kept columns after; `None` for deletes.
     pub(super) after: Option<Value>,
     /// Of an update: the columns that differ; `None`: nobody knows any more.
-    pub(super) changed: Option<Vec<String>>,
+    pub(super) changed: Option<Arc<[String]>>,
     /// Of an update of `before`: its place among these, and what it takes to put it back.
     pub(super) moved: Option<Moved>,
     /// One; of [`Operation::Untouched`], how many it stands for.
@@ -34,11 +36,11 @@ pub(super) struct Change {
 #[derive(Debug, Clone)]
 pub(super) struct Moved {
     pub(super) number: i64,
-    relid: Option<Oid>,
-    touched: Option<i64>,
-    layout: Option<i32>,
-    origin: Option<String>,
-    captured_at: DateTime<Utc>,
+    pub(super) relid: Option<Oid>,
+    pub(super) touched: Option<i64>,
+    pub(super) layout: Option<i32>,
+    pub(super) origin: Option<String>,
+    pub(super) captured_at: DateTime<Utc>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,93 +65,34 @@ pub(super) struct Held {
 /// Takes changes, but for those of tables that concern a sync in `busy`.
 pub(super) async fn take(tx: &mut Tx, definitions: &Definitions, busy: &BTreeSet<String>, limit: i32) -> Result<Vec<Change>, sqlx::Error> {
     let (names, hashes) = own(definitions, busy);
-    let rows = sqlx::query!(
-        r#"select relation as "relation!", operation as "operation!", before, after, changed, relid, touched, layout, move, origin, captured_at, changes as "changes!"
-           from sluice.take_changes($1, $2, $3, $4)"#,
+    let packs = sqlx::query_as!(
+        Pack,
+        r#"select relation as "relation!", operation as "operation!", kept, relid, layout, keys, before, after, changed, touched, moves, origins, captured_at as "captured_at!"
+           from sluice.take_changes($1, $2, $3)"#,
         &names,
         &hashes,
-        mapped(definitions),
         limit
     )
     .fetch_all(&mut *tx)
     .await?;
-    let tables: HashSet<Oid> = rows.iter().filter(|row| row.touched.is_some()).filter_map(|row| row.relid).collect();
-    let columns = columns(tx, tables).await?;
-    let changes = rows.into_iter().map(|row| Change {
-        relation: row.relation,
-        operation: match row.operation.as_str() {
-            "insert" => Operation::Insert,
-            "update" => Operation::Update,
-            "delete" => Operation::Delete,
-            "untouched" => Operation::Untouched,
-            _ => Operation::Truncate,
-        },
-        before: row.before,
-        after: row.after,
-        changed: match (row.touched, row.relid) {
-            (Some(touched), Some(table)) => columns.get(&table).and_then(|columns| columns.named(touched, row.layout)),
-            _ => row.changed,
-        },
-        moved: row.r#move.zip(row.captured_at).map(|(number, captured_at)| Moved {
-            number,
-            relid: row.relid,
-            touched: row.touched,
-            layout: row.layout,
-            origin: row.origin,
-            captured_at,
-        }),
-        changes: row.changes.unsigned_abs(),
+    let tables = Tables::of(tx, &packs).await?;
+    let mapped = mapped(definitions);
+    let unpacked = packs.into_iter().flat_map(|pack| {
+        let mapped = mapped.get(&pack.relation).and_then(Option::as_ref);
+        pack.unpack(&tables, mapped)
     });
-    let mut changes: Vec<Change> = changes.collect();
+    let mut changes: Vec<Change> = unpacked.collect();
     changes.sort_by_key(|change| change.moved.as_ref().map(|moved| moved.number));
     Ok(changes)
 }
 
-/// A table's columns by number, and all of them as one number.
-#[derive(Debug, Default)]
-struct ColumnNames {
-    layout: Option<i32>,
-    names: BTreeMap<i16, String>,
-}
-
-impl ColumnNames {
-    /// Those whose bits are set: bit n - 1 stands for column n. `None` if these are not the columns that capture knew.
-    fn named(&self, touched: i64, layout: Option<i32>) -> Option<Vec<String>> {
-        let set = self.names.iter().filter(|(number, _)| touched >> (**number - 1) & 1 == 1);
-        (self.layout == layout).then(|| set.map(|(_, name)| name.clone()).collect())
-    }
-}
-
-/// Of tables that are gone there are none.
-async fn columns(tx: &mut Tx, tables: HashSet<Oid>) -> Result<HashMap<Oid, ColumnNames>, sqlx::Error> {
-    let tables: Vec<Oid> = tables.into_iter().collect();
-    let mut columns: HashMap<Oid, ColumnNames> = HashMap::new();
-    if tables.is_empty() {
-        return Ok(columns);
-    }
-    let rows = sqlx::query!(
-        r#"select a.attrelid as table, a.attnum as number, a.attname::text as "name!", l.layout
-           from (select t, sluice.layout(t) as layout from unnest($1::oid[]) t) l
-           join pg_catalog.pg_attribute a on a.attrelid = l.t and a.attnum between 1 and 63 and not a.attisdropped"#,
-        &tables
-    )
-    .fetch_all(tx)
-    .await?;
-    for row in rows {
-        let table = columns.entry(row.table).or_default();
-        table.layout = row.layout;
-        table.names.insert(row.number, row.name);
-    }
-    Ok(columns)
-}
-
-/// Relation → the columns that any sync reads of it, where not every column matters.
-fn mapped(definitions: &Definitions) -> Value {
-    let mut mapped: BTreeMap<String, Option<BTreeSet<&String>>> = BTreeMap::new();
+/// Relation → the columns that any sync reads of it; `None`: any column may matter.
+fn mapped(definitions: &Definitions) -> BTreeMap<String, Option<BTreeSet<&str>>> {
+    let mut mapped: BTreeMap<String, Option<BTreeSet<&str>>> = BTreeMap::new();
     for definition in definitions.by_name.values() {
         let columns = mapped.entry(relation(&definition.table)).or_insert_with(|| Some(BTreeSet::new()));
         match (columns.as_mut(), definition.relevant_columns()) {
-            (Some(columns), Columns::Named(names)) => columns.extend(names),
+            (Some(columns), Columns::Named(names)) => columns.extend(names.iter().map(String::as_str)),
             (_, Columns::All) => *columns = None,
             (None, _) => {}
         }
@@ -157,8 +100,7 @@ fn mapped(definitions: &Definitions) -> Value {
             mapped.insert(relation(&watch.table), None);
         }
     }
-    let some = mapped.into_iter().filter_map(|(relation, columns)| Some((relation, Value::from_iter(columns?.into_iter().cloned()))));
-    Value::Object(some.collect())
+    mapped
 }
 
 /// Names and hashes of our definitions.
@@ -251,10 +193,10 @@ impl Rows {
         let mut rows = Self::default();
         for change in changes {
             if let Some(moved) = &change.moved {
-                rows.relations.push(change.relation.clone());
+                rows.relations.push(change.relation.to_string());
                 rows.before.push(change.before.clone().unwrap_or_default());
                 rows.after.push(change.after.clone().unwrap_or_default());
-                rows.changed.push(change.changed.clone().map_or(Value::Null, Value::from));
+                rows.changed.push(change.changed.as_deref().map_or(Value::Null, Value::from));
                 rows.touched.push(moved.touched);
                 rows.layouts.push(moved.layout);
                 rows.relids.push(moved.relid);

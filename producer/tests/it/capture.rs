@@ -249,7 +249,12 @@ async fn an_update_is_told_whole_whatever_its_key_and_however_many_columns() {
             ),
         ] {
             run(update.clone()).await;
-            let seen: Value = sqlx::query_scalar("select jsonb_build_array(case when before <> after then before end, after, (select array_agg(c order by c) from unnest(sluice.changed_columns(changed, relid, touched, layout)) c)) from sluice.take_changes($1, $2, '{}', 9)")
+            let seen: Value = sqlx::query_scalar(
+                "select jsonb_build_array(case when c.before <> c.after then c.before end, coalesce(c.after, jsonb_build_object(p.kept, c.key)), (
+                     select array_agg(n order by n)
+                     from unnest(sluice.changed_columns(array(select jsonb_array_elements_text(c.changed)), p.relid, c.touched, p.layout)) n))
+                 from sluice.take_changes($1, $2, 9) p, unnest(p.keys, p.before, p.after, p.changed, p.touched) as c (key, before, after, changed, touched)",
+            )
                 .bind(&names)
                 .bind(&hashes)
                 .fetch_one(test.db())
@@ -392,11 +397,6 @@ async fn columns_that_changed_their_names_or_may_be_null_now_are_looked_at() {
     let swap = "alter table customers rename note to other; alter table customers rename email to note; alter table customers rename other to email";
     assert_eq!(jobs_after(&format!("{swap}; update customers set email = 'x' where id = 2")).await, 1);
     assert_eq!(jobs_after("alter table customers rename email to gone; update customers set gone = 'y' where id = 3; alter table customers rename gone to email").await, 1);
-    setting.run("alter table customers rename email to gone; update customers set gone = 'z' where id = 3").await;
-    let (names, hashes): (Vec<String>, Vec<String>) = setting.definitions.hashes().into_iter().unzip();
-    let taken = sqlx::query_as::<_, (String, Option<Vec<String>>, Option<i64>)>(
-        "select operation, changed, touched from sluice.take_changes($1, $2, '{\"public.customers\": [\"id\", \"email\"]}', 9)",
-    );
-    let taken = taken.bind(&names).bind(&hashes).fetch_all(setting.db()).await.unwrap();
-    assert_eq!(taken, [("update".to_owned(), None, None)], "a mapped column is not there: whatever changed may be it");
+    let gone = "alter table customers rename email to gone; update customers set gone = 'z' where id = 3";
+    assert_eq!(jobs_after(gone).await, 1, "a mapped column is not there: whatever changed may be it");
 }
