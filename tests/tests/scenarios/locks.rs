@@ -231,7 +231,7 @@ async fn a_new_row_with_a_key_that_another_record_had_before_gets_a_record_of_it
 
 /// As many transactions as `SLUICE_SOAK` says. `SLUICE_SOAK=10000` leaves half a million jobs, and takes accordingly.
 fn transactions() -> u64 {
-    std::env::var("SLUICE_SOAK").ok().and_then(|number| number.parse().ok()).unwrap_or(240)
+    std::env::var("SLUICE_SOAK").ok().and_then(|number| number.parse().ok()).unwrap_or(120)
 }
 
 /// Callers that insert jobs of the same 1,000 records, and callers that update the rows, in either order, while workers write those rows
