@@ -289,7 +289,7 @@ end $$;
 -- remembered by the caller, who may have to put them back.
 create function sluice.take_changes(p_names text[], p_hashes text[], p_limit integer)
 returns table (relation text, operation text, kept text, relid oid, layout integer, keys text[], before jsonb[], after jsonb[], changed jsonb[], touched bigint[], moves bigint[], origins text[], captured_at timestamptz[])
--- By its place each change is found at once: a scan would pass by everything that waits behind. Grouping by hash takes a third of what sorting takes.
+-- By its place each change is found at once: a scan would pass by everything that waits behind. Packs are grouped by hash: what they are grouped by is long, and its order means nothing.
 language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off set jit = off as $$
 #variable_conflict use_column
 declare

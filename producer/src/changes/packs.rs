@@ -116,13 +116,8 @@ impl Pack {
                 origin: part(&self.origins, at).cloned(),
                 captured_at: self.captured_at[at],
             });
-            let beside = match (mask, bits, names) {
-                (Some(mask), Some(bits), _) => bits & mask == 0,
-                (Some(_), None, Some(Value::Array(names))) => {
-                    mapped.is_some_and(|mapped| !names.iter().filter_map(Value::as_str).any(|name| mapped.contains(name)))
-                }
-                _ => false,
-            };
+            // Where names say it, each sync looks for itself.
+            let beside = mask.zip(bits).is_some_and(|(mask, bits)| bits & mask == 0);
             if operation == Operation::Update && moved.is_none() && beside {
                 untouched += 1;
                 continue;
