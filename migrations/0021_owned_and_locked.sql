@@ -11,6 +11,7 @@ language sql immutable set search_path = pg_catalog, sluice as $$
     when 'delete_ignored' then 'the row is gone and `on_delete` is "ignore"'
     when 'already_withdrawn' then 'the record was marked or voided already'
     when 'held' then 'Zoho''s side is left as it is: the row no longer matches `when`, its Zoho record was deleted there, or the row is gone and a create of it may have been lost'
+    when 'braked' then 'the brake holds what would be sent until somebody decides: sluice held list'
     when 'looked_again' then 'a repeated create was looked up once more: there is one record'
     else p_reason end
 $$;

@@ -24,6 +24,16 @@ pub enum Error {
         /// The key, as the table prints it.
         key: String,
     },
+    /// The brake holds it: nothing of it is sent before somebody decides.
+    #[error("the brake holds {sync} {key}, and nothing was enqueued: see `sluice held show {held}`, then approve or reject it")]
+    Held {
+        /// The sync.
+        sync: String,
+        /// The key, as the table prints it.
+        key: String,
+        /// The held change.
+        held: i64,
+    },
     /// The insert was refused: the key does not fit, or the sync is retired, not published, or only pulls.
     #[error("{0}")]
     Refused(String),
@@ -47,8 +57,8 @@ impl From<sqlx::Error> for Error {
 
 /// Enqueues a push: of one record, in the lane `interactive`; without a key of everything that is due, in the sync's own lane, and of
 /// every sync if none is named. Due is a row that was never synced, and one whose last run became a dead letter; with `force` every row.
-/// `force` also forgets what was agreed on, so that every field is sent. A sync that pulls is polled too, with `force` the whole module. Returns
-/// the number of jobs.
+/// `force` also forgets what was agreed on, so that every field is sent. A sync that pulls is polled too, with `force` the whole module. What a brake
+/// holds is left out. Returns the number of jobs.
 ///
 /// # Errors
 /// See [`Error`]. Pages enqueued before an error stay enqueued.
@@ -108,12 +118,20 @@ pub async fn pull(db: &Db, sync: &str, zoho_id: &str) -> Result<i64, Error> {
 
 async fn one(db: &Db, reader: &Reader, definition: &Definition, key: &str, force: bool) -> Result<u64, Error> {
     let sync = definition.name();
-    exists(db, reader, definition, key).await?;
+    let key = exists(db, reader, definition, key).await?;
     let mut tx = db.begin().await?;
+    let held = sqlx::query_scalar!(
+        "select held_id from sluice.held_record where sync = $1 and key = $2 and resolution is null and operation in ('create', 'update', 'delete', 'truncate') limit 1",
+        sync,
+        key
+    )
+    .fetch_optional(&mut tx)
+    .await?;
+    if let Some(held) = held {
+        return Err(Error::Held { sync: sync.to_owned(), key, held });
+    }
     if force {
-        let key =
-            sqlx::query_scalar!(r#"select sluice.canonical_key($1, to_jsonb($2::text)) as "key!""#, sync, key).fetch_one(&mut tx).await?;
-        link::store::forget_agreed(&mut tx, sync, &[key]).await?;
+        link::store::forget_agreed(&mut tx, sync, std::slice::from_ref(&key)).await?;
     }
     sqlx::query!(
         "insert into sluice.job (kind, args, lane) values ('push', jsonb_build_object('sync', $1::text, 'key', $2::text), 'interactive')",
@@ -126,8 +144,8 @@ async fn one(db: &Db, reader: &Reader, definition: &Definition, key: &str, force
     Ok(1)
 }
 
-/// That there is something to do under the key: a row, or what was synced of one that is gone.
-async fn exists(db: &Db, reader: &Reader, definition: &Definition, key: &str) -> Result<(), Error> {
+/// That there is something to do under the key: a row, or what was synced of one that is gone. The key, as the table prints it.
+async fn exists(db: &Db, reader: &Reader, definition: &Definition, key: &str) -> Result<String, Error> {
     let sync = definition.name();
     let canonical =
         sqlx::query_scalar!(r#"select sluice.canonical_key($1, to_jsonb($2::text)) as "key!""#, sync, key).fetch_one(db).await?;
@@ -143,7 +161,7 @@ async fn exists(db: &Db, reader: &Reader, definition: &Definition, key: &str) ->
     let known = sqlx::query_scalar!(r#"select exists (select from sluice.link where sync = $1 and key = $2) as "known!""#, sync, key)
         .fetch_one(db)
         .await?;
-    if gone && !known { Err(Error::NoRow { table: definition.sync.table.clone(), key }) } else { Ok(()) }
+    if gone && !known { Err(Error::NoRow { table: definition.sync.table.clone(), key }) } else { Ok(key) }
 }
 
 async fn all(db: &Db, reader: &Reader, definition: &Definition, force: bool) -> Result<u64, Error> {
@@ -157,10 +175,19 @@ async fn all(db: &Db, reader: &Reader, definition: &Definition, force: bool) -> 
     }
 }
 
-/// A record with a slot is under way already; a row without Zoho record has nothing to do where the sync makes none.
+/// A record with a slot is under way already; a row without Zoho record has nothing to do where the sync makes none; what a brake holds waits.
 async fn page(db: &Db, definition: &Definition, keys: &[String], force: bool) -> Result<u64, Error> {
     let sync = definition.name();
     let mut tx = db.begin().await?;
+    let keys = &sqlx::query_scalar!(
+        r#"select k.key as "key!" from unnest($2::text[]) as k (key)
+           where not exists (select from sluice.held_record h where h.sync = $1 and h.key = k.key and h.resolution is null
+                               and h.operation in ('create', 'update', 'delete', 'truncate'))"#,
+        sync,
+        keys
+    )
+    .fetch_all(&mut tx)
+    .await?;
     if force {
         link::store::forget_agreed(&mut tx, sync, keys).await?;
     }

@@ -1,6 +1,7 @@
 //! `sluice trigger`: syncs one record, or everything of a sync that is due: rows that were never sent, and what changed in Zoho.
 
 use serde_json::json;
+use sluice_core::db::Db;
 use sluice_producer::{Definitions, publish};
 use sluice_sync::read::Reader;
 
@@ -37,10 +38,25 @@ pub(crate) async fn run(session: &Session, args: Args) -> anyhow::Result<Answer>
         Some(zoho_id) => sluice_producer::trigger::pull(&db, &args.sync, zoho_id).await.map(|_| 1)?,
         None => sluice_producer::trigger(&db, &reader, &definitions, Some(&args.sync), args.key.as_deref(), args.force).await?,
     };
+    let held = if args.zoho_id.is_none() { held(&db, &args.sync).await? } else { 0 };
     if session.options.json {
-        output::json(&json!({ "enqueued": jobs }))?;
+        output::json(&json!({ "enqueued": jobs, "held": held }))?;
     } else {
         output::line(&format!("{jobs} job(s) of {} enqueued", args.sync))?;
+        if held > 0 {
+            output::line(&format!("{held} record(s) are held by the brake and were left out: sluice held list"))?;
+        }
     }
     Ok(Answer::Yes)
+}
+
+/// The records of the sync whose push waits for a decision.
+async fn held(db: &Db, sync: &str) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select count(distinct key) as "held!" from sluice.held_record
+           where sync = $1 and resolution is null and operation in ('create', 'update', 'delete', 'truncate')"#,
+        sync
+    )
+    .fetch_one(db)
+    .await
 }

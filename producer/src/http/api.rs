@@ -77,6 +77,7 @@ pub(super) async fn trigger(Shared(state): Shared<State>, body: Option<Json<Trig
         Ok(jobs) => (StatusCode::ACCEPTED, Json(json!({ "jobs": jobs }))).into_response(),
         Err(crate::trigger::Error::UnknownSync(name)) => problem(StatusCode::NOT_FOUND, &format!("unknown sync \"{name}\"")),
         Err(none @ crate::trigger::Error::NoRow { .. }) => problem(StatusCode::NOT_FOUND, &none.to_string()),
+        Err(held @ crate::trigger::Error::Held { .. }) => problem(StatusCode::CONFLICT, &held.to_string()),
         Err(crate::trigger::Error::Refused(message)) => problem(StatusCode::UNPROCESSABLE_ENTITY, &message),
         Err(crate::trigger::Error::Database(error)) => Failed(error).into_response(),
     }

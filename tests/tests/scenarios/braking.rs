@@ -113,3 +113,49 @@ async fn what_is_held_from_zoho_is_shown_as_it_is_by_now_keeps_no_other_edit_bac
     assert_eq!(world.rows("select records from sluice.held_change where resolution is null").await, [json!({"records": 10})]);
     world.check_rules().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_brake_holds_is_sent_by_no_run_that_something_else_asks_for() {
+    let tables = "create table items (id bigint generated always as identity primary key, zoho_id text, name text not null, price int)";
+    let world = World::new(Setup::new(tables, ITEMS)).await;
+    let ids = world.zoho.seed(("inventory", "items"), 30, json!({"name": "Item {n}", "rate": 5}), 10).await;
+    world.poll("items").await;
+    assert_eq!(world.count("select sluice.approve(id) from sluice.held_change where resolution is null").await, 30, "a first import");
+    world.all_arrived().await;
+    // A price that is due, and cannot go yet, waits in the queue.
+    world.run("select sluice.pause(sync => 'items')").await;
+    world.run(&format!("update items set price = 6 where zoho_id = '{}'", ids[0])).await;
+    world.until("select exists (select from sluice.slot where sync = 'items')").await;
+    world.run("update items set price = 0").await;
+    world.until("select exists (select from sluice.held_change where resolution is null and not gathering)").await;
+    world.run("select sluice.resume(sync => 'items')").await;
+    world.settled().await;
+    let prices = async || world.zoho.values("inventory", "items", "rate").await;
+    assert!(prices().await.iter().all(|price| price == "5"), "{:?}", prices().await);
+
+    // Zoho's own change of another field is taken over, a person's `trigger --force` and a job of another service do nothing.
+    world.zoho.pass(60).await;
+    world.zoho.put("inventory", "items", Some(&ids[1]), json!({"name": "Renamed there"})).await;
+    world.poll("items").await;
+    world.force("items").await;
+    world.run("insert into sluice.job (kind, args) select 'push', jsonb_build_object('sync', 'items', 'key', id::text) from items").await;
+    world.settled().await;
+    assert_eq!(world.count("select count(*) from items where name = 'Renamed there'").await, 1);
+    assert!(prices().await.iter().all(|price| price == "5"), "{:?}", prices().await);
+    let told = format!(
+        "select says from items i, sluice.explain('items', i.id::text) where i.zoho_id = '{}' and says like '%the brake holds%' limit 1",
+        ids[0]
+    );
+    assert_eq!(world.rows(&told).await.len(), 1);
+
+    let approve = "select sluice.approve(id, max_records => 10) from sluice.held_change where resolution is null";
+    assert_eq!(world.count(approve).await, 10);
+    world.settled().await;
+    assert_eq!(prices().await.iter().filter(|price| *price == "0").count(), 10);
+    world.run("select sluice.reject(id) from sluice.held_change where resolution is null").await;
+    world.run(&format!("update items set price = 7 where zoho_id in ('{}', '{}')", ids[28], ids[29])).await;
+    world.all_arrived().await;
+    let seven = prices().await.iter().filter(|price| *price == "7").count();
+    assert_eq!(seven, 2, "a rejected record goes on with its next edit");
+    world.check_rules().await;
+}

@@ -2,6 +2,7 @@
 //! the one call that the batch was granted; what needs more goes on in a later claim.
 
 mod adjust;
+mod braked;
 mod crm;
 mod finance;
 mod lookup;
@@ -28,6 +29,7 @@ use sluice_sync::plan::{self, Facts, Step};
 use sluice_sync::read::{self, Found, Parents, Row};
 use sluice_zoho::mask;
 
+use self::braked::Braked;
 use super::{all, snooze};
 use crate::engine::Engine;
 use crate::session::{Ended, Session};
@@ -51,6 +53,8 @@ pub(super) struct Record<'a> {
     pub(super) compared: bool,
     /// When Zoho gave the answer that it was compared with, by its own clock.
     pub(super) dated: Option<chrono::DateTime<chrono::Utc>>,
+    /// The brake holds what would be sent: nobody has decided about it.
+    braked: Option<Braked>,
 }
 
 /// What became of one record, before it is told to the queue, the link and the application's row.
@@ -167,6 +171,7 @@ pub(super) async fn load<'a>(
     let key: Vec<String> = definition.key.iter().map(|column| column.name.clone()).collect();
     let moving = link::store::keys_are_moving(&mut tx, &format!("{}.{}", table.schema, table.name), &key).await?;
     let mut links = link::store::load(&mut tx, definition.name(), &keys).await?;
+    let braked = braked::of(&mut tx, definition.name(), &keys).await?;
     let refs: Vec<_> =
         rows.values().filter_map(|found| if let Found::Row(row) = found { Some(row.refs()) } else { None }).flatten().collect();
     let parents = link::store::parents(&mut tx, &refs).await?;
@@ -184,6 +189,7 @@ pub(super) async fn load<'a>(
         level: None,
         compared: false,
         dated: None,
+        braked: braked.get(&slot.key).copied(),
     });
     Ok((records.collect(), parents, moving))
 }
@@ -208,7 +214,8 @@ impl Run<'_> {
                     None => step = self.step(&record),
                 }
             }
-            match self.without_call(&record, &step) {
+            let verdict = self.without_call(&record, &step);
+            match verdict.or_else(|| record.braked.and_then(|braked| braked.verdict(&step))) {
                 Some(verdict) => {
                     verdicts.insert(record.slot.id, verdict);
                 }

@@ -130,6 +130,7 @@ mod tests {
             repair: BTreeSet::new(),
             level: None,
             compared: false,
+            braked: None,
             dated: None,
         }
     }
