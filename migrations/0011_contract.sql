@@ -150,7 +150,8 @@ begin
     raise exception using errcode = 'P0001', message = format('%s %s is held by a brake until somebody decides', $1, $2), hint = format('sluice held show %s', held);
   end if;
   select * into letter from sluice.dead_letter d where d.sync = $1 and d.key = canonical and d.resolution is null order by d.id desc limit 1;
-  if found and letter.created_at >= started then
+  -- also an older one: whoever waits may come after the run that gave up, and a success would have resolved it
+  if found then
     raise exception using errcode = 'P0001', message = format('%s %s is a dead letter: %s', $1, $2, letter.message), hint = coalesce(letter.hint, '');
   end if;
 end $$;

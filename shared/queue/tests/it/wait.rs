@@ -38,6 +38,9 @@ async fn wait_says_that_its_time_is_over_or_that_the_record_died() {
     };
     let (answer, ()) = tokio::join!(waiting, working);
     assert_eq!(said(&answer.unwrap_err()).0, "P0001");
+    // Whoever asks only now, since the worker was quicker, is told the same; until somebody has dealt with the letter.
+    assert_eq!(world.refused("call sluice.wait('orders', '1')").await.0, "P0001");
+    world.run("select sluice.discard(id) from sluice.dead_letter").await;
     world.run("call sluice.wait('orders', '1')").await;
     assert!(world.refused("call sluice.wait('nobody', '1')").await.1.contains("unknown sync"));
 }
