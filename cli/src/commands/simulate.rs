@@ -7,7 +7,7 @@ use serde_json::json;
 use sluice_core::config::section::Log;
 use sluice_simulator::{Config, Scenario, Simulator};
 
-use crate::exit::Answer;
+use crate::exit::{Answer, Usage};
 use crate::output;
 use crate::process;
 use crate::session::Session;
@@ -27,7 +27,10 @@ const ANY_ORGANIZATION: &str = "60000000001";
 
 pub(crate) async fn run(session: &Session, args: Args) -> anyhow::Result<Answer> {
     let _log = session.log(&Log::default(), ".".as_ref(), 0)?;
-    let scenario = args.scenario.as_deref().map_or_else(|| Ok(Scenario::default()), Scenario::from_file)?;
+    let scenario = match args.scenario.as_deref() {
+        Some(path) => Scenario::from_file(path).map_err(|error| Usage(format!("{:#}", anyhow::Error::new(error))))?,
+        None => Scenario::default(),
+    };
     let shutdown = process::shutdown_on_signal()?;
     let organization = scenario.finance.organizations.first().map_or(ANY_ORGANIZATION, String::as_str).to_owned();
     let simulator = Simulator::bind(Config { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, args.port)), scenario }).await?;

@@ -135,7 +135,7 @@ use crate::faults::FaultSpec;
 #[derive(Debug, thiserror::Error)]
 pub enum ScenarioError {
     /// The file could not be read.
-    #[error("cannot read the scenario {path}: {source}")]
+    #[error("cannot read the scenario {path}")]
     Read {
         /// The file.
         path: String,
@@ -143,7 +143,7 @@ pub enum ScenarioError {
         source: std::io::Error,
     },
     /// Not TOML, an unknown key, or a value of the wrong type.
-    #[error("the scenario is not valid: {0}")]
+    #[error("the scenario is not valid")]
     Parse(#[from] toml::de::Error),
     /// A value outside its range.
     #[error("the scenario is not valid: {0}")]

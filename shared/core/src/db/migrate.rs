@@ -32,7 +32,10 @@ pub enum Error {
         known: i64,
     },
     /// A migration that was applied is not what this binary has under its number.
-    #[error("migration {version} ({description}) was changed after it had been applied; released migrations must stay as they are")]
+    #[error(
+        "the schema `sluice` was made by another build: migration {version} ({description}) is not what this one has under its number. Use the build that made it; \
+         or, where jobs, links and history may go, `drop schema sluice cascade` and migrate anew: your own tables stay, and records are matched with Zoho's again (`match_on`, `reference`)"
+    )]
     Changed {
         /// Its number.
         version: i64,
