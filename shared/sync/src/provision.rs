@@ -64,7 +64,17 @@ pub fn wanted(definition: &Definition, yields: &BTreeMap<String, String>) -> Vec
         let data_type = if is_unique(path) { text } else { data_type };
         Wanted { api_name: path.clone(), data_type, values, unique: is_unique(path) }
     });
-    reference.into_iter().chain(fields).collect()
+    let marks =
+        definition.sync.mark.iter().filter(|(name, _)| definition.sync.direction.pushes() && !definition.fields().contains_key(*name));
+    let marks = marks.map(|(name, value)| {
+        let data_type = match value {
+            Value::Bool(_) => "boolean",
+            Value::Number(_) => "double",
+            _ => "text",
+        };
+        Wanted { api_name: name.clone(), data_type: Some(data_type), values: vec![value::scalar_text(value)], unique: false }
+    });
+    reference.into_iter().chain(fields).chain(marks).collect()
 }
 
 /// What the module lacks, given its fields as Zoho lists them.
@@ -187,6 +197,21 @@ mod tests {
         let Some(Need::Values(name, id, missing, body)) = needs(&wanted, &[listed(&["Open", "Lost"])]).pop() else { panic!("values") };
         assert_eq!((name.as_str(), id.as_str(), missing), ("Stage", "7", vec!["Won".to_owned()]));
         assert_eq!(body["fields"][0]["pick_list_values"].as_array().map(Vec::len), Some(3));
+    }
+
+    #[test]
+    fn a_field_that_only_a_mark_sets_is_looked_for_and_so_is_its_value() {
+        let file = "[people]\nconnection = \"main\"\ntable = \"people\"\nkey = \"id\"\nmodule = \"crm/Contacts\"\nmatch_on = [\"Email\"]\non_delete = \"mark\"\n\
+                    mark = { Standing = \"Left\", Title = \"gone\" }\nfields = { Email = \"email\", Title = \"title\" }";
+        let tables = [crate::fixture::table("people", &[("id", "int8"), ("email", "text"), ("title", "text")])];
+        let (people, _) = crate::fixture::compile(file, "people", &tables).unwrap();
+        let wanted = wanted(&people, &BTreeMap::new());
+        assert_eq!(wanted.iter().filter(|one| one.api_name == "Standing").count(), 1);
+        assert_eq!(wanted.iter().filter(|one| one.api_name == "Title").count(), 1, "mapped, and so looked for already");
+        let listed = json!({"id": "7", "api_name": "Standing", "pick_list_values": [pick(&"Active".to_owned())]});
+        let there = |name: &str| json!({"api_name": name, "unique": {"case_sensitive": false}});
+        let needs = needs(&wanted, &[there("Email"), there("Title"), listed]);
+        assert!(matches!(&needs[..], [Need::Values(name, _, missing, _)] if name == "Standing" && missing == &["Left"]), "{needs:?}");
     }
 
     #[test]

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use sluice_core::config::field::{Field, Fields};
+use serde_json::Value;
+use sluice_core::config::field::{ColumnField, Field, Fields};
 use sluice_core::config::sync::{OnDelete, Sync};
 
 use crate::catalog::{Kind, Table};
 use crate::module::{Create, Module};
+use crate::value;
 
 /// Something about a definition that a person should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,6 +132,33 @@ fn delete_policy(sync: &Sync, module: &Module, findings: &mut Findings) {
         OnDelete::Void if !module.facts.void => findings.error("on_delete", format!("{module} cannot be voided; use mark or delete")),
         OnDelete::Delete if !module.facts.delete => findings.error("on_delete", format!("{module} cannot be deleted; use mark")),
         OnDelete::Ignore | OnDelete::Mark | OnDelete::Void | OnDelete::Delete => {}
+    }
+}
+
+/// A row whose Zoho record is gone is marked through the mapping: what leads to no column of its own marks nothing.
+pub(super) fn marks(sync: &Sync, findings: &mut Findings) {
+    if sync.on_delete != OnDelete::Mark || !sync.direction.pulls() {
+        return;
+    }
+    for (name, value) in &sync.mark {
+        let known = |field: &ColumnField| {
+            let says = |meaning: &Value| value::scalar_text(meaning) == value::scalar_text(value);
+            field.values.is_empty() || value.is_null() || field.values.values().any(|one| says(one.sent()) || one.read().iter().any(says))
+        };
+        match sync.fields.get(name) {
+            Some(Field::Column(field)) if known(field) => {}
+            Some(Field::Column(field)) => findings.error(
+                &format!("mark.{name}"),
+                format!(
+                    "{value} is not among the `values` of `{name}`, so a row whose Zoho record is gone could not say so in `{}`",
+                    field.column
+                ),
+            ),
+            _ => findings.error(
+                &format!("mark.{name}"),
+                format!("a row whose Zoho record is gone is marked through the mapping: map `{name}` to a column, or name a field that is"),
+            ),
+        }
     }
 }
 

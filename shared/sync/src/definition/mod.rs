@@ -97,6 +97,7 @@ impl Definition {
         check::key_is_unique(sync, table, &mut findings);
         check::columns(sync, table, &mut findings);
         check::pulled_columns(sync, table, &mut findings);
+        check::marks(sync, &mut findings);
         let parents = parents(sync, syncs, catalog, &mut findings);
         let watches = watches(sync, catalog, &mut findings);
         let rows = rows::compile(sync, catalog, &mut findings);

@@ -99,6 +99,18 @@ fn everything_that_is_wrong_is_said_at_once_and_with_a_way_out() {
         ("customers", "reference = \"cf_sluice_key\"", "on_delete = \"mark\"", "mark: on_delete = \"mark\" needs the fields"),
         (
             "customers",
+            "reference = \"cf_sluice_key\"",
+            "direction = \"both\"\non_delete = \"mark\"\nmark = { status = \"inactive\" }",
+            "mark.status: a row whose Zoho record is gone is marked through the mapping: map `status` to a column",
+        ),
+        (
+            "customers",
+            "reference = \"cf_sluice_key\"\n[customers.fields]",
+            "direction = \"both\"\non_delete = \"mark\"\nmark = { status = \"inactive\" }\n[customers.fields]\nstatus = { column = \"status\", values = { open = \"active\" } }",
+            "mark.status: \"inactive\" is not among the `values` of `status`",
+        ),
+        (
+            "customers",
             "module = \"billing/customers\"\nwhen",
             "module = \"billing/custmers\"\nwhen",
             "syncs.customers.module: this version cannot push to `billing/custmers` (did you mean `customers`?)",
