@@ -123,7 +123,8 @@ begin
     union all
     select a.at, 'attempt',
            case when a.calls = 0 then format('no call: %s', coalesce(sluice.why_no_call(a.reason), a.outcome))
-             else format('%s: %s%s%s, %s call(s), %s ms', a.kind, a.outcome, coalesce(' (' || a.http_status || ')', ''), coalesce(', ' || a.reason, ''), a.calls, coalesce(a.ms, 0)) end,
+             else format('%s: %s%s%s, %s call(s), %s ms', a.kind, a.outcome, coalesce(' (' || a.http_status || ')', ''), coalesce(', ' || a.reason, ''), a.calls, coalesce(a.ms, 0))
+             || coalesce('; sent, and not in Zoho''s answer: ' || (select string_agg(f, ', ') from jsonb_array_elements_text(a.response -> 'not_kept') f), '') end,
            to_jsonb(a)
     from sluice.attempt a where a.sync = $1 and a.key = any (keys) and a.at >= since;
 end $$;

@@ -13,6 +13,7 @@ mod channels;
 mod child_rows;
 mod connecting;
 mod converging;
+mod dropped;
 mod flapping;
 mod hints;
 mod images;

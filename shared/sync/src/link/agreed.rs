@@ -49,6 +49,19 @@ pub fn after_write(definition: &Definition, row: &Row, link: Option<&Link>, writ
     pairs
 }
 
+/// What was sent and is not in the record that Zoho answered a write with, or is empty there: it drops fields that it does not know, silently. Lists
+/// are left out, since answers show them in other forms.
+pub fn not_kept(definition: &Definition, write: &Write, record: &Value) -> Vec<String> {
+    let empty = |value: Option<&Value>| value.is_none_or(value::is_empty);
+    let of_ours = definition.reference().filter(|name| !write.sent.iter().any(|path| path == name));
+    let sent = write.sent.iter().map(String::as_str).chain(of_ours);
+    let lost = sent.filter(|path| {
+        let sent = field_in(&definition.module, &write.body, path);
+        !empty(sent) && !sent.is_some_and(Value::is_array) && empty(field_in(&definition.module, record, path))
+    });
+    lost.map(str::to_owned).collect()
+}
+
 /// The pairs on first contact with a record that Zoho has already (`match_on`, or a lost create found again). Equal fields agree; one
 /// that is empty here takes Zoho's value as agreed, so that it is not cleared; one that differs, or that `record` does not carry, gets no
 /// pair and is therefore sent next.

@@ -6,7 +6,7 @@ use sluice_queue::outcome::{Class, Letter};
 use sluice_queue::settle::Create;
 use sluice_sync::definition::Definition;
 use sluice_sync::link::Link;
-use sluice_sync::link::agreed::{after_withdrawal, after_write};
+use sluice_sync::link::agreed::{after_withdrawal, after_write, not_kept};
 use sluice_sync::link::store::Agreed;
 use sluice_sync::module::{Create as Way, Refusal};
 use sluice_sync::plan::{self, Facts, Step, Withdrawal, Write};
@@ -169,6 +169,9 @@ impl Run<'_> {
             written: true,
             look_again,
         });
+        let lost = not_kept(self.definition, write, answered);
+        let response = (!lost.is_empty()).then(|| serde_json::json!({ "not_kept": lost }));
+        let verdict = Verdict { response, ..verdict };
         if record.leave_out.is_empty() { verdict } else { Verdict { outcome: Outcome::Continue { progress: None }, ..verdict } }
     }
 
