@@ -22,6 +22,7 @@ mod lost;
 mod matching;
 mod outages;
 mod parents;
+mod planning;
 mod plans;
 mod provisioning;
 mod pulling;
