@@ -66,7 +66,9 @@ fn asked(Args { what, force, condition }: Args) -> Result<(String, What), Usage>
         [sync] if condition.is_none() => Ok((sync.clone(), What::Trigger { force })),
         [sync] => Err(Usage(format!("--where chooses the rows of a backfill: `sluice plan backfill {sync} --where …`"))),
         [word, sync] if word == BACKFILL => Ok((sync.clone(), What::Backfill { condition, force })),
-        [word, ..] => Err(Usage(format!("`{word}` cannot be planned; `sluice plan SYNC` plans a trigger, `sluice plan backfill SYNC` a backfill"))),
+        [word, ..] => {
+            Err(Usage(format!("`{word}` cannot be planned; `sluice plan SYNC` plans a trigger, `sluice plan backfill SYNC` a backfill")))
+        }
         [] => Err(Usage("which sync?".to_owned())),
     }
 }

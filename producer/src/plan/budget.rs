@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use sluice_core::config::{Config, Product};
 use sluice_core::config::limits::{self, Limits};
+use sluice_core::config::{Config, Product};
 use sluice_core::db::{Db, Tx};
 
 use super::finish::{Meter, Pace, Unit};
@@ -55,7 +55,11 @@ pub struct Waiting {
 
 /// The rank of a lane: 0 is the most urgent.
 pub(super) fn rank(lane: &str) -> i16 {
-    ["interactive", "realtime", "normal", "reconcile", "backfill"].iter().position(|name| *name == lane).and_then(|at| at.try_into().ok()).unwrap_or(2)
+    ["interactive", "realtime", "normal", "reconcile", "backfill"]
+        .iter()
+        .position(|name| *name == lane)
+        .and_then(|at| at.try_into().ok())
+        .unwrap_or(2)
 }
 
 /// The least part of a day that is kept for more urgent lanes (docs/budget.md).
@@ -131,7 +135,10 @@ async fn ledger(tx: &mut Tx, connection: &str, product: &str, rank: i16) -> Resu
         returns: if unit == Unit::Credits { returns } else { Vec::new() },
     });
     let stopped = if row.paused {
-        Some(format!("the connection is paused{}: nothing is sent until `sluice resume`", row.pause_reason.map(|why| format!(" ({why})")).unwrap_or_default()))
+        Some(format!(
+            "the connection is paused{}: nothing is sent until `sluice resume`",
+            row.pause_reason.map(|why| format!(" ({why})")).unwrap_or_default()
+        ))
     } else if row.open {
         Some(format!("{product} does not answer: one call asks every few seconds, the rest waits"))
     } else {
@@ -211,7 +218,13 @@ async fn waiting(tx: &mut Tx, budget_id: Option<i64>, product: &str, own: &[(Str
             continue;
         }
         let calls = jobs.div_ceil(u64::try_from(row.batch_max).unwrap_or(1).max(1));
-        let units = if row.product != product { 0 } else if product == "crm" && row.kind == "push" { jobs.div_ceil(10) } else { calls };
+        let units = if row.product != product {
+            0
+        } else if product == "crm" && row.kind == "push" {
+            jobs.div_ceil(10)
+        } else {
+            calls
+        };
         match waiting.iter_mut().find(|one| one.rank == row.lane) {
             Some(one) => {
                 one.jobs += jobs;

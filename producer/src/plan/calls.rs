@@ -103,6 +103,8 @@ pub(super) struct Tally {
     pub(super) runs: u64,
     /// Of them, those that wait for a parent first: they come back in batches of their own.
     pub(super) waiting: u64,
+    /// The most batches that they come in: a transaction's jobs are claimed together, the last batch of them may not be full.
+    pub(super) batches: u64,
     pub(super) create: u64,
     /// Of these: those for which a list is looked through before.
     pub(super) matched: u64,
@@ -275,10 +277,9 @@ impl List<'_> {
         self.push("GET", self.path("/{id}"), "read", alone, t.read.min(1), 1);
     }
 
-    /// Full batches, and as many again for what waits first.
+    /// The most batches that the runs are claimed in.
     fn batches(&self) -> u64 {
-        let room = u64::from(self.definition.module.batch_max().max(self.definition.module.read_max()));
-        self.tally.runs.div_ceil(room) + self.tally.waiting.div_ceil(room) + self.tally.waiting.min(1)
+        self.tally.batches.max(self.tally.runs.div_ceil(self.definition.batch_max().into()))
     }
 
     /// CRM: up to a hundred records a call, creates, updates and deletes apart.
@@ -309,7 +310,11 @@ impl List<'_> {
         let dearest = calls.at_most.map_or(most, |calls| (most + calls * (per_credit - 1)) / per_credit);
         let credits = Range::between(least.div_ceil(per_credit), dearest.max(most.div_ceil(per_credit)));
         // a full batch costs no more than its records
-        let credits = if calls == Range::exactly(least.div_ceil(room)) && least == most { Range::exactly(least.div_ceil(per_credit)) } else { credits };
+        let credits = if calls == Range::exactly(least.div_ceil(room)) && least == most {
+            Range::exactly(least.div_ceil(per_credit))
+        } else {
+            credits
+        };
         self.push(method, self.path(rest), purpose, calls, most, room).credits = Some(credits);
     }
 
@@ -327,7 +332,14 @@ impl List<'_> {
         if in_bulk {
             let jobs = (poll.linked - PAGES_BEFORE_BULK * PER_PAGE).div_ceil(BULK_READ.0);
             let rest = poll.linked - PAGES_BEFORE_BULK * PER_PAGE;
-            let call = self.push("POST", "/crm/bulk/v8/read".to_owned(), "bulk_read", Range { at_least: jobs * BULK_READ.2, at_most: None }, rest, BULK_READ.0);
+            let call = self.push(
+                "POST",
+                "/crm/bulk/v8/read".to_owned(),
+                "bulk_read",
+                Range { at_least: jobs * BULK_READ.2, at_most: None },
+                rest,
+                BULK_READ.0,
+            );
             call.estimate = true;
             call.credits = Some(Range { at_least: jobs * (BULK_READ.1 + BULK_READ.2 - 1), at_most: None });
         }

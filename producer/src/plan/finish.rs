@@ -192,7 +192,8 @@ impl Walk<'_> {
         let (left, kept) = (signed(self.meter.left), signed(self.meter.kept));
         match self.meter.unit {
             Unit::Credits => {
-                let back = |spent: &mut dyn Iterator<Item = (f64, f64)>| spent.filter(|(when, _)| *when <= at).map(|(_, credits)| credits).sum();
+                let back =
+                    |spent: &mut dyn Iterator<Item = (f64, f64)>| spent.filter(|(when, _)| *when <= at).map(|(_, credits)| credits).sum();
                 let returned: f64 = back(&mut self.meter.returns.iter().copied());
                 let own: f64 = self.spent.iter().filter(|(when, _)| when + COMES_BACK > at).map(|(_, credits)| credits).sum();
                 left - kept + returned - own
@@ -267,16 +268,51 @@ mod tests {
             // 8,000 at once, the rest as it is set free: half of the 2,000 kept at half of the day; or tomorrow
             ("beyond it", calls(9_000.0), pace(Some(day(10_000, 0.2, DAY))), Some(12.0 * HOUR), Some(DAY + 615.0), Day),
             // 5,000 today, 5,000 of each day after
-            ("a backfill over days", calls(14_000.0), pace(Some(day(10_000, 0.5, DAY))), Some(DAY + 4_000.0 * 0.615), Some(2.0 * DAY + 2_460.0), Day),
+            (
+                "a backfill over days",
+                calls(14_000.0),
+                pace(Some(day(10_000, 0.5, DAY))),
+                Some(DAY + 4_000.0 * 0.615),
+                Some(2.0 * DAY + 2_460.0),
+                Day,
+            ),
             // an hour before midnight little is kept: 100 of 2,000 x 1/24
-            ("late in the day", calls(150.0), pace(Some(day(200, 0.2, HOUR))), Some(HOUR * (1.0 - 50.0 / 84.0)), Some(HOUR + 34.0 * 0.615), Day),
+            (
+                "late in the day",
+                calls(150.0),
+                pace(Some(day(200, 0.2, HOUR))),
+                Some(HOUR * (1.0 - 50.0 / 84.0)),
+                Some(HOUR + 34.0 * 0.615),
+                Day,
+            ),
             ("a spent day", calls(100.0), pace(Some(day(0, 0.2, 6.0 * HOUR))), Some(6.0 * HOUR + 61.5), Some(6.0 * HOUR + 61.5), Day),
             // ten credits a call
-            ("credits enough", Work { calls: 2_000.0, units: 20_000.0 }, pace(Some(credits(50_000, 0.5, vec![]))), Some(1_230.0), Some(1_230.0), Minute),
+            (
+                "credits enough",
+                Work { calls: 2_000.0, units: 20_000.0 },
+                pace(Some(credits(50_000, 0.5, vec![]))),
+                Some(1_230.0),
+                Some(1_230.0),
+                Minute,
+            ),
             // 10,000 are free, 10,000 come back in two hours
-            ("credits that come back", Work { calls: 2_000.0, units: 20_000.0 }, pace(Some(credits(35_000, 0.5, vec![(2.0 * HOUR, 10_000.0)]))), Some(2.0 * HOUR), Some(2.0 * HOUR), Credits),
+            (
+                "credits that come back",
+                Work { calls: 2_000.0, units: 20_000.0 },
+                pace(Some(credits(35_000, 0.5, vec![(2.0 * HOUR, 10_000.0)]))),
+                Some(2.0 * HOUR),
+                Some(2.0 * HOUR),
+                Credits,
+            ),
             // 25,000 at once; the next when these are 24.5 hours old
-            ("credits over days", Work { calls: 5_000.0, units: 50_000.0 }, pace(Some(credits(50_000, 0.5, vec![]))), Some(COMES_BACK), Some(COMES_BACK), Credits),
+            (
+                "credits over days",
+                Work { calls: 5_000.0, units: 50_000.0 },
+                pace(Some(credits(50_000, 0.5, vec![]))),
+                Some(COMES_BACK),
+                Some(COMES_BACK),
+                Credits,
+            ),
         ];
         for (what, work, pace, idle, busy, bottleneck) in table {
             for (others, expected) in [(Others::Idle, idle), (Others::Busy, busy)] {
@@ -307,7 +343,9 @@ mod tests {
                 let mut before = 0.0;
                 for thousand in 1..60 {
                     let calls = f64::from(thousand) * 1_000.0;
-                    let end = finish(Work { calls, units: calls }, &pace(Some(day(10_000, share, 10.0 * HOUR))), others).seconds.unwrap_or(f64::MAX);
+                    let end = finish(Work { calls, units: calls }, &pace(Some(day(10_000, share, 10.0 * HOUR))), others)
+                        .seconds
+                        .unwrap_or(f64::MAX);
                     assert!(end >= before, "{calls} calls end at {end}, fewer at {before} ({share}, {others:?})");
                     let days = if end <= 10.0 * HOUR { 0.0 } else { ((end - 10.0 * HOUR) / DAY).floor() + 1.0 };
                     assert!(calls <= 10_000.0 * (days + 1.0), "{calls} calls within {days} midnights ({share}, {others:?})");

@@ -218,6 +218,7 @@ pub async fn plan(
         What::Backfill { .. } => "backfill",
     };
     let (published, stopped) = published(db, definition).await?;
+    waits(definitions, &mut tallies, sync);
     let (mut calls, bulk) = counted(definitions, &tallies);
     let budgets = budgets(db, config, &mut calls, lane, &own(&tallies, sync, what, &rows)).await?;
     let total = calls.iter().fold(Range::exactly(0), |all, call| all.and(call.calls));
@@ -261,7 +262,8 @@ async fn published(db: &Db, definition: &Definition) -> Result<(bool, Option<Str
         Some(row) if row.retired => (false, Some("the sync is retired: its jobs are refused".to_owned())),
         Some(row) => {
             let why = row.pause_reason.map(|why| format!(" ({why})")).unwrap_or_default();
-            let paused = row.paused.then(|| format!("the sync is paused{why}: its jobs wait until `sluice resume --sync {}`", definition.name()));
+            let paused =
+                row.paused.then(|| format!("the sync is paused{why}: its jobs wait until `sluice resume --sync {}`", definition.name()));
             (row.hash == definition.hash(), paused)
         }
     })
@@ -292,6 +294,22 @@ fn own(tallies: &BTreeMap<String, Tally>, sync: &str, what: &What, rows: &Rows) 
     tallies.keys().filter(|name| *name == sync).map(|name| (name.clone(), again)).collect()
 }
 
+/// Parents are asked for by the batches of their children, and children come back with the batches of their parents.
+fn waits(definitions: &Definitions, tallies: &mut BTreeMap<String, Tally>, sync: &str) {
+    let full = |name: &String, records: u64| {
+        definitions.by_name.get(name).map_or(records, |definition| records.div_ceil(definition.batch_max().into()))
+    };
+    let children = tallies.get(sync).map_or(0, |tally| tally.batches);
+    let mut parents = 0;
+    for (name, tally) in tallies.iter_mut().filter(|(name, _)| *name != sync) {
+        tally.batches = full(name, tally.runs) + full(name, tally.waiting) + children;
+        parents += tally.batches;
+    }
+    if let Some(own) = tallies.get_mut(sync).filter(|own| own.waiting > 0) {
+        own.batches += full(&sync.to_owned(), own.waiting) + parents;
+    }
+}
+
 fn counted(definitions: &Definitions, tallies: &BTreeMap<String, Tally>) -> (Vec<Call>, Vec<Bulk>) {
     let of = |(name, tally): (&String, &Tally)| definitions.by_name.get(name).map(|definition| (definition.clone(), tally.clone()));
     let tallies: Vec<_> = tallies.iter().filter_map(of).collect();
@@ -301,13 +319,7 @@ fn counted(definitions: &Definitions, tallies: &BTreeMap<String, Tally>) -> (Vec
 }
 
 /// How it stands with every product that the calls are for, with the question that the first of them would ask.
-async fn budgets(
-    db: &Db,
-    config: &Config,
-    calls: &mut Vec<Call>,
-    lane: &str,
-    own: &[(String, u64)],
-) -> Result<Vec<Standing>, sqlx::Error> {
+async fn budgets(db: &Db, config: &Config, calls: &mut Vec<Call>, lane: &str, own: &[(String, u64)]) -> Result<Vec<Standing>, sqlx::Error> {
     let mut products: Vec<(String, &'static str, String)> =
         calls.iter().map(|call| (call.connection.clone(), call.product, call.sync.clone())).collect();
     products.sort();
@@ -344,7 +356,8 @@ fn finish_of(calls: &[Call], budgets: &[Standing], rank: i16, now: DateTime<Utc>
         latest = later(latest, last);
     }
     let seconds = |end: Option<finish::Finish>| end.and_then(|end| end.seconds).map(whole);
-    let at = |seconds: Option<u64>| seconds.and_then(|seconds| now.checked_add_signed(chrono::Duration::seconds(i64::try_from(seconds).ok()?)));
+    let at =
+        |seconds: Option<u64>| seconds.and_then(|seconds| now.checked_add_signed(chrono::Duration::seconds(i64::try_from(seconds).ok()?)));
     Finish {
         earliest: at(seconds(earliest)),
         latest: at(seconds(latest)),
@@ -370,7 +383,8 @@ fn work(calls: &[Call], budgets: &[Standing], of: &Standing, rank: i16) -> (Work
     let (urgent, urgent_units) = before(&|one| one.rank < rank);
     let (all, all_units) = before(&|one| one.rank <= rank);
     let least = Work { calls: real(calls_of.at_least + urgent), units: real(units_of.at_least + urgent_units) };
-    let most = calls_of.at_most.zip(units_of.at_most).map(|(calls, units)| Work { calls: real(calls + all), units: real(units + all_units) });
+    let most =
+        calls_of.at_most.zip(units_of.at_most).map(|(calls, units)| Work { calls: real(calls + all), units: real(units + all_units) });
     (least, most)
 }
 

@@ -32,7 +32,9 @@ const DEPTH: u32 = 32;
 #[derive(Debug, Clone)]
 enum Fate {
     /// With whether its own push is counted already.
-    Coming { counted: bool },
+    Coming {
+        counted: bool,
+    },
     Never(String),
 }
 
@@ -116,6 +118,8 @@ impl<'a> Walk<'a> {
         self.rows.under_way += count(&rest.iter().chain(&due).filter(|one| one.under_way).collect::<Vec<_>>());
         self.rows.with_dead_letter += count(&rest.iter().chain(&due).filter(|one| one.letter).collect::<Vec<_>>());
         self.rows.due += count(&due);
+        self.tallies.entry(self.definition.name().to_owned()).or_default().batches +=
+            count(&due).div_ceil(self.definition.batch_max().into());
         for part in due.chunks(READ) {
             let keys: Vec<String> = part.iter().map(|one| one.key.clone()).collect();
             self.decide(&keys).await?;
@@ -285,7 +289,9 @@ impl<'a> Walk<'a> {
         let mut rows = match self.reader.rows(definition, keys).await {
             Ok(rows) => rows,
             Err(read::Error::Unavailable(error)) => return Err(trigger::Error::Database(error).into()),
-            Err(broken @ read::Error::Broken { .. }) => return Err(trigger::Error::Refused(format!("{broken}; `sluice check` says where")).into()),
+            Err(broken @ read::Error::Broken { .. }) => {
+                return Err(trigger::Error::Refused(format!("{broken}; `sluice check` says where")).into());
+            }
         };
         let mut tx = self.db.begin_read_only(None, LIMIT).await?;
         let mut links = link::store::load(&mut tx, definition.name(), keys).await?;

@@ -95,7 +95,8 @@ fn letters(out: &mut String, plan: &Plan) {
     out.push_str("\nCANNOT BE SENT");
     let more = plan.rows.unmappable.saturating_sub(plan.unmappable.len().try_into().unwrap_or(u64::MAX));
     let _ = writeln!(out, "{}", if more > 0 { format!(" (the first; {} more)", number(more)) } else { String::new() });
-    let rows: Vec<Value> = plan.unmappable.iter().map(|one| json!({"key": one.key, "class": one.class, "field": one.field, "reason": one.reason})).collect();
+    let rows: Vec<Value> =
+        plan.unmappable.iter().map(|one| json!({"key": one.key, "class": one.class, "field": one.field, "reason": one.reason})).collect();
     let columns = [text("  KEY", "key"), text("CLASS", "class"), text("FIELD", "field"), text("REASON", "reason")];
     indent(out, &output::table(&columns, &rows, ""));
 }
@@ -118,7 +119,8 @@ fn calls(out: &mut String, plan: &Plan) {
         })
         .collect();
     rows.push(json!({"for": "all", "calls": range(plan.total), "credits": plan.credits.map(range)}));
-    let mut columns = vec![text("  FOR", "for"), text("SYNC", "sync"), text("REQUEST", "request"), text("RECORDS A CALL", "per"), text("CALLS", "calls")];
+    let mut columns =
+        vec![text("  FOR", "for"), text("SYNC", "sync"), text("REQUEST", "request"), text("RECORDS A CALL", "per"), text("CALLS", "calls")];
     columns.extend(credits.then(|| text("CREDITS", "credits")));
     indent(out, &output::table(&columns, &rows, ""));
 }
@@ -128,9 +130,9 @@ fn bulk_line(bulk: &Bulk) -> Option<String> {
     let Bulk { what, records, credits, calls, credits_by_calls, .. } = bulk;
     let (records, credits, calls, by_calls) = (number(*records), number(*credits), number(*calls), number(*credits_by_calls));
     match (*what, bulk.cheaper) {
-        ("read", _) if bulk.used => {
-            Some(format!("  After 50 pages the rest of about {records} records is read by one bulk job: {credits} credits, about {calls} calls; by pages it would be {by_calls} credits.\n"))
-        }
+        ("read", _) if bulk.used => Some(format!(
+            "  After 50 pages the rest of about {records} records is read by one bulk job: {credits} credits, about {calls} calls; by pages it would be {by_calls} credits.\n"
+        )),
         ("write", true) => Some(format!(
             "  CRM's bulk write, which Sluice does not use, would cost {credits} credits and about {calls} calls for these {records} records; this way it is {by_calls} credits.\n"
         )),
@@ -180,11 +182,15 @@ fn finish(out: &mut String, plan: &Plan, now: DateTime<Utc>) {
     let Some(finish) = &plan.finish else { return };
     out.push_str("\nFINISH\n");
     let when = match (finish.earliest_seconds, finish.latest_seconds) {
-        (Some(first), Some(last)) if last <= first.saturating_add(first / 20).max(first + 5) => format!("in {} ({})", length(real(last)), at(finish.latest, now)),
+        (Some(first), Some(last)) if last <= first.saturating_add(first / 20).max(first + 5) => {
+            format!("in {} ({})", length(real(last)), at(finish.latest, now))
+        }
         (Some(first), Some(last)) => {
             format!("in {} to {} ({} to {})", length(real(first)), length(real(last)), at(finish.earliest, now), at(finish.latest, now))
         }
-        (Some(first), None) => format!("in {} ({}) at the earliest; how much later depends on what Zoho has", length(real(first)), at(finish.earliest, now)),
+        (Some(first), None) => {
+            format!("in {} ({}) at the earliest; how much later depends on what Zoho has", length(real(first)), at(finish.earliest, now))
+        }
         (None, _) => "not within a year under this budget".to_owned(),
     };
     let _ = writeln!(out, "  {when}");

@@ -154,6 +154,11 @@ impl Definition {
         link.and_then(|link| link.reference.clone()).unwrap_or_else(|| format!("{}:{key}", self.sync.name))
     }
 
+    /// Records that ride in one batch: what one write may carry, or one read where both sides are read first.
+    pub fn batch_max(&self) -> u16 {
+        if self.sync.direction.pulls() { self.module.read_max() } else { self.module.batch_max() }
+    }
+
     /// How a create of this sync is kept from doubling.
     pub fn create_way(&self) -> Create {
         self.module.create(|field| self.sync.fields.contains_key(field), self.reference(), &self.sync.match_on)
