@@ -181,9 +181,11 @@ impl Walk<'_> {
         }
     }
 
+    /// Always later, by a moment at least: or a rounding could keep the walk where it is.
     fn midnight_after(&self, at: f64) -> f64 {
         let first = self.meter.resets_in;
-        if at < first { first } else { first + ((at - first) / DAY).floor().mul_add(DAY, DAY) }
+        let days = if at < first { 0.0 } else { ((at - first) / DAY).floor() };
+        (0..3).map(|more| first + (days + f64::from(more)) * DAY).find(|midnight| *midnight > at + MOMENT).unwrap_or(at + DAY)
     }
 
     /// What the lane may still use at that time.
@@ -218,7 +220,7 @@ impl Walk<'_> {
                     self.spent.pop_front();
                 }
             }
-            Unit::Calls if end >= self.midnight_after(at) => self.today = 0.0,
+            Unit::Calls if end + MOMENT >= self.midnight_after(at) => self.today = 0.0,
             Unit::Calls => self.today += units,
         }
     }
@@ -338,16 +340,18 @@ mod tests {
 
     #[test]
     fn more_work_never_ends_earlier_and_no_day_exceeds_its_calls() {
-        for share in [0.0, 0.2, 0.5] {
+        // seconds that no binary fraction is equal to
+        let resets = [10.0 * HOUR, 70_593.732_171, 0.1, 86_399.9];
+        for (share, resets_in) in [0.0, 0.2, 0.5].into_iter().flat_map(|share| resets.map(|resets_in| (share, resets_in))) {
             for others in [Others::Idle, Others::Busy] {
                 let mut before = 0.0;
                 for thousand in 1..60 {
                     let calls = f64::from(thousand) * 1_000.0;
-                    let end = finish(Work { calls, units: calls }, &pace(Some(day(10_000, share, 10.0 * HOUR))), others)
+                    let end = finish(Work { calls, units: calls }, &pace(Some(day(10_000, share, resets_in))), others)
                         .seconds
                         .unwrap_or(f64::MAX);
                     assert!(end >= before, "{calls} calls end at {end}, fewer at {before} ({share}, {others:?})");
-                    let days = if end <= 10.0 * HOUR { 0.0 } else { ((end - 10.0 * HOUR) / DAY).floor() + 1.0 };
+                    let days = if end <= resets_in { 0.0 } else { ((end - resets_in) / DAY).floor() + 1.0 };
                     assert!(calls <= 10_000.0 * (days + 1.0), "{calls} calls within {days} midnights ({share}, {others:?})");
                     before = end;
                 }

@@ -94,6 +94,8 @@ pub struct Plan {
     pub published: bool,
     /// Why nothing of the sync goes on: it is paused or retired.
     pub stopped: Option<String>,
+    /// Whether the sync pushes; otherwise it is polled, and no row is looked at.
+    pub pushes: bool,
     /// The rows.
     pub rows: Rows,
     /// Parents that have to come first, by sync.
@@ -237,6 +239,7 @@ pub async fn plan(
         lane: lane.to_owned(),
         published,
         stopped,
+        pushes: definition.sync.direction.pushes(),
         rows,
         parents,
         unmappable: letters,

@@ -154,7 +154,7 @@ impl<'a> Walk<'a> {
             self.parents.entry(parent).or_default().waiting += 1;
         }
         match need {
-            Need::Excluded => {}
+            Need::Excluded => rows.due -= 1,
             Need::Nothing | Need::LookAgain => rows.unchanged += 1,
             Need::Held => rows.held += 1,
             Need::Create { .. } => rows.create += 1,

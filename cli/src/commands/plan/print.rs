@@ -29,9 +29,7 @@ pub(super) fn shown(plan: &Plan, now: DateTime<Utc>) -> String {
     rows(&mut out, plan);
     letters(&mut out, plan);
     calls(&mut out, plan);
-    for bulk in &plan.bulk {
-        out.extend(bulk_line(bulk));
-    }
+    bulk(&mut out, &plan.bulk);
     if !plan.budgets.is_empty() {
         out.push_str("\nBUDGET\n");
     }
@@ -45,6 +43,10 @@ pub(super) fn shown(plan: &Plan, now: DateTime<Utc>) -> String {
 fn rows(out: &mut String, plan: &Plan) {
     let Rows { looked_at, excluded, not_due, due, create, update, delete, void, mark, unchanged, held, unmappable, .. } = plan.rows;
     let Rows { waiting, read_first, under_way, with_dead_letter, .. } = plan.rows;
+    if !plan.pushes {
+        out.push_str("\nThe sync only pulls: it is polled, and no row is looked at.\n");
+        return;
+    }
     out.push_str("\nROWS\n");
     let parents: Vec<String> = plan
         .parents
@@ -97,7 +99,7 @@ fn letters(out: &mut String, plan: &Plan) {
     let _ = writeln!(out, "{}", if more > 0 { format!(" (the first; {} more)", number(more)) } else { String::new() });
     let rows: Vec<Value> =
         plan.unmappable.iter().map(|one| json!({"key": one.key, "class": one.class, "field": one.field, "reason": one.reason})).collect();
-    let columns = [text("  KEY", "key"), text("CLASS", "class"), text("FIELD", "field"), text("REASON", "reason")];
+    let columns = [text("KEY", "key"), text("CLASS", "class"), text("FIELD", "field"), text("REASON", "reason")];
     indent(out, &output::table(&columns, &rows, ""));
 }
 
@@ -113,30 +115,42 @@ fn calls(out: &mut String, plan: &Plan) {
         .iter()
         .map(|call| {
             let per_call = if call.records_per_call > 1 { number(call.records_per_call) } else { String::new() };
-            let about = if call.estimate { "about " } else { "" };
+            let calls = if call.estimate { format!("about {}", number(call.calls.at_least)) } else { range(call.calls) };
             json!({"for": call.purpose.replace('_', " "), "sync": call.sync, "request": format!("{} {}", call.method, call.path), "per": per_call,
-                "calls": format!("{about}{}", range(call.calls)), "credits": call.credits.map(range)})
+                "calls": calls, "credits": call.credits.map(range)})
         })
         .collect();
     rows.push(json!({"for": "all", "calls": range(plan.total), "credits": plan.credits.map(range)}));
-    let mut columns =
-        vec![text("  FOR", "for"), text("SYNC", "sync"), text("REQUEST", "request"), text("RECORDS A CALL", "per"), text("CALLS", "calls")];
+    let mut columns = vec![text("FOR", "for"), text("SYNC", "sync"), text("REQUEST", "request")];
+    columns.extend(plan.calls.iter().any(|call| call.records_per_call > 1).then(|| text("RECORDS A CALL", "per")));
+    columns.push(text("CALLS", "calls"));
     columns.extend(credits.then(|| text("CREDITS", "credits")));
     indent(out, &output::table(&columns, &rows, ""));
 }
 
-/// Only where there is something to know.
-fn bulk_line(bulk: &Bulk) -> Option<String> {
-    let Bulk { what, records, credits, calls, credits_by_calls, .. } = bulk;
-    let (records, credits, calls, by_calls) = (number(*records), number(*credits), number(*calls), number(*credits_by_calls));
-    match (*what, bulk.cheaper) {
-        ("read", _) if bulk.used => Some(format!(
-            "  After 50 pages the rest of about {records} records is read by one bulk job: {credits} credits, about {calls} calls; by pages it would be {by_calls} credits.\n"
-        )),
-        ("write", true) => Some(format!(
-            "  CRM's bulk write, which Sluice does not use, would cost {credits} credits and about {calls} calls for these {records} records; this way it is {by_calls} credits.\n"
-        )),
-        _ => None,
+/// Only where there is something to know: what is read in bulk, and what Zoho's bulk write would save.
+fn bulk(out: &mut String, bulk: &[Bulk]) {
+    for Bulk { records, credits, calls, credits_by_calls, .. } in bulk.iter().filter(|one| one.what == "read" && one.used) {
+        let _ = writeln!(
+            out,
+            "  After 50 pages the rest of about {} records is read by one bulk job: {} credits and about {} calls; by pages all would cost {} credits.",
+            number(*records),
+            number(*credits),
+            number(*calls),
+            number(*credits_by_calls)
+        );
+    }
+    let cheaper: Vec<&Bulk> = bulk.iter().filter(|one| one.what == "write" && one.cheaper).collect();
+    if !cheaper.is_empty() {
+        let sum = |of: fn(&Bulk) -> u64| number(cheaper.iter().map(|one| of(one)).sum());
+        let _ = writeln!(
+            out,
+            "  CRM's bulk write, which Sluice does not use, would take {} credits and about {} calls for {} records that take {} credits so.",
+            sum(|one| one.credits),
+            sum(|one| one.calls),
+            sum(|one| one.records),
+            sum(|one| one.credits_by_calls)
+        );
     }
 }
 
@@ -206,6 +220,9 @@ fn finish(out: &mut String, plan: &Plan, now: DateTime<Utc>) {
         "  reckoned with full batches, no call refused or repeated, nobody editing the same records meanwhile{}",
         if plan.rows.read_first > 0 { ", in Zoho either" } else { "" }
     );
+    if plan.calls.iter().any(|call| call.estimate) {
+        out.push_str("  how many pages a list has is estimated by the number of linked records; what it shows to differ is read besides\n");
+    }
 }
 
 fn days(finish: &Finish) -> String {
@@ -236,9 +253,8 @@ fn range(range: Range) -> String {
 }
 
 fn indent(out: &mut String, table: &str) {
-    for (at, line) in table.lines().enumerate() {
-        // the title of the first column is indented with its text
-        let _ = writeln!(out, "{}{line}", if at == 0 { "" } else { "  " });
+    for line in table.lines() {
+        let _ = writeln!(out, "  {line}");
     }
 }
 
@@ -270,4 +286,18 @@ fn number(count: u64) -> String {
         out.push(digit);
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_times_are_short_and_ranges_say_what_is_not_known() {
+        assert_eq!([0, 999, 1_000, 1_234_567].map(number), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!([61.5, 3_690.0, 90_000.0, 900_000.0].map(length), ["62 s", "62 min", "25 h 0 min", "10 d 10 h"]);
+        assert_eq!(range(Range::exactly(7)), "7");
+        assert_eq!(range(Range::between(1, 2_000)), "1 to 2,000");
+        assert_eq!(range(Range::between(3, None)), "3 or more");
+    }
 }
