@@ -18,7 +18,7 @@ async fn a_plan_says_what_would_be_done_for_people_and_programs() {
         "POST /billing/v1/customers  ",
         "0 to 3",
         "GET /billing/v1/customers?page=…",
-        "1 or more",
+        "about 1",
         "100 calls in 60 s and 10 at once; with answers of 1.5 s (assumed) that is 98 a minute",
         "FINISH",
     ] {

@@ -71,8 +71,8 @@ pub struct Call {
     pub records: u64,
     /// Records that one of them carries at most.
     pub records_per_call: u64,
-    /// Their number is a guess by the number of linked records.
-    pub estimate: bool,
+    /// Where nobody can say how many at most: about so many, by the number of linked records. None: no idea.
+    pub estimate: Option<u64>,
 }
 
 /// What CRM's bulk APIs would cost for the same.
@@ -134,6 +134,17 @@ pub(super) struct Tally {
     /// Records of a repeated create that are looked up once more.
     pub(super) look_again: u64,
     pub(super) poll: Option<Poll>,
+    /// Records that are linked already: about as many does Zoho's list have.
+    pub(super) linked: u64,
+}
+
+impl Call {
+    /// What the latest finish is reckoned with: the most, or what comes nearest to it. (calls, of the day or credits)
+    pub(super) fn most(&self) -> (u64, u64) {
+        let least = self.calls.at_least.max(self.estimate.unwrap_or(0));
+        let calls = self.calls.at_most.unwrap_or(least);
+        (calls, self.credits.map_or(calls, |credits| credits.at_most.unwrap_or(credits.at_least.max(least))))
+    }
 }
 
 /// What a poll begins with.
@@ -143,8 +154,6 @@ pub(super) struct Poll {
     pub(super) whole: bool,
     /// It asks for deleted records too.
     pub(super) deleted: bool,
-    /// Records that are linked.
-    pub(super) linked: u64,
 }
 
 /// The calls for what was counted.
@@ -176,8 +185,9 @@ pub(super) fn bulk(definition: &Definition, tally: &Tally) -> Vec<Bulk> {
     };
     let written = tally.create + tally.update;
     let mut offers = vec![offer("write", written, BULK_WRITE, written.div_ceil(10), false)];
-    if let Some(poll) = tally.poll.filter(|poll| poll.whole) {
-        offers.push(offer("read", poll.linked, BULK_READ, poll.linked.div_ceil(PER_PAGE), poll.linked > PAGES_BEFORE_BULK * PER_PAGE));
+    if tally.poll.is_some_and(|poll| poll.whole) {
+        let linked = tally.linked;
+        offers.push(offer("read", linked, BULK_READ, linked.div_ceil(PER_PAGE), linked > PAGES_BEFORE_BULK * PER_PAGE));
     }
     offers.retain(|offer| offer.records > 0);
     offers
@@ -210,7 +220,7 @@ impl List<'_> {
             credits: None,
             records,
             records_per_call: per_call,
-            estimate: false,
+            estimate: None,
         };
         self.calls.push(call);
         let last = self.calls.len() - 1;
@@ -225,13 +235,14 @@ impl List<'_> {
         self.push("POST", self.path(""), "create", Range::between(t.create - sought, t.create), t.create, 1);
         if t.matched > 0 {
             // one walk serves all rows for five minutes, in each worker process
-            self.push("GET", self.path("?page=…"), "look_up", Range::between(1, None), t.matched, PER_PAGE);
+            let pages = self.pages();
+            self.push("GET", self.path("?page=…"), "look_up", Range::between(1, None), t.matched, PER_PAGE).estimate = Some(pages);
         }
         if t.lost > 0 {
-            self.push("GET", self.path("?…"), "look_up", Range::between(1, None), t.lost, 1);
+            self.push("GET", self.path("?…"), "look_up", Range::between(1, None), t.lost, 1).estimate = Some(t.lost);
         }
         if t.look_again > 0 {
-            self.push("GET", self.path("?…"), "look_up", Range::between(t.look_again.min(1), None), t.look_again, 1);
+            self.push("GET", self.path("?…"), "look_up", Range::between(1, None), t.look_again, 1).estimate = Some(t.look_again);
         }
         self.reads();
         let most = t.update + sought + t.cyclic;
@@ -318,35 +329,32 @@ impl List<'_> {
         self.push(method, self.path(rest), purpose, calls, most, room).credits = Some(credits);
     }
 
-    /// How many pages a list has is known when it is read.
+    /// About how many pages the module's list has: that is known when it is read.
+    fn pages(&self) -> u64 {
+        self.tally.linked.div_ceil(PER_PAGE).max(1)
+    }
+
     fn poll(&mut self, poll: Poll) {
         let crm = self.definition.module.product == Configured::Crm;
-        let pages = if poll.whole { poll.linked.div_ceil(PER_PAGE).max(1) } else { 1 };
-        let in_bulk = crm && pages > PAGES_BEFORE_BULK;
-        let listed = if in_bulk { PAGES_BEFORE_BULK } else { pages };
-        let records = if poll.whole { poll.linked } else { 0 };
+        let (pages, records) = if poll.whole { (self.pages(), self.tally.linked) } else { (1, 0) };
+        let listed = if crm { pages.min(PAGES_BEFORE_BULK) } else { pages };
         let path = self.path(if poll.whole { "?page=…" } else { "?page=… (changed since)" });
-        let call = self.push("GET", path, "list", Range { at_least: listed, at_most: None }, records, PER_PAGE);
-        call.estimate = true;
-        call.credits = crm.then_some(Range { at_least: listed * u64::from(crm::lists::LIST_COST.units), at_most: None });
-        if in_bulk {
-            let jobs = (poll.linked - PAGES_BEFORE_BULK * PER_PAGE).div_ceil(BULK_READ.0);
-            let rest = poll.linked - PAGES_BEFORE_BULK * PER_PAGE;
-            let call = self.push(
-                "POST",
-                "/crm/bulk/v8/read".to_owned(),
-                "bulk_read",
-                Range { at_least: jobs * BULK_READ.2, at_most: None },
-                rest,
-                BULK_READ.0,
-            );
-            call.estimate = true;
-            call.credits = Some(Range { at_least: jobs * (BULK_READ.1 + BULK_READ.2 - 1), at_most: None });
+        let unknown = |at_least| Range { at_least, at_most: None };
+        let call = self.push("GET", path, "list", unknown(1), records, PER_PAGE);
+        call.estimate = Some(listed);
+        call.credits = crm.then(|| unknown(crm::lists::LIST_COST.units.into()));
+        if listed < pages {
+            let rest = records - PAGES_BEFORE_BULK * PER_PAGE;
+            let jobs = rest.div_ceil(BULK_READ.0);
+            let call = self.push("POST", "/crm/bulk/v8/read".to_owned(), "bulk_read", unknown(0), rest, BULK_READ.0);
+            call.estimate = Some(jobs * BULK_READ.2);
+            // the job is what costs; its state and its file a credit each
+            call.credits = Some(Range::between(0, jobs * (BULK_READ.1 + BULK_READ.2 - 1)));
         }
         if poll.deleted && crm && self.definition.sync.on_delete != OnDelete::Ignore {
-            let call = self.push("GET", self.path("/deleted"), "list_deleted", Range { at_least: 1, at_most: None }, 0, PER_PAGE);
-            call.estimate = true;
-            call.credits = Some(Range { at_least: u64::from(crm::lists::DELETED_COST.units), at_most: None });
+            let call = self.push("GET", self.path("/deleted"), "list_deleted", unknown(1), 0, PER_PAGE);
+            call.estimate = Some(1);
+            call.credits = Some(unknown(crm::lists::DELETED_COST.units.into()));
         }
     }
 }
@@ -371,7 +379,7 @@ impl Call {
             credits: crm.then_some(Range::exactly(1)),
             records: 0,
             records_per_call: 0,
-            estimate: false,
+            estimate: None,
         }
     }
 }

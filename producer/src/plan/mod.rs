@@ -180,8 +180,7 @@ pub struct Letter {
 pub struct Finish {
     /// The fewest calls, and nobody else needs the budget.
     pub earliest: Option<DateTime<Utc>>,
-    /// The most calls, after all that waits before them, and others need all that is kept for them. None: it is not known how many calls it will be, or
-    /// it takes longer than a year.
+    /// The most calls, after all that waits before them, and others need all that is kept for them. None: it takes longer than a year.
     pub latest: Option<DateTime<Utc>>,
     /// The same in seconds from now.
     pub earliest_seconds: Option<u64>,
@@ -189,6 +188,8 @@ pub struct Finish {
     pub latest_seconds: Option<u64>,
     /// What holds it up.
     pub bottleneck: Bottleneck,
+    /// Whether `latest` is reckoned with estimates: nobody knows how long Zoho's lists are.
+    pub estimated: bool,
     /// Whether it is over before the day, or 24 hours for credits, are.
     pub today: bool,
 }
@@ -221,6 +222,9 @@ pub async fn plan(
     };
     let (published, stopped) = published(db, definition).await?;
     waits(definitions, &mut tallies, sync);
+    for (name, tally) in tallies.iter_mut().filter(|(_, tally)| tally.poll.is_some() || tally.matched > 0) {
+        tally.linked = linked(db, name).await?;
+    }
     let (mut calls, bulk) = counted(definitions, &tallies);
     let budgets = budgets(db, config, &mut calls, lane, &own(&tallies, sync, what, &rows)).await?;
     let total = calls.iter().fold(Range::exactly(0), |all, call| all.and(call.calls));
@@ -276,19 +280,20 @@ async fn published(db: &Db, definition: &Definition) -> Result<(bool, Option<Str
 async fn poll(db: &Db, definition: &Definition, what: &What) -> Result<Poll, sqlx::Error> {
     let mut tx = db.begin().await?;
     let cursor = cursor::load(&mut tx, definition.name()).await?;
-    let linked = sqlx::query_scalar!(
-        r#"select count(*) as "linked!" from sluice.link where sync = $1 and zoho_id is not null and gone_at is null"#,
-        definition.name()
-    )
-    .fetch_one(&mut tx)
-    .await?;
     tx.rollback().await?;
     let from = cursor.walk.as_ref().map_or(cursor.since, |walk| walk.from);
-    Ok(Poll {
-        whole: from.is_none() || (cursor.walk.is_none() && what.every()),
-        deleted: cursor.deleted_since.is_some(),
-        linked: u64::try_from(linked).unwrap_or(0),
-    })
+    Ok(Poll { whole: from.is_none() || (cursor.walk.is_none() && what.every()), deleted: cursor.deleted_since.is_some() })
+}
+
+/// How many Zoho records are linked.
+async fn linked(db: &Db, sync: &str) -> Result<u64, sqlx::Error> {
+    let linked = sqlx::query_scalar!(
+        r#"select count(*) as "linked!" from sluice.link where sync = $1 and zoho_id is not null and gone_at is null"#,
+        sync
+    )
+    .fetch_one(db)
+    .await?;
+    Ok(u64::try_from(linked).unwrap_or(0))
 }
 
 /// The syncs whose waiting records are part of the plan: with `force` what is under way is asked for as well, and done once.
@@ -345,12 +350,9 @@ fn finish_of(calls: &[Call], budgets: &[Standing], rank: i16, now: DateTime<Utc>
     for budget in budgets {
         let (least, most) = work(calls, budgets, budget, rank);
         let first = finish::finish(least, &budget.pace, Others::Idle);
-        let last = most.map_or(finish::Finish { seconds: None, bottleneck: first.bottleneck }, |most| {
-            finish::finish(most, &budget.pace, Others::Busy)
-        });
+        let last = finish::finish(most, &budget.pace, Others::Busy);
         let day = budget.pace.meter.as_ref().map_or(f64::MAX, |meter| if meter.unit == Unit::Calls { meter.resets_in } else { 86_400.0 });
-        let end = if most.is_some() { last.seconds } else { first.seconds };
-        today &= end.is_some_and(|seconds| seconds <= day);
+        today &= last.seconds.is_some_and(|seconds| seconds <= day);
         let later = |known: Option<finish::Finish>, one: finish::Finish| match known {
             Some(known) if known.seconds.is_none_or(|known| one.seconds.is_some_and(|one| one <= known)) => Some(known),
             _ => Some(one),
@@ -366,29 +368,28 @@ fn finish_of(calls: &[Call], budgets: &[Standing], rank: i16, now: DateTime<Utc>
         latest: at(seconds(latest)),
         earliest_seconds: seconds(earliest),
         latest_seconds: seconds(latest),
+        estimated: calls.iter().any(|call| call.calls.at_most.is_none()),
         bottleneck: latest.or(earliest).map_or(Bottleneck::Minute, |end| end.bottleneck),
         today,
     }
 }
 
 /// The calls of a budget with what goes before them: at least, and at most.
-fn work(calls: &[Call], budgets: &[Standing], of: &Standing, rank: i16) -> (Work, Option<Work>) {
-    let same = |call: &&Call| call.connection == of.connection && call.product == of.product;
+fn work(calls: &[Call], budgets: &[Standing], of: &Standing, rank: i16) -> (Work, Work) {
+    let same = |call: &Call| call.connection == of.connection && call.product == of.product;
     // the minute is shared by all products of a budget
-    let shares = |call: &&Call| {
+    let shares = |call: &Call| {
         budgets.iter().any(|other| other.budget_id == of.budget_id && call.connection == other.connection && call.product == other.product)
     };
-    let calls_of = calls.iter().filter(shares).fold(Range::exactly(0), |all, call| all.and(call.calls));
-    let units_of = calls.iter().filter(same).fold(Range::exactly(0), |all, call| all.and(call.credits.unwrap_or(call.calls)));
-    let before = |most_urgent_first: &dyn Fn(&&Waiting) -> bool| {
-        of.waiting.iter().filter(|one| most_urgent_first(one)).fold((0, 0), |(calls, units), one| (calls + one.calls, units + one.units))
+    let work = |before: &dyn Fn(&Waiting) -> bool, count: &dyn Fn(&Call) -> (u64, u64)| {
+        let waiting = of.waiting.iter().filter(|one| before(one));
+        let (calls_before, units_before) = waiting.fold((0, 0), |(calls, units), one| (calls + one.calls, units + one.units));
+        let of_budget: u64 = calls.iter().filter(|call| shares(call)).map(|call| count(call).0).sum();
+        let of_product: u64 = calls.iter().filter(|call| same(call)).map(|call| count(call).1).sum();
+        Work { calls: real(of_budget + calls_before), units: real(of_product + units_before) }
     };
-    let (urgent, urgent_units) = before(&|one| one.rank < rank);
-    let (all, all_units) = before(&|one| one.rank <= rank);
-    let least = Work { calls: real(calls_of.at_least + urgent), units: real(units_of.at_least + urgent_units) };
-    let most =
-        calls_of.at_most.zip(units_of.at_most).map(|(calls, units)| Work { calls: real(calls + all), units: real(units + all_units) });
-    (least, most)
+    let least = |call: &Call| (call.calls.at_least, call.credits.unwrap_or(call.calls).at_least);
+    (work(&|one| one.rank < rank, &least), work(&|one| one.rank <= rank, &Call::most))
 }
 
 #[allow(clippy::cast_precision_loss, reason = "numbers of calls are far below 2^52")]

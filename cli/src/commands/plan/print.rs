@@ -115,7 +115,7 @@ fn calls(out: &mut String, plan: &Plan) {
         .iter()
         .map(|call| {
             let per_call = if call.records_per_call > 1 { number(call.records_per_call) } else { String::new() };
-            let calls = if call.estimate { format!("about {}", number(call.calls.at_least)) } else { range(call.calls) };
+            let calls = call.estimate.map_or_else(|| range(call.calls), |about| format!("about {}", number(about)));
             json!({"for": call.purpose.replace('_', " "), "sync": call.sync, "request": format!("{} {}", call.method, call.path), "per": per_call,
                 "calls": calls, "credits": call.credits.map(range)})
         })
@@ -203,7 +203,7 @@ fn finish(out: &mut String, plan: &Plan, now: DateTime<Utc>) {
             format!("in {} to {} ({} to {})", length(real(first)), length(real(last)), at(finish.earliest, now), at(finish.latest, now))
         }
         (Some(first), None) => {
-            format!("in {} ({}) at the earliest; how much later depends on what Zoho has", length(real(first)), at(finish.earliest, now))
+            format!("in {} ({}) at the earliest, and not within a year if others need what is kept for them", length(real(first)), at(finish.earliest, now))
         }
         (None, _) => "not within a year under this budget".to_owned(),
     };
@@ -220,8 +220,10 @@ fn finish(out: &mut String, plan: &Plan, now: DateTime<Utc>) {
         "  reckoned with full batches, no call refused or repeated, nobody editing the same records meanwhile{}",
         if plan.rows.read_first > 0 { ", in Zoho either" } else { "" }
     );
-    if plan.calls.iter().any(|call| call.estimate) {
-        out.push_str("  how many pages a list has is estimated by the number of linked records; what it shows to differ is read besides\n");
+    if finish.estimated {
+        out.push_str(
+            "  how long Zoho's lists are is estimated by the number of linked records; what a poll shows to differ is read besides\n",
+        );
     }
 }
 
