@@ -114,6 +114,8 @@ pub(super) struct Tally {
     pub(super) lost: u64,
     /// Those that refer to themselves: the field follows in an update.
     pub(super) cyclic: u64,
+    /// Those that may turn out to wait for themselves, through records of other syncs.
+    pub(super) may_be_cyclic: u64,
     /// Records for which something is sent, apart from a level.
     pub(super) update: u64,
     /// Of these: those of which only the reading tells whether.
@@ -245,7 +247,7 @@ impl List<'_> {
             self.push("GET", self.path("?…"), "look_up", Range::between(1, None), t.look_again, 1).estimate = Some(t.look_again);
         }
         self.reads();
-        let most = t.update + sought + t.cyclic;
+        let most = t.update + sought + t.cyclic + t.may_be_cyclic;
         self.push("PUT", self.path("/{id}"), "update", Range::between(t.update - t.unsure + t.cyclic, most), t.update, 1);
         self.push("PUT", self.path("/{id}"), "mark", Range::exactly(t.mark), t.mark, 1);
         self.push("POST", self.path("/{id}/void"), "void", Range::exactly(t.void), t.void, 1);
@@ -306,7 +308,9 @@ impl List<'_> {
         self.reads();
         self.batch("POST", "/upsert", "create", (t.create - t.similar, t.create), |n| Cost::of_write(n).units);
         let sent = t.update + t.mark;
-        self.batch("PUT", "", "update", (sent - t.unsure + t.cyclic, sent + t.similar + t.cyclic), |n| Cost::of_write(n).units);
+        self.batch("PUT", "", "update", (sent - t.unsure + t.cyclic, sent + t.similar + t.cyclic + t.may_be_cyclic), |n| {
+            Cost::of_write(n).units
+        });
         self.batch("DELETE", "?ids=…", "delete", (t.delete, t.delete), |n| Cost::of_delete(n).units);
         for read in self.calls.iter_mut().filter(|call| call.purpose == "read") {
             read.credits = Some(read.calls);

@@ -9,7 +9,7 @@ pub mod finish;
 mod record;
 mod walk;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -316,6 +316,27 @@ fn waits(definitions: &Definitions, tallies: &mut BTreeMap<String, Tally>, sync:
     if let Some(own) = tallies.get_mut(sync).filter(|own| own.waiting > 0) {
         own.batches += full(&sync.to_owned(), own.waiting) + parents;
     }
+    // a cycle is found when a record waits for itself; it is then created without the field, which follows in an update
+    for (_, tally) in tallies.iter_mut().filter(|(name, _)| refers_back(definitions, name)) {
+        tally.may_be_cyclic = tally.waiting;
+    }
+}
+
+/// Whether the references of a sync lead back to it.
+fn refers_back(definitions: &Definitions, sync: &str) -> bool {
+    let parents =
+        |name: &str| definitions.by_name.get(name).map(|definition| definition.parent_syncs().map(str::to_owned).collect::<Vec<_>>());
+    let mut open = parents(sync).unwrap_or_default();
+    let mut seen = BTreeSet::new();
+    while let Some(next) = open.pop() {
+        if next == sync {
+            return true;
+        }
+        if seen.insert(next.clone()) {
+            open.extend(parents(&next).unwrap_or_default());
+        }
+    }
+    false
 }
 
 fn counted(definitions: &Definitions, tallies: &BTreeMap<String, Tally>) -> (Vec<Call>, Vec<Bulk>) {

@@ -265,6 +265,75 @@ async fn a_plan_for_crm_has_the_batches_and_the_credits_that_zoho_counts() {
     world.check_rules().await;
 }
 
+const FAMILY: &str = "
+    create table firms (id bigint primary key, name text, active boolean default true, contact_id bigint, owner_id bigint);
+    create table people (id bigint primary key, name text, mail text, firm_id bigint);
+    -- a firm and its person name each other; 2 belongs to 3, which belongs to 4; 5 belongs to itself; 6 is not active, and 7 belongs to it
+    insert into firms values (1, 'One', true, 1, null), (2, 'Two', true, null, 3), (3, 'Three', true, null, 4), (4, 'Four', true, null, null),
+      (5, 'Five', true, null, 5), (6, 'Six', false, null, null), (7, 'Seven', true, null, 6), (8, 'Eight', true, null, null);
+    insert into people select n, 'Person ' || n, 'p' || n || '@people.example', n from generate_series(1, 7) n;
+    insert into people values (9, 'Person 9', 'p9@people.example', 5);";
+const FAMILY_CONFIG: &str = r#"
+[syncs.firms]
+connection = "main"
+table = "public.firms"
+key = "id"
+module = "crm/Accounts"
+match_on = ["Account_Name"]
+when = "active"
+min_interval = "0s"
+[syncs.firms.fields]
+Account_Name = "name"
+Main_Contact = { ref = "people", column = "contact_id" }
+Parent_Account = { ref = "firms", column = "owner_id" }
+
+[syncs.people]
+connection = "main"
+table = "public.people"
+key = "id"
+module = "crm/Contacts"
+match_on = ["Email"]
+min_interval = "0s"
+[syncs.people.fields]
+Last_Name = "name"
+Email = "mail"
+Account_Name = { ref = "firms", column = "firm_id" }
+"#;
+
+#[tokio::test]
+async fn parents_of_parents_are_planned_once_and_who_waits_in_vain_is_a_dead_letter() {
+    let scenario = "[[crm.fields]]\nmodule = \"Accounts\"\napi_name = \"Main_Contact\"\ndata_type = \"lookup\"\nlookup = \"Contacts\"";
+    let world = World::without_worker(Setup { scenario, ..Setup::new(FAMILY, FAMILY_CONFIG) }).await;
+    let plan = planned(&world, "people", &TRIGGER).await;
+    // firms 1 to 5; 6 is excluded, and 7 waits for it in vain
+    assert_eq!((plan.rows.create, plan.rows.waiting, plan.parents["firms"].pushed), (6, 6, 5), "{plan:#?}");
+    let vain: Vec<_> = plan.unmappable.iter().map(|one| (one.key.as_str(), one.class, one.reason.as_str())).collect();
+    let excluded = "firms 6 is excluded by its sync's `when`";
+    let behind = "firms 7 cannot be sent itself: Parent_Account: firms 6 is excluded by its sync's `when`";
+    assert_eq!(vain, [("6", "dependency", excluded), ("7", "dependency", behind)]);
+    world.start_worker();
+    world.trigger("people").await;
+    world.settled().await;
+    agree(&plan, &seen(&world).await);
+    let linked = world.rows("select sync, count(*) from sluice.link where zoho_id is not null group by 1 order by 1").await;
+    assert_eq!(linked, [json!({"sync": "firms", "count": 5}), json!({"sync": "people", "count": 6})]);
+    let letters: Vec<Value> = world.letters().await.iter().filter(|one| one["sync"] == "people").map(|one| one["key"].clone()).collect();
+    assert_eq!(letters.len(), 2, "{letters:?}");
+
+    // of a sync whose rows belong to each other, each is planned once
+    let plan = planned(&world, "firms", &TRIGGER).await;
+    assert_eq!(
+        (plan.rows.create, plan.parents.get("firms").map_or(0, |parent| parent.pushed), plan.rows.unmappable),
+        (1, 0, 1),
+        "{plan:#?}"
+    );
+    world.zoho.forget_calls().await;
+    world.trigger("firms").await;
+    world.settled().await;
+    agree(&plan, &seen(&world).await);
+    world.check_rules().await;
+}
+
 const DEALS: &str = "
     create table deals (id bigint primary key, number text, title text);
     insert into deals select n, 'N-' || n, 'Deal ' || n from generate_series(1, 120) n;";

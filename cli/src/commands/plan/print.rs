@@ -203,7 +203,11 @@ fn finish(out: &mut String, plan: &Plan, now: DateTime<Utc>) {
             format!("in {} to {} ({} to {})", length(real(first)), length(real(last)), at(finish.earliest, now), at(finish.latest, now))
         }
         (Some(first), None) => {
-            format!("in {} ({}) at the earliest, and not within a year if others need what is kept for them", length(real(first)), at(finish.earliest, now))
+            format!(
+                "in {} ({}) at the earliest, and not within a year if others need what is kept for them",
+                length(real(first)),
+                at(finish.earliest, now)
+            )
         }
         (None, _) => "not within a year under this budget".to_owned(),
     };
