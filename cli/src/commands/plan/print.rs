@@ -145,11 +145,11 @@ fn bulk(out: &mut String, bulk: &[Bulk]) {
         let sum = |of: fn(&Bulk) -> u64| number(cheaper.iter().map(|one| of(one)).sum());
         let _ = writeln!(
             out,
-            "  CRM's bulk write, which Sluice does not use, would take {} credits and about {} calls for {} records that take {} credits so.",
+            "  CRM's bulk write, which Sluice does not use, would take {} credits instead of {} for {} records, and about {} calls.",
             sum(|one| one.credits),
-            sum(|one| one.calls),
+            sum(|one| one.credits_by_calls),
             sum(|one| one.records),
-            sum(|one| one.credits_by_calls)
+            sum(|one| one.calls)
         );
     }
 }
@@ -286,7 +286,7 @@ fn number(count: u64) -> String {
     let digits = count.to_string();
     let mut out = String::new();
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);
