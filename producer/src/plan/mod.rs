@@ -7,6 +7,7 @@ mod budget;
 mod calls;
 pub mod finish;
 mod record;
+mod store;
 mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,13 +16,11 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sluice_core::config::Config;
 use sluice_core::db::Db;
-use sluice_sync::cursor;
-use sluice_sync::definition::Definition;
 use sluice_sync::read::Reader;
 
 pub use budget::{Standing, Waiting};
+use calls::Tally;
 pub use calls::{Bulk, Call, Range};
-use calls::{Poll, Tally};
 use finish::{Bottleneck, Others, Unit, Work};
 use walk::Walk;
 
@@ -213,17 +212,17 @@ pub async fn plan(
     }
     let Walk { rows, letters, mut tallies, parents, .. } = walk;
     if definition.sync.direction.pulls() && matches!(what, What::Trigger { .. }) {
-        tallies.entry(sync.to_owned()).or_default().poll = Some(poll(db, definition, what).await?);
+        tallies.entry(sync.to_owned()).or_default().poll = Some(store::poll(db, definition, what.every()).await?);
     }
     let lane = match what {
         What::Trigger { .. } if !definition.sync.direction.pushes() => "normal",
         What::Trigger { .. } => definition.sync.lane.as_str(),
         What::Backfill { .. } => "backfill",
     };
-    let (published, stopped) = published(db, definition).await?;
+    let (published, stopped) = store::published(db, definition).await?;
     waits(definitions, &mut tallies, sync);
     for (name, tally) in tallies.iter_mut().filter(|(_, tally)| tally.poll.is_some() || tally.matched > 0) {
-        tally.linked = linked(db, name).await?;
+        tally.linked = store::linked(db, name).await?;
     }
     let (mut calls, bulk) = counted(definitions, &tallies);
     let budgets = budgets(db, config, &mut calls, lane, &own(&tallies, sync, what, &rows)).await?;
@@ -254,46 +253,6 @@ pub async fn plan(
         budgets,
         finish,
     })
-}
-
-/// Whether the sync is published as the file has it, and why nothing of it goes on.
-async fn published(db: &Db, definition: &Definition) -> Result<(bool, Option<String>), sqlx::Error> {
-    let row = sqlx::query!(
-        r#"select hash, retired_at is not null as "retired!", paused_at is not null as "paused!", pause_reason from sluice.sync where name = $1"#,
-        definition.name()
-    )
-    .fetch_optional(db)
-    .await?;
-    Ok(match row {
-        None => (false, None),
-        Some(row) if row.retired => (false, Some("the sync is retired: its jobs are refused".to_owned())),
-        Some(row) => {
-            let why = row.pause_reason.map(|why| format!(" ({why})")).unwrap_or_default();
-            let paused =
-                row.paused.then(|| format!("the sync is paused{why}: its jobs wait until `sluice resume --sync {}`", definition.name()));
-            (row.hash == definition.hash(), paused)
-        }
-    })
-}
-
-/// How a poll would begin.
-async fn poll(db: &Db, definition: &Definition, what: &What) -> Result<Poll, sqlx::Error> {
-    let mut tx = db.begin().await?;
-    let cursor = cursor::load(&mut tx, definition.name()).await?;
-    tx.rollback().await?;
-    let from = cursor.walk.as_ref().map_or(cursor.since, |walk| walk.from);
-    Ok(Poll { whole: from.is_none() || (cursor.walk.is_none() && what.every()), deleted: cursor.deleted_since.is_some() })
-}
-
-/// How many Zoho records are linked.
-async fn linked(db: &Db, sync: &str) -> Result<u64, sqlx::Error> {
-    let linked = sqlx::query_scalar!(
-        r#"select count(*) as "linked!" from sluice.link where sync = $1 and zoho_id is not null and gone_at is null"#,
-        sync
-    )
-    .fetch_one(db)
-    .await?;
-    Ok(u64::try_from(linked).unwrap_or(0))
 }
 
 /// The syncs whose waiting records are part of the plan: with `force` what is under way is asked for as well, and done once.

@@ -23,6 +23,7 @@ mod matching;
 mod outages;
 mod parents;
 mod planning;
+mod planning_only;
 mod plans;
 mod provisioning;
 mod pulling;
