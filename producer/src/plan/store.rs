@@ -1,4 +1,6 @@
-//! What the plan asks of our own tables beside links and the ledger.
+//! What the plan asks of our own tables beside links and the ledger. Read-only, as all of it.
+
+use std::time::Duration;
 
 use sluice_core::db::Db;
 use sluice_sync::cursor;
@@ -6,14 +8,19 @@ use sluice_sync::definition::Definition;
 
 use super::calls::Poll;
 
+/// The longest that one of these may take.
+const LIMIT: Duration = Duration::from_secs(30);
+
 /// Whether the sync is published as the file has it, and why nothing of it goes on.
 pub(super) async fn published(db: &Db, definition: &Definition) -> Result<(bool, Option<String>), sqlx::Error> {
+    let mut tx = db.begin_read_only(None, LIMIT).await?;
     let row = sqlx::query!(
         r#"select hash, retired_at is not null as "retired!", paused_at is not null as "paused!", pause_reason from sluice.sync where name = $1"#,
         definition.name()
     )
-    .fetch_optional(db)
+    .fetch_optional(&mut tx)
     .await?;
+    tx.rollback().await?;
     Ok(match row {
         None => (false, None),
         Some(row) if row.retired => (false, Some("the sync is retired: its jobs are refused".to_owned())),
@@ -28,7 +35,7 @@ pub(super) async fn published(db: &Db, definition: &Definition) -> Result<(bool,
 
 /// How a poll would begin.
 pub(super) async fn poll(db: &Db, definition: &Definition, every: bool) -> Result<Poll, sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = db.begin_read_only(None, LIMIT).await?;
     let cursor = cursor::load(&mut tx, definition.name()).await?;
     tx.rollback().await?;
     let from = cursor.walk.as_ref().map_or(cursor.since, |walk| walk.from);
@@ -37,11 +44,13 @@ pub(super) async fn poll(db: &Db, definition: &Definition, every: bool) -> Resul
 
 /// How many Zoho records are linked.
 pub(super) async fn linked(db: &Db, sync: &str) -> Result<u64, sqlx::Error> {
+    let mut tx = db.begin_read_only(None, LIMIT).await?;
     let linked = sqlx::query_scalar!(
         r#"select count(*) as "linked!" from sluice.link where sync = $1 and zoho_id is not null and gone_at is null"#,
         sync
     )
-    .fetch_one(db)
+    .fetch_one(&mut tx)
     .await?;
+    tx.rollback().await?;
     Ok(u64::try_from(linked).unwrap_or(0))
 }

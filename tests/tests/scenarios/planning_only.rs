@@ -27,9 +27,20 @@ async fn everything(world: &World) -> BTreeMap<String, Value> {
 
 #[tokio::test]
 async fn a_plan_changes_nothing_and_asks_zoho_nothing() {
-    let world = World::without_roles(Setup::new(SHOP, SHOP_CONFIG)).await;
+    let world = World::without_roles(Setup::new(
+        SHOP,
+        SHOP_CONFIG.replace("reference = \"cf_key\"", "match_on = [\"email\"]\ndirection = \"both\""),
+    ))
+    .await;
     let before = everything(&world).await;
-    for (sync, what) in [("bills", &TRIGGER), ("bills", &FORCE), ("bills", &BACKFILL), ("customers", &BACKFILL)] {
+    for (sync, what) in [
+        ("bills", &TRIGGER),
+        ("bills", &FORCE),
+        ("bills", &BACKFILL),
+        ("customers", &BACKFILL),
+        ("customers", &TRIGGER),
+        ("customers", &FORCE),
+    ] {
         planned(&world, sync, what).await;
     }
     let tries = [
