@@ -6,7 +6,7 @@ use clap::{ArgAction, Parser, Subcommand};
 
 use crate::commands::{
     alerts, attach, auth, bench, budget, check, completions, config, conflicts, demo, detach, dlq, events, explain, held, jobs, migrate,
-    pause, producer, reconcile, runs, simulate, status, trigger, up, worker,
+    pause, plan, producer, reconcile, runs, simulate, status, trigger, up, worker,
 };
 
 /// Keeps Postgres and Zoho apps in step, through one shared budget of calls.
@@ -56,6 +56,8 @@ pub(crate) enum Command {
     Detach(detach::Args),
     /// Sync one record, or everything that is due.
     Trigger(trigger::Args),
+    /// What a trigger or a backfill would do: rows, calls, credits, and when it would be over. Changes nothing.
+    Plan(plan::Args),
     /// Compare both sides of a sync as a whole, and put right what differs.
     Reconcile(reconcile::Args),
     /// How each sync stands.

@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use sluice_core::{config, db, postgres, secrets};
-use sluice_producer::{publish, trigger};
+use sluice_producer::{plan, publish, trigger};
 
 /// What a command that ran to its end has to say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,13 +56,16 @@ pub(crate) fn is_usage(error: &anyhow::Error) -> bool {
             || cause.is::<secrets::Error>()
             || cause.downcast_ref::<postgres::Error>().is_some_and(is_missing_server)
             || matches!(cause.downcast_ref(), Some(publish::Error::Invalid(_) | publish::Error::Cron { .. } | publish::Error::Retirable(_)))
-            || matches!(
-                cause.downcast_ref(),
-                Some(trigger::Error::UnknownSync(_) | trigger::Error::Refused(_) | trigger::Error::NoRow { .. })
-            )
+            || cause.downcast_ref().is_some_and(is_refused)
+            || matches!(cause.downcast_ref(), Some(plan::Error::Where(_)))
+            || matches!(cause.downcast_ref(), Some(plan::Error::Trigger(error)) if is_refused(error))
             || matches!(cause.downcast_ref(), Some(db::migrate::Error::Behind { .. } | db::migrate::Error::Newer { .. }))
             || cause.downcast_ref::<sqlx::Error>().is_some_and(is_refused_argument)
     })
+}
+
+fn is_refused(error: &trigger::Error) -> bool {
+    matches!(error, trigger::Error::UnknownSync(_) | trigger::Error::Refused(_) | trigger::Error::NoRow { .. })
 }
 
 fn is_missing_server(error: &postgres::Error) -> bool {

@@ -10,6 +10,7 @@ pub mod capture;
 pub mod changes;
 pub mod definitions;
 pub mod http;
+pub mod plan;
 pub mod publish;
 mod run;
 pub mod schedules;

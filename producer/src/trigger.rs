@@ -1,6 +1,6 @@
 //! Jobs because somebody asks: one record, or all that a sync has.
 
-use sluice_core::db::Db;
+use sluice_core::db::{Db, Tx};
 use sluice_sync::definition::Definition;
 use sluice_sync::link;
 use sluice_sync::read::{self, Found, Reader};
@@ -175,36 +175,64 @@ async fn all(db: &Db, reader: &Reader, definition: &Definition, force: bool) -> 
     }
 }
 
-/// A record with a slot is under way already; a row without Zoho record has nothing to do where the sync makes none; what a brake holds waits.
 async fn page(db: &Db, definition: &Definition, keys: &[String], force: bool) -> Result<u64, Error> {
     let sync = definition.name();
     let mut tx = db.begin().await?;
-    let keys = &sqlx::query_scalar!(
-        r#"select k.key as "key!" from unnest($2::text[]) as k (key)
-           where not exists (select from sluice.held_record h where h.sync = $1 and h.key = k.key and h.resolution is null
-                               and h.operation in ('create', 'update', 'delete', 'truncate'))"#,
-        sync,
-        keys
-    )
-    .fetch_all(&mut tx)
-    .await?;
+    let standings = standing(&mut tx, sync, keys).await?;
     if force {
-        link::store::forget_agreed(&mut tx, sync, keys).await?;
+        let free: Vec<String> = standings.iter().filter(|one| !one.braked).map(|one| one.key.clone()).collect();
+        link::store::forget_agreed(&mut tx, sync, &free).await?;
     }
+    let due = standings.into_iter().filter(|one| one.is_due(definition, force)).map(|one| one.key);
     let inserted = sqlx::query!(
-        "insert into sluice.job (kind, args)
-         select 'push', jsonb_build_object('sync', $1::text, 'key', k.key) from unnest($2::text[]) as k (key)
-         where ($4 or exists (select from sluice.link l where l.sync = $1 and l.key = k.key and l.zoho_id is not null))
-           and ($3 or (not exists (select from sluice.slot s where s.sync = $1 and s.key = k.key)
-                      and (not exists (select from sluice.link l where l.sync = $1 and l.key = k.key and l.synced_at is not null)
-                           or exists (select from sluice.dead_letter d where d.sync = $1 and d.key = k.key and d.resolution is null))))",
+        "insert into sluice.job (kind, args) select 'push', jsonb_build_object('sync', $1::text, 'key', k.key) from unnest($2::text[]) as k (key)",
         sync,
-        keys,
-        force,
-        definition.sync.creates
+        &due.collect::<Vec<_>>()
     )
     .execute(&mut tx)
     .await?;
     tx.commit().await?;
     Ok(inserted.rows_affected())
+}
+
+/// How it stands with a row, apart from what it says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// The canonical key.
+    pub(crate) key: String,
+    /// It has a Zoho record.
+    pub(crate) linked: bool,
+    /// Both sides were known equal once.
+    pub(crate) synced: bool,
+    /// It has a slot: it is under way already.
+    pub(crate) under_way: bool,
+    /// Its last run became a dead letter that nobody has resolved.
+    pub(crate) letter: bool,
+    /// The brake holds what is to be sent of it.
+    pub(crate) braked: bool,
+}
+
+impl Standing {
+    /// Whether a push is asked for. A record with a slot is under way already; a row without Zoho record has nothing to do where the sync makes none; what
+    /// a brake holds waits.
+    pub(crate) fn is_due(&self, definition: &Definition, force: bool) -> bool {
+        !self.braked && (definition.sync.creates || self.linked) && (force || (!self.under_way && (!self.synced || self.letter)))
+    }
+}
+
+/// How it stands with these rows, in their order.
+pub(crate) async fn standing(tx: &mut Tx, sync: &str, keys: &[String]) -> Result<Vec<Standing>, sqlx::Error> {
+    sqlx::query_as!(
+        Standing,
+        r#"select k.key as "key!", coalesce(l.zoho_id is not null, false) as "linked!", coalesce(l.synced_at is not null, false) as "synced!",
+             exists (select from sluice.slot s where s.sync = $1 and s.key = k.key) as "under_way!",
+             exists (select from sluice.dead_letter d where d.sync = $1 and d.key = k.key and d.resolution is null) as "letter!",
+             exists (select from sluice.held_record h where h.sync = $1 and h.key = k.key and h.resolution is null
+                     and h.operation in ('create', 'update', 'delete', 'truncate')) as "braked!"
+           from unnest($2::text[]) with ordinality as k (key, number) left join sluice.link l on l.sync = $1 and l.key = k.key order by k.number"#,
+        sync,
+        keys
+    )
+    .fetch_all(tx)
+    .await
 }

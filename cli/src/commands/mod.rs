@@ -18,6 +18,7 @@ pub(crate) mod held;
 pub(crate) mod jobs;
 pub(crate) mod migrate;
 pub(crate) mod pause;
+pub(crate) mod plan;
 pub(crate) mod producer;
 pub(crate) mod reconcile;
 pub(crate) mod runs;
@@ -43,6 +44,7 @@ pub(crate) async fn run(session: &Session, command: Command) -> anyhow::Result<A
         Command::Attach(args) => Box::pin(attach::run(session, args)).await,
         Command::Detach(args) => Box::pin(detach::run(session, args)).await,
         Command::Trigger(args) => Box::pin(trigger::run(session, args)).await,
+        Command::Plan(args) => Box::pin(plan::run(session, args)).await,
         Command::Status(args) => Box::pin(status::run(session, args)).await,
         Command::Jobs(command) => Box::pin(jobs::run(session, command)).await,
         Command::Dlq(command) => Box::pin(dlq::run(session, command)).await,

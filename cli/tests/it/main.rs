@@ -6,6 +6,7 @@ mod asking;
 mod auth;
 mod bench;
 mod database;
+mod planning;
 mod recipes;
 mod records;
 mod sluice;

@@ -212,9 +212,7 @@ pub async fn retyped(db: &Db, definitions: &Definitions) -> Result<Vec<Retyped>,
 
 /// Records that one claim may carry: what one call writes, or reads where the sync pulls.
 fn batch_max(definition: &Definition) -> i16 {
-    let module = &definition.module;
-    let most = if definition.sync.direction.pulls() { module.read_max() } else { module.batch_max() };
-    i16::try_from(most).unwrap_or(1).clamp(1, 100)
+    i16::try_from(definition.batch_max()).unwrap_or(1).clamp(1, 100)
 }
 
 fn direction(definition: &Definition) -> &'static str {

@@ -23,6 +23,8 @@ mod lost;
 mod matching;
 mod outages;
 mod parents;
+mod planning;
+mod planning_only;
 mod plans;
 mod provisioning;
 mod pulling;

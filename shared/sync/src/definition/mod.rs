@@ -3,13 +3,16 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
 use sluice_core::config::field::{Field, Fields};
 use sluice_core::config::sync::{Sync, Watch as WatchConfig};
 use sluice_core::db::dynamic::Ident;
 
 use crate::catalog::{Catalog, Column, Table};
 use crate::link::Link;
+use crate::link::agreed::field_in;
 use crate::module::{Create, Module};
+use crate::value;
 
 mod check;
 mod rows;
@@ -152,9 +155,22 @@ impl Definition {
         link.and_then(|link| link.reference.clone()).unwrap_or_else(|| format!("{}:{key}", self.sync.name))
     }
 
+    /// Records that ride in one batch: what one write may carry, or one read where both sides are read first.
+    pub fn batch_max(&self) -> u16 {
+        if self.sync.direction.pulls() { self.module.read_max() } else { self.module.batch_max() }
+    }
+
     /// How a create of this sync is kept from doubling.
     pub fn create_way(&self) -> Create {
         self.module.create(|field| self.sync.fields.contains_key(field), self.reference(), &self.sync.match_on)
+    }
+
+    /// The fields of `match_on` with what a create's body says in them: what an existing Zoho record must carry to be the row's. `None`: there is nothing to
+    /// match by, since one of them is empty.
+    pub fn matched_by<'a>(&'a self, body: &'a Value) -> Option<Vec<(&'a str, &'a Value)>> {
+        let said = |path: &'a String| Some((path.as_str(), field_in(&self.module, body, path)?)).filter(|(_, said)| !value::is_empty(said));
+        let wanted: Option<Vec<_>> = self.sync.match_on.iter().map(said).collect();
+        wanted.filter(|wanted| !wanted.is_empty())
     }
 
     /// The names of the syncs whose Zoho ids this one's records carry.

@@ -64,6 +64,15 @@ pub struct Link {
 }
 
 impl Link {
+    /// The link as [`store::forget_agreed`] leaves it.
+    #[must_use]
+    pub fn forgotten(mut self) -> Self {
+        if self.zoho_id.is_some() {
+            self.fields.retain(|name, _| name == adjusting::ADJUSTING);
+        }
+        self
+    }
+
     /// Whether a create may have reached Zoho without our knowing: it must be looked for before another is sent.
     pub fn may_be_lost(&self) -> bool {
         self.zoho_id.is_none() && self.creates > 0

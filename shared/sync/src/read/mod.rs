@@ -118,7 +118,27 @@ impl Reader {
     ) -> Result<Vec<String>, sqlx::Error> {
         let filter = filter.map(Expression::from_configuration);
         let mut tx = self.begin().await?;
-        let keys = dynamic::query_scalar::<String>(statement::keys(definition, filter.as_ref()))
+        let keys = dynamic::query_scalar::<String>(statement::keys(definition, filter.as_ref(), false))
+            .bind(after)
+            .bind(i64::from(limit))
+            .fetch_all(&mut tx)
+            .await?;
+        tx.rollback().await?;
+        Ok(keys)
+    }
+
+    /// The same with what `when` says of each row, and no other filter.
+    ///
+    /// # Errors
+    /// When `when` fails on a row or the database does not answer.
+    pub async fn keys_told_after(
+        &self,
+        definition: &Definition,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<(String, bool)>, sqlx::Error> {
+        let mut tx = self.begin().await?;
+        let keys = dynamic::query_as::<(String, bool)>(statement::keys(definition, None, true))
             .bind(after)
             .bind(i64::from(limit))
             .fetch_all(&mut tx)

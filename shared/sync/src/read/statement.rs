@@ -66,9 +66,13 @@ pub(super) fn rows(definition: &Definition, part: Part<'_>) -> Sql {
     sql.text(") as sluice_row")
 }
 
-/// The canonical keys of the rows after `$1` (a key; null: from the start), at most `$2`, in key order.
-pub(super) fn keys(definition: &Definition, filter: Option<&Expression>) -> Sql {
-    let mut sql = key_text(Sql::new("select "), &definition.key).text(" from ").ident(&table(definition)).text(" as this where (");
+/// The canonical keys of the rows after `$1` (a key; null: from the start), at most `$2`, in key order; `with_when` also what `when` says of each.
+pub(super) fn keys(definition: &Definition, filter: Option<&Expression>, with_when: bool) -> Sql {
+    let mut sql = key_text(Sql::new("select "), &definition.key);
+    if with_when {
+        sql = when(sql.text(", "), definition);
+    }
+    sql = sql.text(" from ").ident(&table(definition)).text(" as this where (");
     sql = sql.numbered(1).text("::pg_catalog.text is null or (");
     sql = key_list(sql, definition).text(") > (");
     for (index, column) in definition.key.iter().enumerate() {

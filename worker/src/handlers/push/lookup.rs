@@ -48,16 +48,7 @@ impl Run<'_> {
 
     /// Looks for a record that `match_on` says is the row's. Without a value to match by there is none.
     pub(super) async fn find_match(&self, record: &Record<'_>, module: Module, body: &Value) -> Result<Vec<Hit>, Verdict> {
-        let wanted: Vec<(&str, &Value)> = self
-            .definition
-            .sync
-            .match_on
-            .iter()
-            .filter_map(|path| Some((path.as_str(), field_in(&self.definition.module, body, path)?)))
-            .collect();
-        if wanted.is_empty() || wanted.len() < self.definition.sync.match_on.len() || wanted.iter().any(|(_, v)| value::is_empty(v)) {
-            return Ok(Vec::new());
-        }
+        let Some(wanted) = self.definition.matched_by(body) else { return Ok(Vec::new()) };
         let now = Instant::now();
         let rows = self.list(record, module, now.checked_sub(FOR_MATCHING).unwrap_or(now)).await?;
         Ok(self.hits(module, rows.iter().filter(|row| self.carries(row, &wanted))))
