@@ -259,8 +259,12 @@ fn verdict(
 fn changed(pair: &Pair, local: &FieldValue, zoho: &Value, ours: bool) -> (bool, bool) {
     let here = !value::same(&local.local(), &pair.local);
     // What was sent and never read back: the state that our own write left is what Zoho made of it, whatever it says.
-    let there =
-        if pair.confirmed { !value::same(&pair.zoho, zoho) && !same_time(&pair.zoho, zoho) } else { !ours && !means(&pair.zoho, zoho) };
+    let refers = matches!(local, FieldValue::Ref { .. }) && value::same_lookup(&pair.zoho, zoho);
+    let there = if pair.confirmed {
+        !refers && !value::same(&pair.zoho, zoho) && !same_time(&pair.zoho, zoho)
+    } else {
+        !ours && !means(&pair.zoho, zoho)
+    };
     (here, there)
 }
 
