@@ -16,6 +16,7 @@ mod converging;
 mod flapping;
 mod hints;
 mod images;
+mod in_bulk;
 mod leaving;
 mod locks;
 mod lost;

@@ -126,12 +126,18 @@ pub(crate) struct Chunks {
 }
 
 impl Chunks {
-    /// The next rows; a file without any gives one chunk of none. `None`: there are no more, or they could not be read a second time: then the place
-    /// that is stored says where to go on.
+    /// The next rows; a file without any gives one chunk of none. `None`: there are no more.
     pub(crate) async fn next(&mut self) -> Option<Chunk> {
         let job = self.bulk.job.as_ref().filter(|_| !self.over)?;
         let (seen_at, dated) = (job.asked_at, job.made);
-        let rows = if self.stored < self.total { self.rows.recv().await? } else { Vec::new() };
+        let rows = if self.stored < self.total { self.rows.recv().await } else { Some(Vec::new()) };
+        let Some(rows) = rows else {
+            // a file that was looked through a moment ago: never seen, and never tried again and again
+            self.over = true;
+            let said = vec!["the list was read by pages to its end: a bulk read's file could not be read a second time".to_owned()];
+            let after = Some(self.bulk.given_up());
+            return Some(Chunk { rows: Vec::new(), after, complete_until: None, seen_at, dated, said, short: None });
+        };
         self.stored += u64::try_from(rows.len()).unwrap_or(u64::MAX);
         self.over = self.stored >= self.total;
         let said = std::mem::take(&mut self.said);
