@@ -187,7 +187,17 @@ pub(crate) struct Outgoing<'a> {
 
 impl Outgoing<'_> {
     pub(crate) fn new(product: Product, method: Method, effect: Effect, path: String) -> Self {
-        Self { product, method, effect, base_path: product.base_path(), path, query: Vec::new(), headers: Vec::new(), body: None, file: None }
+        Self {
+            product,
+            method,
+            effect,
+            base_path: product.base_path(),
+            path,
+            query: Vec::new(),
+            headers: Vec::new(),
+            body: None,
+            file: None,
+        }
     }
 }
 

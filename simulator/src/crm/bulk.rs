@@ -114,7 +114,8 @@ impl Crm {
                 }
             }
             "FAILURE" => {
-                let message = json!({ "code": "INTERNAL_SERVER_ERROR", "message": "Internal server error.", "details": {}, "status": "error" });
+                let message =
+                    json!({ "code": "INTERNAL_SERVER_ERROR", "message": "Internal server error.", "details": {}, "status": "error" });
                 shown["result"] = json!({ "error_message": message });
             }
             _ => {}
@@ -181,7 +182,11 @@ impl Crm {
         );
         let system = ["Owner", "Created_By", "Modified_By", "Created_Time", "Modified_Time"];
         if let Some(unknown) = fields.iter().find(|field| module.field(field).is_none() && !system.contains(&field.as_str())) {
-            return Err(Refusal::new("FIELD_NOT_AVAILABLE", "The requested field is not available.", json!({ "api_name": unknown, "module": name })));
+            return Err(Refusal::new(
+                "FIELD_NOT_AVAILABLE",
+                "The requested field is not available.",
+                json!({ "api_name": unknown, "module": name }),
+            ));
         }
         let since = query.get("criteria").map(criterion).transpose()?;
         Ok(Query { module: name.to_owned(), fields, since, skip: 0 })

@@ -71,9 +71,7 @@ async fn seed(world: &World, count: i64) -> Vec<String> {
     let full = json!({"Deal_Name": "Deal, \"{n}\"\nof many", "Stage": "Proposal", "Amount": 1234.5, "Closing_Date": "2026-02-03", "Won": true,
         "Topics": ["A", "B"], "Account_Name": {"id": account["id"]}});
     let bare = json!({"Deal_Name": "Bare {n}", "Stage": null, "Amount": 7, "Closing_Date": null, "Won": false, "Topics": null, "Account_Name": null});
-    let at = |count: i64, record: &Value, age: i64, step: f64| {
-        json!({"product": "crm", "module": "Deals", "organization": "", "count": count, "record": record, "age_seconds": age, "step_seconds": step})
-    };
+    let at = |count: i64, record: &Value, age: i64, step: f64| json!({"product": "crm", "module": "Deals", "organization": "", "count": count, "record": record, "age_seconds": age, "step_seconds": step});
     let mut ids = Vec::new();
     for (count, record) in [(20, &bare), (count - 20, &full)] {
         let age = if ids.is_empty() { 864_000 } else { 860_000 };
@@ -90,7 +88,9 @@ async fn same_rows(world: &World) {
     assert_eq!(deals, paged);
     let links = |sync: &str| {
         // of a lookup the file has the id, and no name
-        format!("select zoho_id, zoho_modified_at, fields #- '{{Account_Name,zoho,name}}' as fields, gone_at from sluice.link where sync = '{sync}' order by 1")
+        format!(
+            "select zoho_id, zoho_modified_at, fields #- '{{Account_Name,zoho,name}}' as fields, gone_at from sluice.link where sync = '{sync}' order by 1"
+        )
     };
     assert_eq!(world.rows(&links("deals")).await, world.rows(&links("paged")).await);
 }
@@ -131,7 +131,10 @@ async fn a_list_that_is_read_in_bulk_gives_the_same_rows_and_links_as_its_pages_
     seed(&world, count).await;
     world.zoho.forget_calls().await;
     let run = poll(&world, "deals").await;
-    assert_eq!(run, json!({"state": "done", "total": count, "created": count, "updated": 0, "unchanged": 0, "failed": 0, "calls": run["calls"], "messages": []}));
+    assert_eq!(
+        run,
+        json!({"state": "done", "total": count, "created": count, "updated": 0, "unchanged": 0, "failed": 0, "calls": run["calls"], "messages": []})
+    );
     let [pages, jobs, looks, files, reads] = asked(&world).await;
     assert_eq!((pages, jobs, files, reads), (if setting == "auto" { 50 } else { 1 }, 1, 1, 0), "{looks} looks");
     assert_eq!(run["calls"], pages + jobs + looks + files);
@@ -295,8 +298,37 @@ async fn a_record_that_is_edited_while_a_file_is_made_is_found_by_the_next_poll(
     assert_eq!(world.count("select count(*) from deals").await, 600);
     assert_eq!(world.rows("select amount::text from deals where amount < 7").await, [json!({"amount": "2.00"})]);
     poll(&world, "deals").await;
-    assert_eq!(world.rows("select amount::text from deals where amount < 7 order by 1").await, [json!({"amount": "1.00"}), json!({"amount": "2.00"})]);
+    assert_eq!(
+        world.rows("select amount::text from deals where amount < 7 order by 1").await,
+        [json!({"amount": "1.00"}), json!({"amount": "2.00"})]
+    );
     world.check_rules().await;
+    world.all_arrived().await;
+}
+
+/// A file's rows wait for an hour to be taken over: long enough to be deleted meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_is_deleted_before_its_row_is_made_becomes_none() {
+    let world = World::new(deals("", ZOHO)).await;
+    let ids = seed(&world, 25).await;
+    poll(&world, "deals").await;
+    let new = world.zoho.put("crm", "Deals", None, json!({"Deal_Name": "New", "Amount": 8, "Won": true})).await;
+    world.zoho.pass(60).await;
+    // as a poll would have left it that no run has followed yet
+    world
+        .run(&format!(
+            "insert into sluice.sighting (sync, zoho_id, record, complete, seen_at)
+             select 'deals', '{}', '{}'::jsonb, true, clock_timestamp() - interval '30 min'",
+            new["id"].as_str().expect("an id"),
+            json!({"id": new["id"], "Modified_Time": new["Modified_Time"], "Deal_Name": "New", "Amount": 8, "Won": true, "Stage": null, "Closing_Date": null,
+                "Topics": null, "Account_Name": null})
+        ))
+        .await;
+    world.zoho.delete("crm", "Deals", new["id"].as_str().expect("an id")).await;
+    world.zoho.delete("crm", "Deals", &ids[3]).await;
+    poll(&world, "deals").await;
+    assert_eq!(world.count("select count(*) from deals").await, 24, "the other one is gone");
+    assert_eq!(world.count("select count(*) from sluice.sighting where sync = 'deals'").await, 0);
     world.all_arrived().await;
 }
 
@@ -337,14 +369,22 @@ async fn a_sweep_in_bulk_finds_drift_and_what_is_missing_and_a_file_that_is_shor
     world.zoho.post("settings", json!({"crm": {"bulk_read": {"lose_rows": 5}}})).await;
     world.zoho.forget_calls().await;
     let run = sweep(&world).await;
-    assert!(run["messages"].to_string().contains("has 595 rows, and Zoho says 600: what is missing in the list was not asked for"), "{run}");
+    assert!(
+        run["messages"].to_string().contains("has 595 rows, and Zoho says 600: what is missing in the list was not asked for"),
+        "{run}"
+    );
     let [pages, jobs, _, files, reads] = asked(&world).await;
     assert_eq!((pages, jobs, files, reads), (1, 1, 1, 0));
     assert_eq!(world.count("select count(*) from deals").await, 600);
     assert_eq!(world.count("select count(*) from sluice.reconcile_cursor where sync = 'deals' and completed_at is not null").await, 0);
     // A link that is wrong, and a record that was deleted of which no list tells.
     world.zoho.post("settings", json!({"crm": {"bulk_read": {"lose_rows": 0}}})).await;
-    world.run(&format!("update sluice.link set fields = jsonb_set(fields, '{{Amount,zoho}}', '4') where sync = 'deals' and zoho_id = '{}'", ids[400])).await;
+    world
+        .run(&format!(
+            "update sluice.link set fields = jsonb_set(fields, '{{Amount,zoho}}', '4') where sync = 'deals' and zoho_id = '{}'",
+            ids[400]
+        ))
+        .await;
     world.zoho.delete("crm", "Deals", &ids[500]).await;
     world.zoho.forget_calls().await;
     let run = sweep(&world).await;

@@ -158,6 +158,8 @@ impl Poll<'_> {
         let (found, timed) = listing::identified(self.definition, std::mem::take(&mut listing.rows));
         let ids: Vec<String> = found.iter().map(|(id, _)| id.clone()).collect();
         let known = links::load_by_id(&mut tx, sync, &ids).await?;
+        // what an earlier page has shown may be about to become a row
+        let kept = if walk.deleted { sighting::load(&mut tx, sync, &ids).await? } else { BTreeMap::new() };
         let (seen_at, dated) = listing.of_file.as_ref().map_or((walk.began, self.session.dated()), |file| (file.seen_at, Some(file.dated)));
         let sighting = |record, complete| Sighting { record, complete, seen_at, dated, age: Duration::ZERO, run_id: Some(walk.run_id) };
         let mut sightings = BTreeMap::new();
@@ -168,7 +170,7 @@ impl Poll<'_> {
             }
             let link = known.get(&id);
             if walk.deleted {
-                if link.is_some_and(|link| link.gone_at.is_none()) {
+                if link.map_or(kept.contains_key(&id), |link| link.gone_at.is_none()) {
                     sightings.insert(id.clone(), sighting(None, true));
                     wanted.push(id);
                 }

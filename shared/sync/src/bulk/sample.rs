@@ -101,7 +101,9 @@ impl Sample {
         let mut met = before.is_some();
         let kinds = self.kinds();
         for one in &self.examples {
-            let Some(row) = rows.get(&one.id).filter(|row| row.get(TIME).and_then(|time| parse_time(time)) == Some(one.at)) else { continue };
+            let Some(row) = rows.get(&one.id).filter(|row| row.get(TIME).and_then(|time| parse_time(time)) == Some(one.at)) else {
+                continue;
+            };
             met = true;
             let belief = beliefs.entry(one.field.clone()).or_insert(Belief { cells: None, empty: None, refuted: false });
             let cell = row.get(&one.field).map(String::as_str);

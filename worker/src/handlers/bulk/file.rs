@@ -69,7 +69,8 @@ pub(super) async fn survey(bytes: Vec<u8>, sample: Sample, fields: Vec<String>, 
         if let Some(row) = unknown {
             return Err(format!("row {row} of its file does not say which record it is, or when that was modified"));
         }
-        let believed = sample.check(&known, before.as_ref()).ok_or("its file shows none of the records that the list showed before as they were")?;
+        let believed =
+            sample.check(&known, before.as_ref()).ok_or("its file shows none of the records that the list showed before as they were")?;
         Ok(Surveyed { bytes: Arc::new(bytes), fields, believed, rows, newest })
     });
     looked.await.unwrap_or_else(|error| Err(format!("its file could not be looked through: {error}")))

@@ -84,7 +84,13 @@ pub(super) fn spent(before: &Bulk, step: &Step, calls: u16) -> i32 {
 ///
 /// # Errors
 /// What would end a page's call likewise, and is nothing of the bulk read's: no grant, a limit, a token.
-pub(super) async fn step(engine: &Engine, session: &Session<'_>, definition: &Definition, bulk: &Bulk, now: DateTime<Utc>) -> Result<Step, Ended> {
+pub(super) async fn step(
+    engine: &Engine,
+    session: &Session<'_>,
+    definition: &Definition,
+    bulk: &Bulk,
+    now: DateTime<Utc>,
+) -> Result<Step, Ended> {
     let read = Read { engine, session, definition, bulk, now };
     // whatever was put off, however long ago, is tried once more
     if bulk.waits > 0 && now - bulk.wanted_at > PATIENCE {
@@ -174,14 +180,21 @@ impl Read<'_> {
                 Err(error) => return Err(Ended::NoGrant(NoGrant::Ledger(error))),
             };
             if !bulk::is_worth_it(setting, false, pulls, surveyed.rows, linked) {
-                return Ok(self.by_pages(format!("its file writes {} otherwise than the list does, so that most records would be read again", refuted.join(", "))));
+                return Ok(self.by_pages(format!(
+                    "its file writes {} otherwise than the list does, so that most records would be read again",
+                    refuted.join(", ")
+                )));
             }
         }
         let mut said = Vec::new();
         if !refuted.is_empty() {
-            said.push(format!("a bulk read's file writes {} otherwise than the list does: of it these fields are not believed", refuted.join(", ")));
+            said.push(format!(
+                "a bulk read's file writes {} otherwise than the list does: of it these fields are not believed",
+                refuted.join(", ")
+            ));
         }
-        let short = (surveyed.rows != file.count).then(|| format!("a bulk read's file has {} rows, and Zoho says {}", surveyed.rows, file.count));
+        let short =
+            (surveyed.rows != file.count).then(|| format!("a bulk read's file has {} rows, and Zoho says {}", surveyed.rows, file.count));
         said.extend(short.clone());
         Ok(Step::Rows(surveyed.chunks(self.bulk, said, short, self.now)))
     }
@@ -200,7 +213,9 @@ impl Read<'_> {
         match &**error {
             Error::RateLimited { .. } | Error::NotSent(NotSent::Late { .. }) => Err(failure),
             Error::Unauthorized { .. } if token() => Err(failure),
-            Error::NotFound { .. } if self.bulk.job.is_some() => Ok(self.later(self.bulk.lost_one(), "a bulk read's file is there no more")),
+            Error::NotFound { .. } if self.bulk.job.is_some() => {
+                Ok(self.later(self.bulk.lost_one(), "a bulk read's file is there no more"))
+            }
             Error::Unavailable { .. } => Ok(self.later(self.bulk.clone(), "Zoho did not answer to a bulk read")),
             error if zoho::lacks_scope(error) => Ok(self.by_pages(format!(
                 "{error}. Give the token the scope ZohoCRM.bulk.READ (sluice auth {}), or set bulk_read = \"never\" in [syncs.{}]",

@@ -187,14 +187,8 @@ impl Sweep<'_> {
                 (Compared::Outdated, _) => {}
                 (Compared::Differs { complete, fields }, link) if pulls && (link.is_some() || self.takes_strangers()) => {
                     place.drift += i64::from(link.is_none() || !fields.is_empty());
-                    let sighting = Sighting {
-                        record: Some(row),
-                        complete,
-                        seen_at: now,
-                        dated,
-                        age: Duration::ZERO,
-                        run_id: Some(place.run_id),
-                    };
+                    let sighting =
+                        Sighting { record: Some(row), complete, seen_at: now, dated, age: Duration::ZERO, run_id: Some(place.run_id) };
                     sightings.push((id, sighting));
                 }
                 (Compared::Differs { fields, .. }, Some(link)) if !pulls => {

@@ -147,7 +147,10 @@ fn a_file_that_shows_none_of_the_records_as_they_were_read_is_not_believed_at_al
     // one is enough, and vouches for what it shows
     let one = file(&[("1", "Modified_Time", "2026-01-05T08:00:09+00:00")]);
     let believed = sample.check(&one, None).unwrap();
-    assert_eq!(row(&believed, &[("Deal_Name", "x"), ("Amount", "5")]), json!({"id": "5", "Modified_Time": "2026-01-06T00:00:00+00:00", "Deal_Name": "x"}));
+    assert_eq!(
+        row(&believed, &[("Deal_Name", "x"), ("Amount", "5")]),
+        json!({"id": "5", "Modified_Time": "2026-01-06T00:00:00+00:00", "Deal_Name": "x"})
+    );
     // what an earlier file has shown holds for the next, unless that one shows otherwise
     let first = sample.check(&file(&[]), None).unwrap();
     assert_eq!(sample.check(&BTreeMap::new(), Some(&first)).unwrap(), first);
