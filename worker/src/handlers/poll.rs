@@ -213,7 +213,7 @@ impl Poll<'_> {
 
     /// A bulk read of what follows the page, if the walk turns to one.
     async fn turned(&self, tx: &mut Tx, walk: &Walk, listing: &Listing) -> Result<Option<Bulk>, sqlx::Error> {
-        if !listing.more || listing.of_file.is_some() {
+        if !listing.more || listing.of_file.is_some() || !bulk::applies(self.definition, walk) {
             return Ok(None);
         }
         let linked = if bulk::may_know(self.definition, walk) { bulk::linked(tx, self.definition.name()).await? } else { 0 };

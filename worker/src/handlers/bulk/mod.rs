@@ -54,18 +54,22 @@ pub(super) fn begin(
     calls_left: Option<i64>,
     now: DateTime<Utc>,
 ) -> Option<Bulk> {
-    let applies = definition.module.product == Product::Crm && !walk.deleted && walk.bulk.is_none();
     let affordable = calls_left.is_none_or(|left| left >= i64::from(bulk::COST) + LOOKS);
-    if !applies || !affordable || !bulk::turns(definition.sync.bulk_read, walk.pages + 1, linked) {
+    if !applies(definition, walk) || !affordable || !bulk::turns(definition.sync.bulk_read, walk.pages + 1, linked) {
         return None;
     }
     let since = page.iter().filter_map(|row| definition.module.modified_at(row)).min()?;
     Some(Bulk::new(since, Sample::of(definition, &fields(definition), page), now))
 }
 
+/// Whether a page of this walk can be followed by a bulk read at all.
+pub(super) fn applies(definition: &Definition, walk: &Walk) -> bool {
+    definition.module.product == Product::Crm && definition.sync.bulk_read != BulkRead::Never && !walk.deleted && walk.bulk.is_none()
+}
+
 /// Whether a walk may know beforehand how long it is: from its first page, if it looks at everything.
 pub(super) fn may_know(definition: &Definition, walk: &Walk) -> bool {
-    definition.module.product == Product::Crm && definition.sync.bulk_read == BulkRead::Auto && walk.from.is_none() && walk.pages == 0
+    applies(definition, walk) && definition.sync.bulk_read == BulkRead::Auto && walk.from.is_none() && walk.pages == 0
 }
 
 /// The records of the sync that are linked, as they were counted last.
@@ -92,10 +96,6 @@ pub(super) async fn step(
     now: DateTime<Utc>,
 ) -> Result<Step, Ended> {
     let read = Read { engine, session, definition, bulk, now };
-    // whatever was put off, however long ago, is tried once more
-    if bulk.waits > 0 && now - bulk.wanted_at > PATIENCE {
-        return Ok(read.by_pages(format!("no file came within {} minutes", PATIENCE.num_minutes())));
-    }
     match &bulk.job {
         None if bulk.lost >= MOST_LOST => Ok(read.by_pages("its jobs, or their files, were lost".to_owned())),
         None => read.ask().await,
@@ -226,8 +226,11 @@ impl Read<'_> {
         }
     }
 
-    /// At this place, after a pause that grows.
+    /// At this place, after a pause that grows; unless it has been waited for long enough. So what was put off, however long ago, is tried once more.
     fn later(&self, bulk: Bulk, why: &'static str) -> Step {
+        if self.now - bulk.wanted_at > PATIENCE {
+            return self.by_pages(format!("no file came within {} minutes", PATIENCE.num_minutes()));
+        }
         let pause = (FIRST_LOOK * 2_u32.saturating_pow(bulk.waits.min(10))).min(LAST_LOOK);
         Step::Keep { bulk: Bulk { waits: bulk.waits + 1, ..bulk }, pause: Some((pause, why)), said: None }
     }
