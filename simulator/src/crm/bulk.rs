@@ -5,7 +5,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     io::{Cursor, Write as _},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
@@ -145,7 +145,7 @@ impl Crm {
     fn get_ready(&mut self, id: &str, context: &Context<'_>) -> bool {
         let rules = &context.scenario.crm.bulk_read;
         let Some(job) = self.bulk.jobs.get(id) else { return false };
-        if context.now - job.made >= TimeDelta::milliseconds((rules.hours * 3_600_000.0) as i64) {
+        if context.now - job.made >= passing(rules.hours * 3_600.0) {
             self.bulk.jobs.remove(id);
             return false;
         }
@@ -227,7 +227,11 @@ fn criterion(criteria: &Value) -> Result<(String, DateTime<Utc>), Refusal> {
 }
 
 fn until_ready(rules: &BulkRead) -> TimeDelta {
-    TimeDelta::milliseconds((rules.seconds * 1_000.0) as i64)
+    passing(rules.seconds)
+}
+
+fn passing(seconds: f64) -> TimeDelta {
+    TimeDelta::from_std(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)).unwrap_or(TimeDelta::MAX)
 }
 
 fn gone() -> Answer {

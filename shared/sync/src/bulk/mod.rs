@@ -152,6 +152,7 @@ impl Bulk {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use chrono::TimeZone as _;
 
     use super::*;

@@ -261,7 +261,8 @@ fn changed(pair: &Pair, local: &FieldValue, zoho: &Value, ours: bool, refers: bo
     let here = !value::same(&local.local(), &pair.local);
     // What was sent and never read back: the state that our own write left is what Zoho made of it, whatever it says.
     let there = if pair.confirmed {
-        !(refers && value::same_lookup(&pair.zoho, zoho)) && !value::same(&pair.zoho, zoho) && !same_time(&pair.zoho, zoho)
+        let same = value::same(&pair.zoho, zoho) || same_time(&pair.zoho, zoho) || refers && value::same_lookup(&pair.zoho, zoho);
+        !same
     } else {
         !ours && !means(&pair.zoho, zoho)
     };

@@ -188,7 +188,7 @@ mod tests {
     fn a_small_zip_that_unpacks_to_much_is_given_up_at_the_limit() {
         let none = |_: &Row<'_>| ControlFlow::Continue(());
         let long = zipped(&[("a.csv", format!("id,A\n{}", "1,2\n".repeat(100_000)).as_bytes())]);
-        assert_eq!(bounded(&long, 200_000, 1000_000, none), Err(Unreadable::TooLarge));
+        assert_eq!(bounded(&long, 200_000, 1_000_000, none), Err(Unreadable::TooLarge));
         let wide = zipped(&[("a.csv", format!("id,A\n1,\"{}\"\n", "x".repeat(400_000)).as_bytes())]);
         assert_eq!(bounded(&wide, 1_000_000, 200_000, none), Err(Unreadable::TooLarge));
         assert_eq!(bounded(&wide, 1_000_000, 500_000, none), Ok(1));
