@@ -315,30 +315,49 @@ async fn a_record_that_is_edited_while_a_file_is_made_is_found_by_the_next_poll(
     world.all_arrived().await;
 }
 
-/// A file's rows wait for an hour to be taken over: long enough to be deleted meanwhile.
+/// A deal, and what a poll would have left of it so long ago that no run has followed yet.
+async fn sighted(world: &World, name: &str, age: &str) -> String {
+    let deal = world.zoho.put("crm", "Deals", None, json!({"Deal_Name": name, "Amount": 8, "Won": true})).await;
+    let id = deal["id"].as_str().expect("an id").to_owned();
+    let shown = json!({"id": id, "Modified_Time": deal["Modified_Time"], "Deal_Name": name, "Amount": 8, "Won": true, "Stage": null, "Closing_Date": null,
+        "Topics": null, "Account_Name": null});
+    let sighting = format!(
+        "insert into sluice.sighting (sync, zoho_id, record, complete, seen_at) select 'deals', '{id}', '{shown}'::jsonb, true, clock_timestamp() - interval '{age}'"
+    );
+    world.run(&sighting).await;
+    id
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_that_is_deleted_before_its_row_is_made_becomes_none() {
     let world = World::new(deals("", ZOHO)).await;
     let ids = seed(&world, 25).await;
     poll(&world, "deals").await;
-    let new = world.zoho.put("crm", "Deals", None, json!({"Deal_Name": "New", "Amount": 8, "Won": true})).await;
+    let new = sighted(&world, "New", "30 min").await;
     world.zoho.pass(60).await;
-    // as a poll would have left it that no run has followed yet
-    world
-        .run(&format!(
-            "insert into sluice.sighting (sync, zoho_id, record, complete, seen_at)
-             select 'deals', '{}', '{}'::jsonb, true, clock_timestamp() - interval '30 min'",
-            new["id"].as_str().expect("an id"),
-            json!({"id": new["id"], "Modified_Time": new["Modified_Time"], "Deal_Name": "New", "Amount": 8, "Won": true, "Stage": null, "Closing_Date": null,
-                "Topics": null, "Account_Name": null})
-        ))
-        .await;
-    world.zoho.delete("crm", "Deals", new["id"].as_str().expect("an id")).await;
+    world.zoho.delete("crm", "Deals", &new).await;
     world.zoho.delete("crm", "Deals", &ids[3]).await;
     poll(&world, "deals").await;
     assert_eq!(world.count("select count(*) from deals").await, 24, "the other one is gone");
     assert_eq!(world.count("select count(*) from sluice.sighting where sync = 'deals'").await, 0);
     world.all_arrived().await;
+}
+
+/// Of a file's rows a grant takes over a hundred.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_shown_within_the_hour_becomes_a_row_without_being_read_again() {
+    let world = World::new(deals("", ZOHO)).await;
+    let half_an_hour = sighted(&world, "Half an hour", "30 min").await;
+    let more = sighted(&world, "More", "61 min").await;
+    world.zoho.forget_calls().await;
+    let job = |id: &str| format!("insert into sluice.job (kind, args) values ('pull', '{{\"sync\": \"deals\", \"zoho_id\": \"{id}\"}}');");
+    world.run(&job(&half_an_hour)).await;
+    world.settled().await;
+    assert_eq!((world.count("select count(*) from deals").await, asked(&world).await[4]), (1, 0));
+    world.run(&job(&more)).await;
+    world.settled().await;
+    assert_eq!((world.count("select count(*) from deals").await, asked(&world).await[4]), (2, 1));
+    world.check_rules().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
