@@ -53,7 +53,7 @@ use tokio_util::sync::CancellationToken;
 pub use faults::{FaultKind, FaultSpec};
 pub use oauth::Credentials;
 pub use operations::{OPERATIONS, Operation};
-pub use scenario::{CrmField, Scenario, ScenarioError, Seed, Webhook};
+pub use scenario::{BulkRead, CrmField, Dialect, Scenario, ScenarioError, Seed, Webhook};
 
 use state::Shared;
 

@@ -131,6 +131,7 @@ fn weight(request: &Request) -> (u64, bool) {
     let ids = request.query("ids").map_or(1, |ids| ids.split(',').count()) as u64;
     match request.method.as_str() {
         "POST" if request.path.ends_with("/coql") => (coql_credits(request), true),
+        "POST" if request.path == "/crm/bulk/v8/read" => (50, false),
         "POST" | "PUT" => (records.div_ceil(10).max(1), records > 10),
         "DELETE" => (ids.div_ceil(100), false),
         "GET" if request.path.ends_with("/deleted") => (2, false),

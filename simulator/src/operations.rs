@@ -45,6 +45,9 @@ pub(crate) enum Action {
     CrmFields,
     CrmFieldsCreate,
     CrmFieldsChange,
+    CrmBulkRead,
+    CrmBulkState,
+    CrmBulkResult,
     CrmCoql,
     CrmWatch(Verb),
     CrmSearch,
@@ -93,6 +96,7 @@ const CATEGORIES: &str = "Not in the OpenAPI; public clients of Inventory (unver
 const OAUTH: &str = "Zoho accounts, OAuth 2.0 protocol: web apps";
 const CRM: &str = "Zoho CRM API v8, records";
 const CRM_COQL: &str = "Zoho CRM API v8, COQL";
+const CRM_BULK: &str = "Zoho CRM API v8, bulk read: create, get details, download result";
 const CRM_WATCH: &str = "Zoho CRM API v8, notifications";
 const CRM_META: &str = "Zoho CRM API v8, metadata";
 
@@ -206,6 +210,9 @@ pub const OPERATIONS: &[Operation] = &[
     operation("PATCH", "/crm/v8/settings/fields", &["module"], CRM_META, Action::CrmFieldsChange),
     operation("PATCH", "/crm/v8/settings/fields/{id}", &["module"], CRM_META, Action::CrmFieldsChange),
     operation("GET", "/crm/v8/settings/modules", NONE, CRM_META, Action::CrmModules),
+    operation("POST", "/crm/bulk/v8/read", NONE, CRM_BULK, Action::CrmBulkRead),
+    operation("GET", "/crm/bulk/v8/read/{job_id}", NONE, CRM_BULK, Action::CrmBulkState),
+    operation("GET", "/crm/bulk/v8/read/{job_id}/result", NONE, CRM_BULK, Action::CrmBulkResult),
     operation("POST", "/crm/v8/coql", NONE, CRM_COQL, Action::CrmCoql),
     operation("POST", "/crm/v8/actions/watch", NONE, CRM_WATCH, Action::CrmWatch(Verb::Create)),
     operation("GET", "/crm/v8/actions/watch", &["module", "channel_id", "page", "per_page"], CRM_WATCH, Action::CrmWatch(Verb::List)),

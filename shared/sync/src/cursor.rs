@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 use sluice_core::db::Tx;
 use sqlx::types::Json;
 
+use crate::bulk::Bulk;
+
 /// A sync's place.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cursor {
@@ -43,13 +45,47 @@ pub struct Walk {
     pub seen: Vec<(String, DateTime<Utc>)>,
     /// The database's time when it began.
     pub began: DateTime<Utc>,
+    /// Pages that it has read.
+    #[serde(default)]
+    pub pages: u32,
+    /// What is left of it is read by a bulk job, or was to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bulk: Option<Box<Bulk>>,
 }
 
 impl Walk {
+    /// The bulk read that it waits for; `None`: its next page is read.
+    pub fn bulk(&self) -> Option<&Bulk> {
+        self.bulk.as_deref().filter(|bulk| !bulk.given_up)
+    }
+
+    /// A walk that begins now.
+    pub fn new(run_id: i64, from: Option<DateTime<Utc>>, deleted_from: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Self {
+        Self {
+            run_id,
+            from,
+            page: 1,
+            token: None,
+            newest: None,
+            deleted_from,
+            deleted: false,
+            seen: Vec::new(),
+            began: now,
+            pages: 0,
+            bulk: None,
+        }
+    }
+
     /// From the beginning of what is listed, for a walk whose next page cannot be had any more.
     #[must_use]
     pub fn anew(&self) -> Self {
         Self { page: 1, token: None, seen: Vec::new(), ..self.clone() }
+    }
+
+    /// The walk with its bulk read at another place.
+    #[must_use]
+    pub fn with(&self, bulk: Bulk) -> Self {
+        Self { bulk: Some(Box::new(bulk)), ..self.clone() }
     }
 }
 

@@ -214,7 +214,8 @@ impl fmt::Display for Module {
 
 /// Zoho's times: `2026-06-09T13:16:45-0400` in finance, `…-04:00` elsewhere (fin §2.5, crm §8).
 pub fn parse_time(text: &str) -> Option<chrono::DateTime<chrono::Utc>> {
-    chrono::DateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f%z").ok().map(|time| time.to_utc())
+    let time = chrono::DateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f%z").or_else(|_| chrono::DateTime::parse_from_rfc3339(text));
+    time.ok().map(|time| time.to_utc())
 }
 
 #[cfg(test)]

@@ -44,6 +44,12 @@ pub fn alike(sent: &Value, answered: &Value) -> bool {
     }
 }
 
+/// Two lookups of the same record: its id says which. The name beside it is the other record's own, and a bulk read's file has none.
+pub fn same_lookup(a: &Value, b: &Value) -> bool {
+    let id = |lookup: &Value| lookup.as_object()?.get("id").filter(|id| !is_empty(id)).map(scalar_text);
+    id(a).is_some_and(|a| id(b) == Some(a))
+}
+
 /// A scalar as plain text: what the keys of a `values` map are compared with. Composite values give their JSON text.
 pub fn scalar_text(value: &Value) -> String {
     match value {
@@ -131,6 +137,23 @@ mod tests {
 
     fn parse(text: &str) -> Value {
         serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn a_lookup_is_the_record_that_it_names_whatever_that_is_called_now() {
+        let acme = json!({"id": "7", "name": "Acme"});
+        for (other, equal) in [
+            (json!({"id": "7", "name": "Acme Ltd"}), true),
+            (json!({"id": "7"}), true),
+            (json!({"id": 7}), true),
+            (json!({"id": "8", "name": "Acme"}), false),
+            (json!({"name": "Acme"}), false),
+            (json!({"id": null}), false),
+            (json!("7"), false),
+            (Value::Null, false),
+        ] {
+            assert_eq!([same_lookup(&acme, &other), same_lookup(&other, &acme)], [equal; 2], "{other}");
+        }
     }
 
     #[test]

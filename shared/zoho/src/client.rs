@@ -86,7 +86,7 @@ impl Client {
         // a refusal of a file is JSON all the same
         let accept = if request.file.is_some() { "*/*" } else { "application/json" };
         headers.insert(ACCEPT, HeaderValue::from_static(accept));
-        let url = address::compose(&base, request.product, &request.path, &query)?;
+        let url = address::compose(&base, request.base_path, &request.path, &query)?;
         let mut built = reqwest::Request::new(request.method.into(), url);
         if let Some(body) = request.body {
             let bytes = serde_json::to_vec(body).map_err(|e| e.to_string())?;
@@ -174,7 +174,9 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) product: Product,
     pub(crate) method: Method,
     pub(crate) effect: Effect,
-    /// Below the product's base path; made of checked segments.
+    /// The product's, but for CRM's bulk APIs.
+    pub(crate) base_path: &'static str,
+    /// Below the base path; made of checked segments.
     pub(crate) path: String,
     pub(crate) query: Vec<(String, String)>,
     pub(crate) headers: Vec<(&'static str, String)>,
@@ -185,7 +187,17 @@ pub(crate) struct Outgoing<'a> {
 
 impl Outgoing<'_> {
     pub(crate) fn new(product: Product, method: Method, effect: Effect, path: String) -> Self {
-        Self { product, method, effect, path, query: Vec::new(), headers: Vec::new(), body: None, file: None }
+        Self {
+            product,
+            method,
+            effect,
+            base_path: product.base_path(),
+            path,
+            query: Vec::new(),
+            headers: Vec::new(),
+            body: None,
+            file: None,
+        }
     }
 }
 

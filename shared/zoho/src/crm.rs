@@ -4,6 +4,7 @@
 //! Zoho documents) and checked against the ids wherever we know them. It must never report a record's outcome by guess: an
 //! answer that does not fit what was sent is `OutcomeUnknown` for the whole call.
 
+pub mod bulk;
 pub mod lists;
 pub mod names;
 pub mod organization;

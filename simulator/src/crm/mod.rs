@@ -3,6 +3,7 @@
 //! Written from the CRM facts. Single results stand in the order of the request; a 2xx does not mean that all of
 //! them succeeded.
 
+mod bulk;
 mod changes;
 mod check;
 mod compare;
@@ -92,6 +93,7 @@ pub(crate) struct Crm {
     modules: BTreeMap<String, Module>,
     page_tokens: BTreeMap<String, PageToken>,
     channels: BTreeMap<String, Channel>,
+    bulk: bulk::Jobs,
 }
 
 /// What a handler may use besides the records.
@@ -156,6 +158,7 @@ impl Crm {
             modules: BTreeMap::new(),
             page_tokens: BTreeMap::new(),
             channels: BTreeMap::new(),
+            bulk: bulk::Jobs::default(),
         };
         let standard = meta::STANDARD_MODULES.iter().copied();
         for name in standard.chain(scenario.crm.modules.iter().map(String::as_str)) {
@@ -179,6 +182,12 @@ impl Crm {
 
     /// Carries out one documented operation.
     pub(crate) fn handle(&mut self, action: Action, context: &mut Context<'_>) -> Answer {
+        match action {
+            Action::CrmBulkRead => return self.create_bulk_read(context),
+            Action::CrmBulkState => return self.bulk_read_state(context),
+            Action::CrmBulkResult => return self.bulk_read_result(context),
+            _ => {}
+        }
         if is_reserved_module(context.module()) {
             return unknown_url();
         }

@@ -52,6 +52,15 @@
 //! coql_rows = 200                 # most rows of one COQL call: 200 and 2000 are both documented
 //! modules = ["Shipments"]         # custom modules; Contacts, Accounts, Deals, Leads, Products, Quotes exist
 //!
+//! [crm.bulk_read]                 # jobs that make files
+//! seconds = 2                     # until a file is there, by Zoho's clock; half of them ADDED, then IN PROGRESS
+//! per_file = 200000               # rows
+//! hours = 24                      # until a file is gone
+//! fail = false                    # true: jobs end as FAILURE
+//! dialect = "plain"               # how cells are written, which is not documented: plain | spreadsheet (dates as MM/dd/yyyy, true as 1)
+//! torn = false                    # true: the file's second half shows records as they were when it was ready, not when it was asked for
+//! lose_rows = 0                   # rows that the file lacks, though they are counted
+//!
 //! [[crm.fields]]                  # adds a field, or replaces the one of that name
 //! module = "Contacts"
 //! api_name = "Sluice_Key"
@@ -123,9 +132,11 @@ use std::{collections::BTreeMap, path::Path};
 
 use serde::{Deserialize, Serialize};
 
+mod bulk_read;
 mod delivery;
 mod seed;
 
+pub use bulk_read::{BulkRead, Dialect};
 pub use delivery::{Body, Delivery, Encoding, Webhook};
 pub use seed::Seed;
 
@@ -273,6 +284,8 @@ pub struct Crm {
     pub search_lag_seconds: f64,
     /// Most rows of one COQL call; the documentation says 200 and 2000.
     pub coql_rows: usize,
+    /// Jobs that make files of a module's records.
+    pub bulk_read: BulkRead,
     /// Custom modules.
     pub modules: Vec<String>,
     /// Fields added to, or replaced in, a module.
@@ -385,6 +398,7 @@ impl Default for Crm {
             refuse_in_flight: true,
             search_lag_seconds: 2.0,
             coql_rows: 200,
+            bulk_read: BulkRead::default(),
             modules: Vec::new(),
             fields: Vec::new(),
         }

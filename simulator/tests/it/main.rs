@@ -4,6 +4,7 @@
 
 mod admin;
 mod billing;
+mod bulk_read;
 mod channels;
 mod crm;
 mod crm_reads;

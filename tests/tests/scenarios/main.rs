@@ -17,6 +17,7 @@ mod dropped;
 mod flapping;
 mod hints;
 mod images;
+mod in_bulk;
 mod leaving;
 mod locks;
 mod lost;

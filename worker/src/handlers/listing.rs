@@ -11,6 +11,7 @@ use sluice_core::config::field::Field;
 use sluice_core::config::sync::Product;
 use sluice_core::db::Tx;
 use sluice_queue::outcome::{Class, Letter};
+use sluice_sync::bulk::Bulk;
 use sluice_sync::cursor::Walk;
 use sluice_sync::definition::Definition;
 use sluice_sync::link::agreed::field_in;
@@ -21,6 +22,7 @@ use sluice_zoho::crm::lists::At;
 use sluice_zoho::finance::{self, Changes, Page};
 use sluice_zoho::{Error, NotSent, crm};
 
+use super::bulk::Chunk;
 use super::pull::crm_fields;
 use super::push::finance_module;
 use crate::session::{Ended, Session};
@@ -34,6 +36,15 @@ pub(super) struct Listing {
     pub(super) short: bool,
     /// What the next page may be asked for with.
     pub(super) next: Option<String>,
+    /// They are no page's but of a bulk read's file: where the walk is when they are stored, and as of when they are.
+    pub(super) of_file: Option<Box<Chunk>>,
+}
+
+impl From<Chunk> for Listing {
+    fn from(mut chunk: Chunk) -> Self {
+        let (rows, more) = (std::mem::take(&mut chunk.rows), chunk.after.is_some());
+        Self { rows, more, short: false, next: None, of_file: Some(Box::new(chunk)) }
+    }
 }
 
 /// Whether the module has a list.
@@ -83,22 +94,33 @@ pub(super) async fn page(session: &Session<'_>, definition: &Definition, walk: &
 
 fn listing_of(rows: Vec<Value>, more: bool, per_page: u32) -> Listing {
     let short = more && rows.len() < usize::try_from(per_page).unwrap_or(usize::MAX);
-    Listing { rows, more, short, next: None }
+    Listing { rows, more, short, next: None, of_file: None }
 }
 
 /// Where a walk goes on after a page that others follow: `timed` are the page's records with the times of their last change, `token` what the next
-/// page may be asked for with.
-pub(super) fn following(definition: &Definition, walk: &Walk, timed: &[(String, DateTime<Utc>)], token: Option<String>) -> Walk {
+/// page may be asked for with, `turned` the bulk read that shows them first of all.
+pub(super) fn following(
+    definition: &Definition,
+    walk: &Walk,
+    timed: Vec<(String, DateTime<Utc>)>,
+    token: Option<String>,
+    turned: Option<Bulk>,
+) -> Walk {
     let last = timed.iter().map(|(_, at)| *at).max();
-    let on = Walk { newest: walk.newest.max(last), ..walk.anew() };
+    let on = Walk { newest: walk.newest.max(last), pages: walk.pages + 1, ..walk.anew() };
     // by time, unless a whole page has but one: then page by page, however many thousands have it
     let from = last.map(|last| last - chrono::Duration::seconds(1));
-    match (walk.deleted, changes(definition), from) {
+    let on = match (walk.deleted, changes(definition), from) {
         (false, Changes::Since, Some(from)) if walk.from.is_none_or(|before| from > before) => {
             let again = timed.iter().filter(|(_, at)| *at >= from).cloned();
             Walk { from: Some(from), seen: again.collect(), ..on }
         }
         _ => Walk { page: walk.page + 1, token, ..on },
+    };
+    match turned {
+        // its file shows the whole page again
+        Some(bulk) => Walk { seen: timed, ..on.with(bulk) },
+        None => on,
     }
 }
 
@@ -171,7 +193,10 @@ pub(super) fn compare(definition: &Definition, row: &Value, link: Option<&Link>)
             return children::changed(definition, path, row, link).then(|| (path.clone(), value));
         }
         let same = match link.fields.get(path) {
-            Some(pair) if pair.confirmed => value::same(&pair.zoho, &value),
+            Some(pair) if pair.confirmed => {
+                value::same(&pair.zoho, &value)
+                    || matches!(definition.fields().get(path), Some(Field::Ref(_))) && value::same_lookup(&pair.zoho, &value)
+            }
             // nobody wrote since our own write did: it is what Zoho made of what was sent
             Some(_) if ours && !pulls => true,
             Some(pair) => value::alike(&pair.zoho, &value),

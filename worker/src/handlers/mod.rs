@@ -1,5 +1,6 @@
 //! What the kinds of jobs do, one file each. Handlers decide and call; they write nothing: what they return is settled in one transaction.
 
+mod bulk;
 mod call;
 mod channel;
 mod listing;

@@ -5,23 +5,28 @@
 //! Every walk begins a little before the cursor, since Zoho's times have seconds and its lists may lag.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use sluice_core::config::sync::{OnDelete, Product};
+use sluice_core::db::Tx;
 use sluice_queue::{Claimed, Outcome, Settlement};
+use sluice_sync::bulk::Bulk;
 use sluice_sync::cursor::{self, Walk};
 use sluice_sync::definition::Definition;
 use sluice_sync::link::store as links;
 use sluice_sync::sighting::{self, Sighting};
 use sluice_zoho::finance::Changes;
 
+use super::bulk::{self, Chunk, Step};
 use super::listing::{self, Compared, Listing};
 use super::{all, ended, snooze};
 use crate::engine::Engine;
 use crate::session::{Ended, Session};
-use crate::work::{Handled, Work};
+use crate::settle::note_run;
+use crate::work::{Handled, Sums, Work};
 
 /// How far before the cursor a walk begins.
 const OVERLAP: chrono::Duration = chrono::Duration::seconds(5);
@@ -58,6 +63,13 @@ impl Poll<'_> {
     async fn walk(&self) -> Result<Outcome, sqlx::Error> {
         let mut walk = self.begin().await?;
         loop {
+            if let Some(bulk) = walk.bulk().cloned() {
+                match self.in_bulk(walk, &bulk).await? {
+                    ControlFlow::Continue(next) => walk = *next,
+                    ControlFlow::Break(outcome) => return Ok(outcome),
+                }
+                continue;
+            }
             let listing = match listing::page(self.session, self.definition, &walk).await {
                 Ok(listing) => listing,
                 Err(failure) if listing::cannot_go_on(&walk, &failure) => {
@@ -68,10 +80,41 @@ impl Poll<'_> {
                 }
                 Err(failure) => return Ok(self.broken_off(&failure)),
             };
-            let next = self.store(&walk, listing).await?;
+            let next = self.store(&walk, listing, 1).await?;
             match next {
                 Some(next) => walk = next,
                 None => return Ok(Outcome::Done { reason: None }),
+            }
+        }
+    }
+
+    /// Goes on with a bulk read of what is left of the walk.
+    async fn in_bulk(&self, mut walk: Walk, bulk: &Bulk) -> Result<ControlFlow<Outcome, Box<Walk>>, sqlx::Error> {
+        let made = self.work.calls.made();
+        let now = sqlx::query_scalar!(r#"select clock_timestamp() as "now!""#).fetch_one(&self.engine.db).await?;
+        let step = match bulk::step(self.engine, self.session, self.definition, bulk, now).await {
+            Ok(step) => step,
+            Err(failure) => return Ok(ControlFlow::Break(self.broken_off(&failure))),
+        };
+        let calls = i64::from(self.work.calls.made() - made);
+        match step {
+            Step::Keep { bulk, pause, said } => {
+                walk = walk.with(bulk);
+                let mut tx = self.engine.db.begin().await?;
+                cursor::keep(&mut tx, self.definition.name(), &walk).await?;
+                note_run(&mut tx, walk.run_id, &Sums { calls, messages: said.into_iter().collect(), ..Sums::default() }).await?;
+                tx.commit().await?;
+                Ok(pause.map_or_else(|| ControlFlow::Continue(Box::new(walk)), |(after, why)| ControlFlow::Break(snooze(after, why))))
+            }
+            Step::Rows(mut chunks) => {
+                let mut calls = calls;
+                while let Some(chunk) = chunks.next().await {
+                    match self.store(&walk, chunk.into(), std::mem::take(&mut calls)).await? {
+                        Some(next) => walk = next,
+                        None => return Ok(ControlFlow::Break(Outcome::Done { reason: None })),
+                    }
+                }
+                Ok(ControlFlow::Continue(Box::new(walk)))
             }
         }
     }
@@ -98,17 +141,7 @@ impl Poll<'_> {
                     }
                 };
                 let deleted_from = cursor.deleted_since.map(|since| since - OVERLAP);
-                let walk = Walk {
-                    run_id,
-                    from,
-                    page: 1,
-                    token: None,
-                    newest: None,
-                    deleted_from,
-                    deleted: false,
-                    seen: Vec::new(),
-                    began: cursor.now,
-                };
+                let walk = Walk::new(run_id, from, deleted_from, cursor.now);
                 cursor::keep(&mut tx, self.definition.name(), &walk).await?;
                 walk
             }
@@ -117,14 +150,18 @@ impl Poll<'_> {
         Ok(walk)
     }
 
-    /// Stores what a page shows and asks for runs of what differs. The next page; `None`: the walk is at its end.
-    async fn store(&self, walk: &Walk, listing: Listing) -> Result<Option<Walk>, sqlx::Error> {
+    /// Stores what a page, or a part of a bulk read's file, shows and asks for runs of what differs. What comes next; `None`: the walk is at its end.
+    async fn store(&self, walk: &Walk, mut listing: Listing, calls: i64) -> Result<Option<Walk>, sqlx::Error> {
         let sync = self.definition.name();
-        let (found, timed) = listing::identified(self.definition, listing.rows);
-        let ids: Vec<String> = found.iter().map(|(id, _)| id.clone()).collect();
         let mut tx = self.engine.db.begin().await?;
+        let turned = self.turned(&mut tx, walk, &listing).await?;
+        let (found, timed) = listing::identified(self.definition, std::mem::take(&mut listing.rows));
+        let ids: Vec<String> = found.iter().map(|(id, _)| id.clone()).collect();
         let known = links::load_by_id(&mut tx, sync, &ids).await?;
-        let seen_at = walk.began;
+        // what an earlier page has shown may be about to become a row
+        let kept = if walk.deleted { sighting::load(&mut tx, sync, &ids).await? } else { BTreeMap::new() };
+        let (seen_at, dated) = listing.of_file.as_ref().map_or((walk.began, self.session.dated()), |file| (file.seen_at, Some(file.dated)));
+        let sighting = |record, complete| Sighting { record, complete, seen_at, dated, age: Duration::ZERO, run_id: Some(walk.run_id) };
         let mut sightings = BTreeMap::new();
         let (mut wanted, mut unchanged) = (Vec::new(), 0_i64);
         for (id, row) in found {
@@ -133,8 +170,8 @@ impl Poll<'_> {
             }
             let link = known.get(&id);
             if walk.deleted {
-                if link.is_some_and(|link| link.gone_at.is_none()) {
-                    sightings.insert(id.clone(), self.sighting(None, true, seen_at, walk));
+                if link.map_or(kept.contains_key(&id), |link| link.gone_at.is_none()) {
+                    sightings.insert(id.clone(), sighting(None, true));
                     wanted.push(id);
                 }
                 continue;
@@ -142,7 +179,7 @@ impl Poll<'_> {
             match listing::compare(self.definition, &row, link) {
                 Compared::Equal | Compared::Outdated => unchanged += 1,
                 Compared::Differs { complete, .. } => {
-                    sightings.insert(id.clone(), self.sighting(Some(row), complete, seen_at, walk));
+                    sightings.insert(id.clone(), sighting(Some(row), complete));
                     wanted.push(id);
                 }
             }
@@ -151,12 +188,18 @@ impl Poll<'_> {
         sighting::found(&mut tx, sync, walk.run_id, &sightings).await?;
         listing::ask_for_runs(&mut tx, sync, &wanted, &self.work.batch.lane).await?;
         let total = unchanged + i64::try_from(sightings.len()).unwrap_or(0);
-        note(&mut tx, walk.run_id, total, unchanged).await?;
-        let next = self.next(walk, &timed, listing.more, listing.next);
+        let messages = listing.of_file.as_mut().map(|file| std::mem::take(&mut file.said)).unwrap_or_default();
+        note_run(&mut tx, walk.run_id, &Sums { total, unchanged, calls, messages, ..Sums::default() }).await?;
+        let (next, newest) = match listing.of_file {
+            Some(file) => self.after_file(walk, *file),
+            None => {
+                let newest = walk.newest.max(timed.iter().map(|(_, at)| *at).max());
+                (self.next(walk, timed, listing.more, listing.next, turned), newest)
+            }
+        };
         match &next {
             Some(next) => cursor::keep(&mut tx, sync, next).await?,
             None => {
-                let newest = walk.newest.max(timed.iter().map(|(_, at)| *at).max());
                 cursor::end(&mut tx, sync, &Walk { newest, ..walk.clone() }).await?;
                 sqlx::query!("update sluice.run set state = 'done', finished_at = clock_timestamp() where id = $1", walk.run_id)
                     .execute(&mut tx)
@@ -168,15 +211,45 @@ impl Poll<'_> {
         Ok(next)
     }
 
-    fn sighting(&self, record: Option<Value>, complete: bool, seen_at: DateTime<Utc>, walk: &Walk) -> Sighting {
-        Sighting { record, complete, seen_at, dated: self.session.dated(), age: Duration::ZERO, run_id: Some(walk.run_id) }
+    /// A bulk read of what follows the page, if the walk turns to one.
+    async fn turned(&self, tx: &mut Tx, walk: &Walk, listing: &Listing) -> Result<Option<Bulk>, sqlx::Error> {
+        if !listing.more || listing.of_file.is_some() || !bulk::applies(self.definition, walk) {
+            return Ok(None);
+        }
+        let linked = if bulk::may_know(self.definition, walk) { bulk::linked(tx, self.definition.name()).await? } else { 0 };
+        let now = sqlx::query_scalar!(r#"select clock_timestamp() as "now!""#).fetch_one(tx).await?;
+        Ok(bulk::begin(self.definition, walk, &listing.rows, linked, None, now))
     }
 
-    /// Where the walk goes on.
-    fn next(&self, walk: &Walk, timed: &[(String, DateTime<Utc>)], more: bool, token: Option<String>) -> Option<Walk> {
+    /// Where the walk goes on after rows of a file, and the newest change that it has seen then.
+    fn after_file(&self, walk: &Walk, file: Chunk) -> (Option<Walk>, Option<DateTime<Utc>>) {
+        match file.after {
+            Some(bulk) => (Some(walk.with(bulk)), walk.newest),
+            None => {
+                let walk = Walk { newest: walk.newest.max(file.complete_until), ..walk.clone() };
+                (self.deleted(&walk), walk.newest)
+            }
+        }
+    }
+
+    /// The list of deleted records, if the walk is to read it yet.
+    fn deleted(&self, walk: &Walk) -> Option<Walk> {
+        let reads_deleted = self.definition.module.product == Product::Crm && self.definition.sync.on_delete != OnDelete::Ignore;
+        let from = walk.deleted_from.filter(|_| reads_deleted && !walk.deleted)?;
+        Some(Walk { deleted: true, from: Some(from), bulk: None, ..walk.anew() })
+    }
+
+    /// Where the walk goes on after a page.
+    fn next(
+        &self,
+        walk: &Walk,
+        timed: Vec<(String, DateTime<Utc>)>,
+        more: bool,
+        token: Option<String>,
+        turned: Option<Bulk>,
+    ) -> Option<Walk> {
         let last = timed.iter().map(|(_, at)| *at).max();
         let oldest = timed.iter().map(|(_, at)| *at).min();
-        let reads_deleted = self.definition.module.product == Product::Crm && self.definition.sync.on_delete != OnDelete::Ignore;
         let more = more
             && match (walk.deleted, listing::changes(self.definition)) {
                 // newest first: what follows was seen the last time
@@ -184,10 +257,9 @@ impl Poll<'_> {
                 _ => true,
             };
         if more {
-            return Some(listing::following(self.definition, walk, timed, token));
+            return Some(listing::following(self.definition, walk, timed, token, turned));
         }
-        let from = walk.deleted_from.filter(|_| reads_deleted && !walk.deleted)?;
-        Some(Walk { deleted: true, from: Some(from), newest: walk.newest.max(last), ..walk.anew() })
+        self.deleted(&Walk { newest: walk.newest.max(last), ..walk.clone() })
     }
 
     fn broken_off(&self, failure: &Ended) -> Outcome {
@@ -196,10 +268,4 @@ impl Poll<'_> {
             None => ended(self.engine, self.work, self.session, self.slot, failure, false).0,
         }
     }
-}
-
-/// A page was one call.
-async fn note(tx: &mut sluice_core::db::Tx, run_id: i64, total: i64, unchanged: i64) -> Result<(), sqlx::Error> {
-    sqlx::query!("select sluice.note_run($1, $2, 0, 0, $3, 0, '[]', 1)", run_id, total, unchanged).execute(tx).await?;
-    Ok(())
 }

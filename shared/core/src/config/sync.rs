@@ -79,6 +79,9 @@ pub struct Sync {
     /// Send `trigger: []` with CRM writes, so that no Zoho workflow runs.
     #[serde(default)]
     pub skip_workflows: bool,
+    /// CRM: whether long lists are read by bulk jobs. Needs the scope `ZohoCRM.bulk.READ`.
+    #[serde(default, skip_serializing_if = "BulkRead::is_default")]
+    pub bulk_read: BulkRead,
     /// How much may change at once before a person is asked. Absent: anything, but for a truncate, which is always held.
     #[serde(default)]
     pub brake: Option<Brake>,
@@ -115,7 +118,7 @@ impl Sync {
 }
 
 /// Settings that say when and how fast a sync works, or when it stops and asks, not what a record is to be like in Zoho.
-const PACE: [&str; 7] = ["brake", "fresh_within", "lane", "min_interval", "reconcile", "watch", "writeback"];
+const PACE: [&str; 8] = ["brake", "bulk_read", "fresh_within", "lane", "min_interval", "reconcile", "watch", "writeback"];
 
 /// Whether a sync that was published as `before` makes of each row what `now` makes of it, so that nothing has to be pushed again.
 pub fn sends_the_same(before: &Value, now: &Sync) -> bool {
@@ -243,6 +246,25 @@ impl Direction {
     /// Whether Zoho's changes come to the database.
     pub fn pulls(self) -> bool {
         matches!(self, Self::Pull | Self::Both)
+    }
+}
+
+/// Whether a list of CRM's is read to its end page by page, or by a bulk job, which costs what fifty pages do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum BulkRead {
+    /// By a bulk job where that is likely to be cheaper.
+    #[default]
+    Auto,
+    /// By a bulk job as soon as a second page follows.
+    Always,
+    /// Page by page: for tokens without the scope.
+    Never,
+}
+
+impl BulkRead {
+    fn is_default(&self) -> bool {
+        *self == Self::Auto
     }
 }
 

@@ -307,6 +307,8 @@ const BREAKS: &[(&str, &str, &str)] = &[
     ("match_on", "when = \" \"\nmatch_on", "syncs.deals.when: must not be empty"),
     ("module = \"crm/Deals\"", "module = \"Deals\"", "is not `product/module`"),
     ("module = \"crm/Deals\"", "module = \"books/items\"\nskip_workflows = true", "only CRM writes can skip workflows"),
+    ("module = \"crm/Deals\"", "module = \"books/items\"\nbulk_read = \"never\"", "syncs.deals.bulk_read: only CRM has bulk reads"),
+    ("match_on", "bulk_read = \"often\"\nmatch_on", "unknown value `often`; one of auto, always, never"),
     ("key = \"id\"", "key = []", "syncs.deals.key: name at least one column"),
     ("key = \"id\"", "key = [\"a\", \"a\"]", "names a column twice"),
     ("\"name\"", "\"name\"\n\"Deal_Name.x\" = \"x\"", "`Deal_Name` is mapped as a whole too"),

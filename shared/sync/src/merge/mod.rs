@@ -156,7 +156,8 @@ pub fn merge(definition: &Definition, facts: Facts<'_>) -> Merge {
         };
         let zoho = value::null_if_empty(&known_part(definition, path, answered));
         let pair = facts.link.fields.get(path);
-        let changed = pair.map(|pair| changed(pair, local, &zoho, ours));
+        let refers = matches!(definition.fields().get(path), Some(Field::Ref(_)));
+        let changed = pair.map(|pair| changed(pair, local, &zoho, ours, refers));
         let verdict = verdict(definition, facts, path, local, &zoho, pair.zip(changed), fresh);
         let verdict = merge.break_loop(definition, facts, path, &zoho, changed, verdict);
         if let (Some(pair), Verdict::Pull | Verdict::Clash(_) | Verdict::Park | Verdict::Push) =
@@ -255,12 +256,16 @@ fn verdict(
     }
 }
 
-/// Which sides have changed, each compared with its own half: (here, in Zoho).
-fn changed(pair: &Pair, local: &FieldValue, zoho: &Value, ours: bool) -> (bool, bool) {
+/// Which sides have changed, each compared with its own half: (here, in Zoho). Of a reference the record that it names.
+fn changed(pair: &Pair, local: &FieldValue, zoho: &Value, ours: bool, refers: bool) -> (bool, bool) {
     let here = !value::same(&local.local(), &pair.local);
     // What was sent and never read back: the state that our own write left is what Zoho made of it, whatever it says.
-    let there =
-        if pair.confirmed { !value::same(&pair.zoho, zoho) && !same_time(&pair.zoho, zoho) } else { !ours && !means(&pair.zoho, zoho) };
+    let there = if pair.confirmed {
+        let same = value::same(&pair.zoho, zoho) || same_time(&pair.zoho, zoho) || refers && value::same_lookup(&pair.zoho, zoho);
+        !same
+    } else {
+        !ours && !means(&pair.zoho, zoho)
+    };
     (here, there)
 }
 

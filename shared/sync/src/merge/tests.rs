@@ -249,6 +249,20 @@ fn a_reference_becomes_the_key_of_its_row_or_is_waited_for() {
 }
 
 #[test]
+fn a_reference_whose_record_is_called_otherwise_now_has_not_changed_in_zoho() {
+    let agreed = Pair { local: json!("6"), zoho: json!({"id": "70", "name": "Acme"}), confirmed: true };
+    for shown in [json!({"id": "70", "name": "Acme Ltd"}), json!({"id": "70"})] {
+        let mut case = Case::agreed().local("Account_Name", Value::Null).zoho("Account_Name", shown);
+        case.link.fields.insert("Account_Name".to_owned(), agreed.clone());
+        let merge = case.merged("");
+        assert_eq!((columns(&merge), merge.conflicts.len(), merge.keep_back.len()), (Vec::new(), 0, 0), "the row's edit goes to Zoho");
+    }
+    let mut case = Case::agreed().local("Account_Name", Value::Null).zoho("Account_Name", json!({"id": "71", "name": "Acme"}));
+    case.link.fields.insert("Account_Name".to_owned(), agreed);
+    assert_eq!(case.merged("conflict = \"manual\"").conflicts.len(), 1, "another record under the same name");
+}
+
+#[test]
 fn a_constant_is_ours_whatever_zoho_says() {
     let mut case = Case::agreed().local("Tag", json!("ours")).zoho("Tag", json!("theirs"));
     case.link.fields.insert("Tag".to_owned(), Pair { local: json!("ours"), zoho: json!("ours"), confirmed: true });

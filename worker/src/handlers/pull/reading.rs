@@ -23,8 +23,9 @@ use crate::handlers::push::finance_module;
 use crate::session::Ended;
 use crate::work::Work;
 
-/// What is only written here may have been read this long ago: a newer change brings a newer reading.
-const USABLE: Duration = Duration::from_secs(600);
+/// What is only written here may have been read this long ago: a newer change brings a newer reading. Long enough for a list of 200,000 records: its file is
+/// half an hour old at most when it is stored, and of its rows a grant takes over a hundred.
+const USABLE: Duration = Duration::from_secs(3600);
 
 /// What reading gave.
 #[derive(Default)]

@@ -4,13 +4,16 @@
 //! Each page is stored with the place before the next is asked for, so a worker that dies costs a page. A record that is on no page is not gone: it is
 //! asked for by its id, and only that answer counts. Where more are missing than may be deleted at once, not even that: a person is asked.
 
+mod in_bulk;
 mod local;
 mod missing;
 mod store;
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use sluice_core::config::sync::Reconcile;
 use sluice_queue::{Claimed, Outcome, Settlement};
@@ -77,6 +80,10 @@ impl Sweep<'_> {
         let (mut place, mut calls) = self.begin().await?;
         for _ in 0..PAGES {
             let next = match place.walk.take() {
+                Some(walk) if walk.bulk().is_some() => match self.in_bulk(place, walk).await? {
+                    ControlFlow::Continue(next) => next,
+                    ControlFlow::Break(outcome) => return Ok(outcome),
+                },
                 Some(walk) => {
                     if let Some(pause) = self.spent(calls).await? {
                         return Ok(pause);
@@ -84,7 +91,7 @@ impl Sweep<'_> {
                     let now = store::now(&self.engine.db).await?;
                     calls += 1;
                     match listing::page(self.session, self.definition, &walk).await {
-                        Ok(listing) => self.store(place, walk, listing, now).await?,
+                        Ok(listing) => self.store(place, walk, listing, (now, calls)).await?,
                         Err(failure) if listing::cannot_go_on(&walk, &failure) => {
                             let place = Place { walk: Some(walk.anew()), promised: false, ..place };
                             let mut tx = self.engine.db.begin().await?;
@@ -116,17 +123,7 @@ impl Sweep<'_> {
                 let run_id = store::run(&mut tx, sync, &self.engine.worker).await?;
                 sqlx::query!("delete from sluice.drift where sync = $1", sync).execute(&mut tx).await?;
                 let listed = listing::is_listed(self.definition) || self.definition.sync.direction.pulls();
-                let walk = listed.then(|| Walk {
-                    run_id,
-                    from: None,
-                    page: 1,
-                    token: None,
-                    newest: None,
-                    deleted_from: None,
-                    deleted: false,
-                    seen: Vec::new(),
-                    began: cursor.now,
-                });
+                let walk = listed.then(|| Walk::new(run_id, None, None, cursor.now));
                 let place =
                     Place { run_id, began: cursor.now, walk, promised: false, incomplete: None, held: false, drift: 0, after: None };
                 sweep::keep(&mut tx, sync, &place, 0).await?;
@@ -153,24 +150,27 @@ impl Sweep<'_> {
         )))
     }
 
-    /// Stores what a page shows and asks for runs of what differs.
-    async fn store(&self, mut place: Place, walk: Walk, listing: Listing, now: chrono::DateTime<chrono::Utc>) -> Result<Next, sqlx::Error> {
+    /// Stores what a page, or a part of a bulk read's file, shows and asks for runs of what differs. It was asked for after `now`; `calls` is what the day has
+    /// spent so far.
+    async fn store(&self, mut place: Place, walk: Walk, listing: Listing, (now, calls): (DateTime<Utc>, i32)) -> Result<Next, sqlx::Error> {
         let (definition, sync) = (self.definition, self.definition.name());
         if place.incomplete.is_none() {
             place.incomplete = incomplete(&place, &walk, &listing);
         }
-        let more = listing.more;
+        let (more, of_file) = (listing.more, listing.of_file.is_some());
+        let dated = listing.of_file.as_ref().map_or(self.session.dated(), |file| Some(file.dated));
+        let mut tx = self.engine.db.begin().await?;
+        let turned = if more && !of_file { self.turned(&mut tx, &walk, &listing.rows, (now, calls)).await? } else { None };
         let (rows, timed) = listing::identified(definition, listing.rows);
         // a record that moved within the list while it was read counts once
         let rows: BTreeMap<String, Value> =
             rows.into_iter().filter(|(id, row)| !listing::seen_before(definition, &walk, id, row)).collect();
         let ids: Vec<String> = rows.keys().cloned().collect();
-        let mut tx = self.engine.db.begin().await?;
         let known = links::load_by_id(&mut tx, sync, &ids).await?;
         let pulls = definition.sync.direction.pulls();
         let (mut seen, mut verified, mut sightings) = (Vec::new(), Vec::new(), Vec::new());
         let mut pairs = Vec::new();
-        let mut sums = Sums { total: i64::try_from(rows.len()).unwrap_or(i64::MAX), calls: 1, ..Sums::default() };
+        let mut sums = Sums { total: i64::try_from(rows.len()).unwrap_or(i64::MAX), calls: i64::from(!of_file), ..Sums::default() };
         for (id, row) in rows {
             let link = known.get(&id);
             seen.extend(link.map(|link| link.key.clone()));
@@ -178,7 +178,8 @@ impl Sweep<'_> {
             if !pulls && link.is_some_and(|link| link.was_written_after(now)) {
                 continue;
             }
-            if let Some(link) = link.filter(|_| !pulls) {
+            // a file shows less of a lookup than what a write is compared with later
+            if let Some(link) = link.filter(|_| !pulls && !of_file) {
                 pairs.extend(listing::confirmed(definition, &row, link).map(|(was, is)| (link.key.clone(), was, is)));
             }
             match (listing::compare(definition, &row, link), link) {
@@ -186,14 +187,8 @@ impl Sweep<'_> {
                 (Compared::Outdated, _) => {}
                 (Compared::Differs { complete, fields }, link) if pulls && (link.is_some() || self.takes_strangers()) => {
                     place.drift += i64::from(link.is_none() || !fields.is_empty());
-                    let sighting = Sighting {
-                        record: Some(row),
-                        complete,
-                        seen_at: now,
-                        dated: self.session.dated(),
-                        age: Duration::ZERO,
-                        run_id: Some(place.run_id),
-                    };
+                    let sighting =
+                        Sighting { record: Some(row), complete, seen_at: now, dated, age: Duration::ZERO, run_id: Some(place.run_id) };
                     sightings.push((id, sighting));
                 }
                 (Compared::Differs { fields, .. }, Some(link)) if !pulls => {
@@ -214,20 +209,25 @@ impl Sweep<'_> {
         store::agree(&mut tx, sync, &pairs).await?;
         store::looked_at(&mut tx, sync, place.began, &seen, &verified).await?;
         place.promised = more;
-        if more {
-            place.walk = Some(listing::following(definition, &walk, &timed, listing.next));
-        } else {
+        let after = listing.of_file.map(|file| (file.said, file.after));
+        if let Some((said, after)) = after {
+            sums.messages.extend(said);
+            place.walk = after.map(|bulk| walk.with(bulk));
+        } else if more {
+            place.walk = Some(listing::following(definition, &walk, timed, listing.next, turned));
+        }
+        if !more {
             sums.messages.extend(self.missing(&mut tx, &mut place).await?);
         }
         note_run(&mut tx, place.run_id, &sums).await?;
-        let next = self.end_of_list(&mut tx, place).await?;
+        let next = self.end_of_list(&mut tx, place, i32::from(!of_file)).await?;
         tx.commit().await?;
         self.engine.wake.notify_waiters();
         Ok(next)
     }
 
-    async fn end_of_list(&self, tx: &mut sluice_core::db::Tx, place: Place) -> Result<Next, sqlx::Error> {
-        sweep::keep(tx, self.definition.name(), &place, 1).await?;
+    async fn end_of_list(&self, tx: &mut sluice_core::db::Tx, place: Place, calls: i32) -> Result<Next, sqlx::Error> {
+        sweep::keep(tx, self.definition.name(), &place, calls).await?;
         if place.walk.is_none() && !self.definition.sync.direction.pushes() {
             self.end(tx, &place).await?;
             return Ok(Next::End(Box::new(place)));
@@ -272,7 +272,9 @@ impl Sweep<'_> {
 /// Why a page shows that the list is not complete.
 fn incomplete(place: &Place, walk: &Walk, listing: &Listing) -> Option<String> {
     let rows = listing.rows.len();
-    if listing.short {
+    if let Some(file) = &listing.of_file {
+        file.short.as_ref().map(|why| format!("{why}: what is missing in the list was not asked for"))
+    } else if listing.short {
         Some(format!("a page of Zoho's list had only {rows} rows and said that more follow: what is missing in the list was not asked for"))
     } else if place.promised && rows == 0 {
         Some(format!(
@@ -302,20 +304,10 @@ mod tests {
 
     #[test]
     fn a_list_is_complete_only_if_every_page_keeps_what_it_and_the_one_before_promised() {
-        let walk = Walk {
-            run_id: 1,
-            from: None,
-            page: 3,
-            token: None,
-            newest: None,
-            deleted_from: None,
-            deleted: false,
-            seen: Vec::new(),
-            began: Utc::now(),
-        };
+        let walk = Walk { page: 3, ..Walk::new(1, None, None, Utc::now()) };
         let place =
             |promised| Place { run_id: 1, began: walk.began, walk: None, promised, incomplete: None, held: false, drift: 0, after: None };
-        let listing = |rows: usize, more, short| Listing { rows: vec![Value::Null; rows], more, short, next: None };
+        let listing = |rows: usize, more, short| Listing { rows: vec![Value::Null; rows], more, short, next: None, of_file: None };
         for (promised, page, complete) in [
             (true, listing(200, true, false), true),
             (true, listing(7, false, false), true),

@@ -2,7 +2,7 @@
 
 use super::super::Config;
 use super::super::field::{Field, Fields, FileField, RowsField, segments};
-use super::super::sync::{Module, OnDelete, Product, Sync, WhenFalse};
+use super::super::sync::{BulkRead, Module, OnDelete, Product, Sync, WhenFalse};
 use super::Check;
 
 /// The field by which CRM's upsert finds an existing record without being told that it is unique; Zoho CRM API v8, "Upsert Records",
@@ -82,6 +82,7 @@ impl Check<'_> {
         }
         let crm = sync.module.product == Product::Crm;
         self.wrong_if(sync.skip_workflows && !crm, &at("skip_workflows"), "only CRM writes can skip workflows; remove it");
+        self.wrong_if(sync.bulk_read != BulkRead::Auto && !crm, &at("bulk_read"), "only CRM has bulk reads; remove it");
         self.deletes(sync);
         self.creates(sync);
         self.similar(sync);
