@@ -329,7 +329,8 @@ fn of_key(mut sql: Sql, definition: &Definition) -> Sql {
     sql
 }
 
-fn key_parts(definition: &Definition, key: &str) -> Vec<String> {
+/// The texts of the key columns.
+pub(crate) fn key_parts(definition: &Definition, key: &str) -> Vec<String> {
     match definition.key.as_slice() {
         [_] => vec![key.to_owned()],
         _ => serde_json::from_str(key).unwrap_or_default(),

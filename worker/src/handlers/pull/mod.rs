@@ -68,7 +68,8 @@ struct Merged {
     pull: Option<Pull>,
     gone: bool,
     merge: Merge,
-    changed_at: Option<DateTime<Utc>>,
+    /// By field.
+    changed_at: BTreeMap<String, DateTime<Utc>>,
     modified_at: Option<DateTime<Utc>>,
     /// What was read is newer than what the link knows of.
     newer: bool,
@@ -215,7 +216,7 @@ impl Run<'_> {
         Theirs { record: theirs, read_at, keys, decided, own }: Theirs<'_>,
     ) -> Result<Merged, sqlx::Error> {
         let Some(link) = &record.link else { return Ok(Merged::default()) };
-        let (no_columns, nothing_decided, not_driven) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        let (no_columns, nothing_decided, not_driven, unknown) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
         let modified_at = self.definition.module.modified_at(theirs);
         let mut facts = Facts {
             row,
@@ -226,14 +227,17 @@ impl Run<'_> {
             parents: &self.parents,
             keys,
             read_at,
-            changed_at: None,
+            changed_at: &unknown,
             driven: &not_driven,
             decided: decided.unwrap_or(&nothing_decided),
         };
         let mut merge = merge::merge(self.definition, facts);
         // Only a field that both sides changed asks when that was, and finding out takes a walk through the history.
-        if !merge.pulled.is_empty() && self.definition.sync.direction.pushes() && local_edits(self.definition, row, link, &merge) {
-            facts.changed_at = self.changed_at(&record.slot.key).await?;
+        let changed_at;
+        let both = if self.definition.sync.direction.pushes() { edited(self.definition, row, link, &merge) } else { Vec::new() };
+        if !both.is_empty() {
+            changed_at = self.changed_at(&record.slot.key, &both, modified_at).await?;
+            facts.changed_at = &changed_at;
             merge = merge::merge(self.definition, facts);
         }
         // And only what may be part of a loop asks whose change it was.
@@ -245,7 +249,7 @@ impl Run<'_> {
                 merge = merge::merge(self.definition, facts);
             }
         }
-        let changed_at = facts.changed_at;
+        let changed_at = facts.changed_at.clone();
         let writes = !merge.columns.is_empty() || !merge.rows.is_empty();
         let pull = writes.then(|| update(&record.slot.key, id, &merge, modified_at));
         let newer = modified_at > link.zoho_modified_at;
@@ -253,7 +257,7 @@ impl Run<'_> {
     }
 
     fn pulls(&self, next: &Next) -> bool {
-        let (Next::Key { sync, .. } | Next::Zoho { sync, .. }) = next;
+        let (Next::Key { sync, .. } | Next::Zoho { sync, .. } | Next::Anew { sync, .. }) = next;
         self.engine.config.syncs.get(sync).is_some_and(|sync| sync.direction.pulls())
     }
 
@@ -334,8 +338,8 @@ impl Run<'_> {
             conflicts.extend(merged.merge.conflicts.into_iter().map(|clash| Conflict {
                 key: slot.key.clone(),
                 zoho_id: id.clone(),
+                local_changed_at: merged.changed_at.get(&clash.field).copied(),
                 clash,
-                local_changed_at: merged.changed_at,
                 zoho_modified_at: merged.modified_at,
             }));
             match &mut verdict.outcome {
@@ -397,10 +401,13 @@ fn update(key: &str, zoho_id: &str, merge: &Merge, modified_at: Option<DateTime<
     }
 }
 
-/// Whether the row has edits in fields for which Zoho's value was chosen.
-fn local_edits(definition: &Definition, row: &Row, link: &Link, merge: &Merge) -> bool {
+/// The fields for which Zoho's value was chosen though the row has edits of them.
+fn edited(definition: &Definition, row: &Row, link: &Link, merge: &Merge) -> Vec<String> {
+    if merge.chosen.is_empty() {
+        return Vec::new();
+    }
     let changed = sluice_sync::plan::changed_fields(definition, row, link);
-    changed.iter().any(|field| merge.pulled.contains_key(field))
+    changed.into_iter().filter(|field| merge.chosen.contains(field)).collect()
 }
 
 fn waits_for(missing: &[(String, String)]) -> String {

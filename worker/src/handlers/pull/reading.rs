@@ -18,6 +18,7 @@ use sluice_sync::sighting::{self, Sighting};
 use sluice_zoho::{Error, crm, finance};
 
 use super::{FRESH, Record, Run};
+use crate::apply::key_parts;
 use crate::engine::Engine;
 use crate::handlers::push::finance_module;
 use crate::session::Ended;
@@ -220,10 +221,7 @@ impl Run<'_> {
             return Ok(BTreeSet::new());
         }
         let table = &self.definition.table;
-        let key_column = match self.definition.key.as_slice() {
-            [only] => only.name.as_str(),
-            _ => "",
-        };
+        let key_columns: Vec<String> = self.definition.key.iter().map(|column| column.name.clone()).collect();
         let ours = sqlx::query_scalar!(
             r#"with c as materialized (
                  select x.captured_at, x.origin, sluice.changed_columns(x.changed, x.relid, x.touched, x.layout) as columns from (
@@ -231,12 +229,13 @@ impl Run<'_> {
                      relid, touched, layout
                    from sluice.changes_of($1, $2, clock_timestamp() - interval '1 hour')
                    union all select captured_at, key, after, origin, changed, relid, touched, layout from sluice.change where relation = $1) x
-                 where x.key = $2 or x.after ->> $3 = $2)
-               select k as "column!" from unnest($4::text[]) k
+                 where x.key = $2 or array(select x.after ->> u.k from unnest($3::text[]) with ordinality u (k, n) order by n) = $4::text[])
+               select k as "column!" from unnest($5::text[]) k
                where (select c.origin from c where k = any (c.columns) order by c.captured_at desc limit 1) = 'sluice'"#,
             format!("{}.{}", table.schema, table.name),
             key,
-            key_column,
+            &key_columns,
+            &key_parts(self.definition, key),
             &columns.values().cloned().collect::<Vec<_>>()
         )
         .fetch_all(&self.engine.db)
@@ -244,25 +243,39 @@ impl Run<'_> {
         Ok(columns.into_iter().filter(|(_, column)| ours.contains(column)).map(|(path, _)| path.clone()).collect())
     }
 
-    /// When a row was last changed by anybody but us, as the capture saw it. The history goes back a day here.
-    pub(super) async fn changed_at(&self, key: &str) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
+    /// When these fields of a row were last changed by anybody but us, as the capture saw it. Only what is not older than `since`, Zoho's time, is asked for:
+    /// an older edit is not the newer one. Without it the history goes back a day.
+    pub(super) async fn changed_at(
+        &self,
+        key: &str,
+        fields: &[String],
+        since: Option<DateTime<Utc>>,
+    ) -> Result<BTreeMap<String, DateTime<Utc>>, sqlx::Error> {
+        let columns = fields.iter().filter_map(|path| Some((path, self.definition.fields().get(path)?.own_column()?.to_owned())));
+        let columns: BTreeMap<&String, String> = columns.collect();
         let table = &self.definition.table;
-        let relation = format!("{}.{}", table.schema, table.name);
-        let column = match self.definition.key.as_slice() {
-            [only] => only.name.as_str(),
-            _ => "",
-        };
-        sqlx::query_scalar!(
-            r#"select max(c.captured_at) from (
-                 select captured_at, key, after, origin from sluice.changes_of($1, $2, clock_timestamp() - interval '1 day')
-                 union all select captured_at, key, after, origin from sluice.change where relation = $1) c
-               where (c.key = $2 or c.after ->> $3 = $2) and c.origin is distinct from 'sluice'"#,
-            relation,
+        let key_columns: Vec<String> = self.definition.key.iter().map(|column| column.name.clone()).collect();
+        let times = sqlx::query!(
+            r#"with c as materialized (
+                 select x.captured_at, sluice.changed_columns(x.changed, x.relid, x.touched, x.layout) as columns from (
+                   select captured_at, key, after, origin, case when changed is not null then array(select jsonb_array_elements_text(changed)) end as changed,
+                     relid, touched, layout
+                   from sluice.changes_of($1, $2, coalesce($6, clock_timestamp() - interval '1 day'))
+                   union all select captured_at, key, after, origin, changed, relid, touched, layout from sluice.change where relation = $1) x
+                 where (x.key = $2 or array(select x.after ->> u.k from unnest($3::text[]) with ordinality u (k, n) order by n) = $4::text[])
+                   and x.origin is distinct from 'sluice')
+               select k as "column!", max(c.captured_at) as "at!" from unnest($5::text[]) k join c on c.columns is null or k = any (c.columns) group by k"#,
+            format!("{}.{}", table.schema, table.name),
             key,
-            column
+            &key_columns,
+            &key_parts(self.definition, key),
+            &columns.values().cloned().collect::<Vec<_>>(),
+            since
         )
-        .fetch_one(&self.engine.db)
-        .await
+        .fetch_all(&self.engine.db)
+        .await?;
+        let times: BTreeMap<String, DateTime<Utc>> = times.into_iter().map(|row| (row.column, row.at)).collect();
+        Ok(columns.into_iter().filter_map(|(path, column)| Some((path.clone(), *times.get(&column)?))).collect())
     }
 }
 
