@@ -28,6 +28,8 @@ create table sluice.link (
 ) with (fillfactor = 80);
 
 create unique index link_zoho_id_key on sluice.link (sync, zoho_id) where zoho_id is not null;
+-- Creates under way or in doubt: a record that has no row may be what one of them made.
+create index link_unknown_idx on sluice.link (sync, key) where zoho_id is null;
 create index link_reference_idx on sluice.link (sync, reference) where reference is not null;
 
 -- Our reference for a new record of that key, where "<sync>:<key>" is another record's: one keeps the reference that it was created with when its
