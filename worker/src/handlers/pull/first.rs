@@ -89,6 +89,11 @@ impl Run<'_> {
         let rows = self.rows_of(id, record).await?;
         match rows.as_slice() {
             [] => {}
+            // the row is another record's of this very batch: decided when that is linked
+            [key] if gathered.adopted.iter().any(|(adopted, _)| adopted == key) => {
+                gathered.handed_on.extend(gathered.sights.remove(id).map(|sight| (id.to_owned(), sight)));
+                return Ok(Verdict::of(snooze(IN_DOUBT, "its row is another record's, which is being linked")));
+            }
             [key] => {
                 gathered.adopted.push((key.clone(), id.to_owned()));
                 self.go_on_with(key, id, gathered);
@@ -101,7 +106,15 @@ impl Run<'_> {
             }
         }
         if !self.definition.sync.inserts {
-            return Ok(Verdict::of(Outcome::Done { reason: Some("no_row") }));
+            let Some((key, linked)) = self.taken_row(record).await? else {
+                return Ok(Verdict::of(Outcome::Done { reason: Some("no_row") }));
+            };
+            let letter = Letter::new(
+                Class::Duplicate,
+                format!("Zoho's record {id} matches the row {key}, which is linked to Zoho's {linked} already"),
+            )
+            .hint("merge the two in Zoho, or make them differ in the match_on fields, then requeue");
+            return Ok(Verdict::dead(letter));
         }
         if let Some(verdict) = self.may_be_ours(id, record, gathered).await? {
             return Ok(verdict);
@@ -233,6 +246,25 @@ impl Run<'_> {
                 return Ok(rows);
             }
         }
+        match self.match_values(record) {
+            Some(wanted) if !wanted.is_empty() => self.unlinked(&wanted).await,
+            Some(_) | None => Ok(Vec::new()),
+        }
+    }
+
+    /// A row that says in all fields of `match_on` what the record says, and is another's: (key, Zoho id).
+    async fn taken_row(&self, record: &Value) -> Result<Option<(String, String)>, sqlx::Error> {
+        let Some(wanted) = self.match_values(record).filter(|wanted| !wanted.is_empty()) else { return Ok(None) };
+        let rows = self.engine.reader.keys_where(self.definition, &wanted, 20).await?;
+        let mut tx = self.engine.db.begin().await?;
+        let links = links::load(&mut tx, self.definition.name(), &rows).await?;
+        tx.commit().await?;
+        Ok(links.into_values().filter(|link| link.gone_at.is_none()).find_map(|link| Some((link.key, link.zoho_id?))))
+    }
+
+    /// What the columns behind `match_on` must say; `None`: the record does not say it.
+    fn match_values(&self, record: &Value) -> Option<Vec<(&str, String)>> {
+        let sync = &self.definition.sync;
         let wanted: Option<Vec<(&str, String)>> = sync
             .match_on
             .iter()
@@ -243,10 +275,7 @@ impl Run<'_> {
                 _ => None,
             })
             .collect();
-        match wanted {
-            Some(wanted) if !wanted.is_empty() => self.unlinked(&wanted).await,
-            Some(_) | None => Ok(Vec::new()),
-        }
+        wanted
     }
 
     async fn unlinked(&self, wanted: &[(&str, String)]) -> Result<Vec<String>, sqlx::Error> {
