@@ -128,6 +128,8 @@ pub(crate) enum Next {
     Key { sync: String, key: String },
     /// By its Zoho id.
     Zoho { sync: String, zoho_id: String },
+    /// The same, and what was read of it before will not do.
+    Anew { sync: String, zoho_id: String },
 }
 
 /// What became of one record of a run over many.

@@ -224,8 +224,9 @@ async fn run_next(tx: &mut Tx, runs: &[Next], lane: &str) -> Result<(), sqlx::Er
     let args: Vec<Value> = runs
         .iter()
         .map(|next| match next {
-            Next::Key { sync, key } => json!({"sync": sync, "key": key}),
-            Next::Zoho { sync, zoho_id } => json!({"sync": sync, "zoho_id": zoho_id}),
+            Next::Key { sync, key } => json!({"sync": sync, "key": key, "seen": true}),
+            Next::Zoho { sync, zoho_id } => json!({"sync": sync, "zoho_id": zoho_id, "seen": true}),
+            Next::Anew { sync, zoho_id } => json!({"sync": sync, "zoho_id": zoho_id}),
         })
         .collect();
     if args.is_empty() {

@@ -124,6 +124,7 @@ impl Run<'_> {
         gathered.ids = linked.chain(strangers.iter().map(|slot| (slot.id, stranger_id(slot)))).collect();
         gathered.sights = self.kept(&gathered.ids.values().cloned().collect::<Vec<_>>()).await?;
         reading::set_aside_outdated(self.definition, &records, &mut gathered.sights);
+        reading::set_aside_older(&self.work.batch.slots, &gathered.ids, &mut gathered.sights);
         for slot in self.work.batch.slots.iter().filter(|slot| pending.contains(&slot.key)) {
             verdicts.insert(slot.id, Verdict::of(snooze(PENDING, "what Zoho changed is being written to the row")));
         }
@@ -291,7 +292,7 @@ impl Run<'_> {
     fn told(&self, mut verdicts: BTreeMap<i64, Verdict>, mut gathered: Gathered) -> Handled {
         let mut sums: BTreeMap<i64, Sums> = BTreeMap::new();
         let (mut pulls, mut gone, mut conflicts, mut compared) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let (mut acted_on, mut kept) = (Vec::new(), Vec::new());
+        let (mut acted_on, mut kept, mut undone) = (Vec::new(), Vec::new(), Vec::new());
         for slot in &self.work.batch.slots {
             let Some(verdict) = verdicts.get_mut(&slot.id) else { continue };
             let merged = gathered.merged.remove(&slot.id).unwrap_or_default();

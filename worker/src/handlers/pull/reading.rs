@@ -291,6 +291,16 @@ pub(super) fn set_aside_outdated(definition: &Definition, records: &[Record<'_>]
     }
 }
 
+/// A reading that is older than the last request to look at the record says that it is to be read, and nothing else.
+pub(super) fn set_aside_older(slots: &[Claimed], ids: &BTreeMap<i64, String>, sights: &mut BTreeMap<String, Sighting>) {
+    for slot in slots {
+        let Some(sight) = ids.get(&slot.id).and_then(|id| sights.get_mut(id)) else { continue };
+        if slot.asked_at.is_some_and(|asked| sight.seen_at < asked) {
+            sight.complete = false;
+        }
+    }
+}
+
 /// The records of the batch whose rows are still to be told of an earlier change of Zoho's.
 pub(super) async fn pending(engine: &Engine, work: &Work) -> Result<BTreeSet<String>, sqlx::Error> {
     let keys: Vec<String> = work.batch.slots.iter().map(|slot| slot.key.clone()).collect();
