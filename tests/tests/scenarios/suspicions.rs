@@ -122,6 +122,44 @@ async fn a_change_of_another_column_makes_no_older_edit_newer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_zoho_says_follows_a_row_whose_key_changes_while_it_waits_to_be_written() {
+    let world = world(TABLE, "\"id\"", "", None).await;
+    world.run("insert into contracts (id, number, title) values (1, 'C-1', 'Fibre')").await;
+    world.all_arrived().await;
+    let id = id_of(&world, "C-1").await;
+    let holder = world.connect().await;
+    let mut held = holder.begin().await.expect("a transaction");
+    sqlx::query("select 1 from contracts for update").execute(&mut held).await.expect("the row");
+    world.zoho.put_later("crm", "Deals", &id, json!({"Deal_Name": "By a person"})).await;
+    world.ask_for_poll("contracts").await;
+    world.until("select exists (select from sluice.local_write where pull is not null)").await;
+    sqlx::query("update contracts set id = 1001").execute(&mut held).await.expect("an edit");
+    held.commit().await.expect("a commit");
+    world.all_arrived().await;
+    assert_eq!(contract(&world, "C-1").await["title"], "By a person");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_asked_for_follows_a_row_whose_key_changes_before_it_runs() {
+    let mut setup = Setup::new(TABLE, deals("\"id\"", ""));
+    setup.scenario = FIELDS;
+    let world = World::without_worker(setup).await;
+    let (stop, task) = world.start_worker();
+    world.run("insert into contracts (id, number, title) values (1, 'C-1', 'Fibre')").await;
+    world.all_arrived().await;
+    let id = id_of(&world, "C-1").await;
+    stop.cancel();
+    task.await.expect("the worker");
+    world.zoho.put_later("crm", "Deals", &id, json!({"Deal_Name": "By a person"})).await;
+    world.run(&format!("insert into sluice.job (kind, args) values ('pull', '{{\"sync\": \"contracts\", \"zoho_id\": \"{id}\"}}')")).await;
+    world.run("update contracts set id = 1001").await;
+    world.until("select exists (select from sluice.link where key = '1001')").await;
+    world.start_worker();
+    world.all_arrived().await;
+    assert_eq!(contract(&world, "C-1").await["title"], "By a person");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_pull_that_was_asked_for_after_a_poll_saw_the_record_reads_it_again() {
     let world = world(TABLE, "\"id\"", "min_interval = \"8s\"", None).await;
     world.run("insert into contracts (id, number, title) values (1, 'C-1', 'Fibre')").await;

@@ -42,6 +42,9 @@ const MISSING: Duration = Duration::from_secs(5);
 /// A change that is still to be written to the row comes first.
 const PENDING: Duration = Duration::from_millis(200);
 
+/// A row that is not there may have another key, under which its link is soon.
+const MOVING: Duration = Duration::from_millis(500);
+
 /// The prefix of the slot of a Zoho record without a row.
 const WITHOUT_ROW: &str = "zoho:";
 
@@ -148,6 +151,7 @@ impl Run<'_> {
         let mut to_send = Vec::new();
         for mut record in records.drain(..) {
             let Some(id) = zoho_id(&record) else {
+                gathered.runs.extend(self.moved_on(record.slot).await?);
                 // no Zoho record yet: what a push does with it
                 if self.definition.sync.direction.pushes() {
                     to_send.push(record);
@@ -158,6 +162,10 @@ impl Run<'_> {
             };
             if let Some(failure) = failed.get(&id) {
                 verdicts.insert(record.slot.id, self.ended(&record, failure));
+                continue;
+            }
+            if record.row.is_none() && self.keys_are_moving {
+                verdicts.insert(record.slot.id, Verdict::of(snooze(MOVING, "a key of its table has changed; the link goes first")));
                 continue;
             }
             let sight = gathered.sights.get(&id).filter(|sight| sight.complete && (record.slot.look || sight.age <= FRESH));

@@ -22,7 +22,7 @@ use crate::apply::key_parts;
 use crate::engine::Engine;
 use crate::handlers::push::finance_module;
 use crate::session::Ended;
-use crate::work::Work;
+use crate::work::{Next, Work};
 
 /// What is only written here may have been read this long ago: a newer change brings a newer reading.
 const USABLE: Duration = Duration::from_secs(600);
@@ -241,6 +241,23 @@ impl Run<'_> {
         .fetch_all(&self.engine.db)
         .await?;
         Ok(columns.into_iter().filter(|(_, column)| ours.contains(column)).map(|(path, _)| path.clone()).collect())
+    }
+
+    /// Zoho records at which this slot's jobs were to look and that belong to another key by now, since the row's has changed: that one's run looks.
+    pub(super) async fn moved_on(&self, slot: &Claimed) -> Result<Vec<Next>, sqlx::Error> {
+        if !slot.look {
+            return Ok(Vec::new());
+        }
+        let ids = sqlx::query_scalar!(
+            r#"select distinct l.zoho_id as "zoho_id!" from sluice.slot_job j join sluice.link l on l.sync = $1 and l.zoho_id = j.args ->> 'zoho_id'
+               where j.slot_id = $2 and l.key <> $3"#,
+            self.definition.name(),
+            slot.id,
+            slot.key
+        )
+        .fetch_all(&self.engine.db)
+        .await?;
+        Ok(ids.into_iter().map(|zoho_id| Next::Anew { sync: self.definition.name().to_owned(), zoho_id }).collect())
     }
 
     /// When these fields of a row were last changed by anybody but us, as the capture saw it. Only what is not older than `since`, Zoho's time, is asked for:
