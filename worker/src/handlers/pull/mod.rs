@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use sluice_core::config::sync::OnDelete;
+use sluice_core::config::sync::{OnDelete, Product};
 use sluice_queue::{Claimed, Outcome};
 use sluice_sync::definition::Definition;
 use sluice_sync::link::Link;
@@ -182,6 +182,7 @@ impl Run<'_> {
                     let dated = sight.dated;
                     let level = self.definition.module.level().filter(|_| sight.age <= FRESH);
                     let level = level.and_then(|level| field_in(&self.definition.module, theirs, level).cloned());
+                    record.theirs = (self.definition.module.product != Product::Crm).then(|| theirs.clone());
                     let merged = self.merge(&record, row, &id, facts).await?;
                     match self.await_rows(&merged.merge.missing, &mut gathered).await? {
                         Some(verdict) => Some(verdict),
