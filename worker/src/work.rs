@@ -53,6 +53,8 @@ pub(crate) struct Handled {
     pub(crate) conflicts: Vec<Conflict>,
     /// Records whose conflicts are to be looked at anew: those that are not among `conflicts` are over.
     pub(crate) compared: Vec<String>,
+    /// Of these, records to which nothing was sent that was to be sent: what a person has decided is still to be carried out.
+    pub(crate) undone: Vec<String>,
     /// Records to run next: the row of a Zoho record was found.
     pub(crate) runs: Vec<Next>,
     /// Rows that were found to be Zoho records': (key, Zoho id).

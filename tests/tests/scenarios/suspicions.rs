@@ -285,3 +285,31 @@ async fn two_records_of_zohos_that_match_one_row_are_shown_and_not_guessed() {
         world.rows("select key, zoho_id from sluice.link").await
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decision_that_could_not_be_carried_out_is_not_told_as_carried_out() {
+    let world = world(TABLE, "\"id\"", "conflict = \"manual\"", None).await;
+    world.run("insert into contracts (number, title) values ('C-1', 'Fibre')").await;
+    world.all_arrived().await;
+    let id = id_of(&world, "C-1").await;
+    world.run("select sluice.pause(sync => 'contracts')").await;
+    world.zoho.put_later("crm", "Deals", &id, json!({"Deal_Name": "Theirs"})).await;
+    world.run("update contracts set title = 'Ours'").await;
+    world.run("select sluice.resume(sync => 'contracts')").await;
+    world.settled().await;
+    let open = world.rows("select id from sluice.conflict where resolution is null").await;
+    world
+        .zoho
+        .fault(json!({"kind": "record_error", "product": "crm", "module": "Deals", "field": "Deal_Name", "value": "Ours", "code": "INVALID_DATA"}))
+        .await;
+    world.run(&format!("select sluice.resolve({}, 'local')", open[0]["id"])).await;
+    world.settled().await;
+    let letters = world.letters().await;
+    assert_eq!(letters.len(), 1, "the story's own premise");
+    assert_eq!(world.count("select count(*) from sluice.conflict where applied_at is not null").await, 0, "nothing was applied");
+    world.zoho.clear_faults().await;
+    world.run(&format!("select sluice.requeue({})", letters[0]["id"])).await;
+    world.all_arrived().await;
+    assert_eq!(deal(&world, "C-1").await["Deal_Name"], "Ours");
+    assert_eq!(world.count("select count(*) from sluice.conflict where applied_at is null").await, 0);
+}

@@ -23,7 +23,7 @@ pub(super) async fn leave(tx: &mut Tx, sync: &str, handled: &Handled, lane: &str
         told = sighting::forget(tx, sync, &used).await?;
     }
     if !handled.compared.is_empty() {
-        close_conflicts(tx, sync, &handled.compared, &handled.conflicts).await?;
+        close_conflicts(tx, sync, handled).await?;
     }
     for conflict in &handled.conflicts {
         open_conflict(tx, sync, conflict).await?;
@@ -71,6 +71,14 @@ pub(super) async fn leave_pulls(
             note_run(tx, *run_id, &Sums { unchanged: 1, messages: vec![message], ..Sums::default() }).await?;
         }
     }
+    // what a person decided for them is carried out when they are let through
+    sqlx::query!(
+        "update sluice.conflict set applied_at = null where sync = $1 and key = any ($2) and resolution = 'zoho' and applied_at >= now()",
+        definition.name(),
+        &held.iter().cloned().collect::<Vec<_>>()
+    )
+    .execute(&mut *tx)
+    .await?;
     let told_of = |pull: &Pull| json!(Pull { run_id: told.get(&pull.zoho_id).copied(), ..pull.clone() });
     let (keys, pulls): (Vec<String>, Vec<Value>) =
         pulls.iter().filter(|pull| !held.contains(&pull.key)).map(|pull| (pull.key.clone(), told_of(pull))).unzip();
@@ -150,7 +158,8 @@ async fn total(tx: &mut Tx, sync: &str) -> Result<u64, sqlx::Error> {
 }
 
 /// Conflicts of records that were compared just now are over, unless they are there again; and what a person decided was carried out.
-async fn close_conflicts(tx: &mut Tx, sync: &str, compared: &[String], open: &[Conflict]) -> Result<(), sqlx::Error> {
+async fn close_conflicts(tx: &mut Tx, sync: &str, handled: &Handled) -> Result<(), sqlx::Error> {
+    let (compared, open, undone) = (&handled.compared, &handled.conflicts, &handled.undone);
     let (keys, fields): (Vec<String>, Vec<String>) = open.iter().map(|one| (one.key.clone(), one.clash.field.clone())).unzip();
     sqlx::query!(
         "update sluice.conflict c set resolution = coalesce(resolution, 'superseded'), resolved_by = coalesce(resolved_by, 'sluice'),
@@ -158,12 +167,14 @@ async fn close_conflicts(tx: &mut Tx, sync: &str, compared: &[String], open: &[C
          where c.id = any (array(
            select x.id from sluice.conflict x
            where x.sync = $1 and x.key = any ($2) and x.applied_at is null and x.resolution is distinct from 'superseded'
+             and (x.resolution is null or x.key <> all ($5))
              and (x.key, x.field) not in (select k, f from unnest($3::text[], $4::text[]) as o (k, f))
            order by x.id for update skip locked))",
         sync,
         compared,
         &keys,
-        &fields
+        &fields,
+        undone
     )
     .execute(tx)
     .await?;

@@ -344,6 +344,9 @@ impl Run<'_> {
             }
             if merged.compared {
                 compared.push(slot.key.clone());
+                if !matches!(verdict.outcome, Outcome::Done { reason } if !matches!(reason, Some("braked" | "held"))) {
+                    undone.push(slot.key.clone());
+                }
             }
             conflicts.extend(merged.merge.conflicts.into_iter().map(|clash| Conflict {
                 key: slot.key.clone(),
@@ -379,7 +382,7 @@ impl Run<'_> {
             !told.key.starts_with(WITHOUT_ROW)
                 && (told.status != "synced" || told.zoho_id.is_some() || !pulls.iter().any(|pull| pull.key == told.key))
         });
-        Handled { pulls, gone, conflicts, compared, acted_on, sightings: kept, sums, runs, adopted, ..handled }
+        Handled { pulls, gone, conflicts, compared, undone, acted_on, sightings: kept, sums, runs, adopted, ..handled }
     }
 }
 
