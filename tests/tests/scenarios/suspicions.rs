@@ -313,3 +313,35 @@ async fn a_decision_that_could_not_be_carried_out_is_not_told_as_carried_out() {
     assert_eq!(deal(&world, "C-1").await["Deal_Name"], "Ours");
     assert_eq!(world.count("select count(*) from sluice.conflict where applied_at is null").await, 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_was_deleted_while_zohos_list_was_on_its_way_does_not_come_back() {
+    let config = r#"
+        [syncs.people]
+        connection = "main"
+        table = "people"
+        key = "id"
+        module = "inventory/items"
+        direction = "both"
+        on_delete = "delete"
+        min_interval = "0s"
+        match_on = ["sku"]
+        [syncs.people.fields]
+        sku = "mail"
+        name = "name""#;
+    let late = 60_000;
+    let world = World::new(Setup { request_timeout: Duration::from_secs(60), ..Setup::new(PEOPLE, config) }).await;
+    world.run("insert into people (mail, name) values ('S-1', 'Cable')").await;
+    world.all_arrived().await;
+    world
+        .zoho
+        .fault(json!({"kind": "slow_after", "method": "GET", "path": "/inventory/v1/items", "latency_ms": [late, late], "times": 1}))
+        .await;
+    world.ask_for_all("people").await;
+    sluice_tests::wait_until(PATIENCE, || async { world.zoho.faults().await["slow_after"] == 1 }).await;
+    world.run("delete from people").await;
+    world.until("select not exists (select from sluice.link)").await;
+    world.zoho.clear_faults().await;
+    world.settled().await;
+    assert_eq!((world.count("select count(*) from people").await, world.zoho.records("inventory", "items").await.len()), (0, 0));
+}

@@ -128,6 +128,7 @@ impl Run<'_> {
         gathered.sights = self.kept(&gathered.ids.values().cloned().collect::<Vec<_>>()).await?;
         reading::set_aside_outdated(self.definition, &records, &mut gathered.sights);
         reading::set_aside_older(&self.work.batch.slots, &gathered.ids, &mut gathered.sights);
+        self.set_aside_unlinked(&strangers, &mut gathered.sights).await?;
         for slot in self.work.batch.slots.iter().filter(|slot| pending.contains(&slot.key)) {
             verdicts.insert(slot.id, Verdict::of(snooze(PENDING, "what Zoho changed is being written to the row")));
         }

@@ -243,6 +243,27 @@ impl Run<'_> {
         Ok(columns.into_iter().filter(|(_, column)| ours.contains(column)).map(|(path, _)| path.clone()).collect())
     }
 
+    /// A Zoho record that had a row here until a moment ago was deleted with it, and a list need not know: only its own address tells.
+    pub(super) async fn set_aside_unlinked(
+        &self,
+        strangers: &[&Claimed],
+        sights: &mut BTreeMap<String, Sighting>,
+    ) -> Result<(), sqlx::Error> {
+        let ids: Vec<String> = strangers.iter().map(|slot| super::stranger_id(slot)).collect();
+        if ids.is_empty() || !self.reads_single() {
+            return Ok(());
+        }
+        let mut tx = self.engine.db.begin().await?;
+        let unlinked = links::unlinked(&mut tx, self.definition.name(), &ids).await?;
+        tx.commit().await?;
+        for id in unlinked {
+            if let Some(sight) = sights.get_mut(&id) {
+                sight.complete = false;
+            }
+        }
+        Ok(())
+    }
+
     /// Zoho records at which this slot's jobs were to look and that belong to another key by now, since the row's has changed: that one's run looks.
     pub(super) async fn moved_on(&self, slot: &Claimed) -> Result<Vec<Next>, sqlx::Error> {
         if !slot.look {
