@@ -345,3 +345,34 @@ async fn a_row_that_was_deleted_while_zohos_list_was_on_its_way_does_not_come_ba
     world.settled().await;
     assert_eq!((world.count("select count(*) from people").await, world.zoho.records("inventory", "items").await.len()), (0, 0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_approval_that_had_nothing_to_do_lets_no_later_mass_change_through() {
+    let world = world(TABLE, "\"id\"", "on_delete = \"delete\"\nbrake = { max_changes = 2, max_deletes = 2 }", None).await;
+    world.run("insert into contracts (number, title) select 'C-' || n, 'Fibre' from generate_series(1, 5) n").await;
+    world.until("select exists (select from sluice.held_change where not gathering)").await;
+    world.run("select sluice.approve(id) from sluice.held_change").await;
+    world.all_arrived().await;
+    world.poll("contracts").await;
+    let ids: Vec<String> =
+        world.zoho.records("crm", "Deals").await.iter().map(|deal| deal["id"].as_str().expect("an id").to_owned()).collect();
+    assert_eq!(ids.len(), 5, "the story's own premise");
+    for title in ["Wrong", "Fibre"] {
+        for id in &ids {
+            world.zoho.put_later("crm", "Deals", id, json!({"Deal_Name": title})).await;
+        }
+        if title == "Wrong" {
+            world.poll("contracts").await;
+            world.until("select records = 5 from sluice.held_change where resolution is null").await;
+        }
+    }
+    world.run("select sluice.approve(id) from sluice.held_change where resolution is null").await;
+    world.all_arrived().await;
+    for id in &ids {
+        world.zoho.delete("crm", "Deals", id).await;
+    }
+    world.run("delete from sluice.brake_record").await;
+    world.zoho.pass(3).await;
+    world.poll("contracts").await;
+    assert_eq!(world.count("select count(*) from contracts").await, 5, "{:#?}", world.rows("select * from sluice.held_change").await);
+}

@@ -51,6 +51,25 @@ pub(super) async fn leave(tx: &mut Tx, sync: &str, handled: &Handled, lane: &str
     Ok(told)
 }
 
+/// What was approved passes once. Where a run found nothing to be done to the row any more, the approval is over as well: a later change is another one.
+pub(super) async fn use_up_approvals(tx: &mut Tx, definition: &Definition, handled: &Handled) -> Result<(), sqlx::Error> {
+    let idle = |key: &&String| !handled.pulls.iter().any(|pull| pull.key == **key);
+    let idle: Vec<String> = handled.compared.iter().filter(idle).cloned().collect();
+    if definition.sync.brake.is_none() || idle.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        r"update sluice.held_record set passed_at = clock_timestamp() where id = any (array(
+            select id from sluice.held_record where sync = $1 and key = any ($2) and resolution = 'approved' and passed_at is null
+              and (operation like 'pull\_%' or operation = 'missing') order by id for update skip locked))",
+        definition.name(),
+        &idle
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
 /// Leaves the changes for the application's own rows, but for those that the brake holds. The last thing that a settle does: it may wait for another
 /// settle of the sync, which then waits for nothing of ours.
 ///
