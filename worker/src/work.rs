@@ -59,6 +59,8 @@ pub(crate) struct Handled {
     pub(crate) runs: Vec<Next>,
     /// Rows that were found to be Zoho records': (key, Zoho id).
     pub(crate) adopted: Vec<(String, String)>,
+    /// Links whose rows were found under another key: (from, to).
+    pub(crate) moved: Vec<(String, String)>,
     /// What a run over many records is told besides.
     pub(crate) sums: BTreeMap<i64, Sums>,
 }

@@ -376,3 +376,25 @@ async fn an_approval_that_had_nothing_to_do_lets_no_later_mass_change_through() 
     world.poll("contracts").await;
     assert_eq!(world.count("select count(*) from contracts").await, 5, "{:#?}", world.rows("select * from sluice.held_change").await);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_of_a_sync_that_only_pulls_is_still_written_when_its_key_has_changed() {
+    let config = r#"
+        [syncs.people]
+        connection = "main"
+        table = "people"
+        key = "id"
+        module = "inventory/items"
+        direction = "pull"
+        match_on = ["sku"]
+        [syncs.people.fields]
+        sku = "mail"
+        name = "name""#;
+    let world = World::new(Setup::new(PEOPLE, config)).await;
+    let item = world.zoho.put("inventory", "items", None, json!({"name": "Cable", "sku": "S-1"})).await;
+    world.poll("people").await;
+    world.run("update people set id = 1001").await;
+    world.zoho.put_later("inventory", "items", item["item_id"].as_str().expect("an id"), json!({"name": "Cable 2"})).await;
+    world.poll("people").await;
+    assert_eq!(world.rows("select id, name from people").await, [json!({"id": 1001, "name": "Cable 2"})]);
+}

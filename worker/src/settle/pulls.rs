@@ -8,7 +8,7 @@ use sluice_core::config::sync::Brake;
 use sluice_core::config::units::Limit;
 use sluice_core::db::Tx;
 use sluice_sync::definition::Definition;
-use sluice_sync::sighting;
+use sluice_sync::{link, sighting};
 
 use crate::work::{Act, Conflict, Fate, Handled, Next, Pull, Sums};
 
@@ -30,6 +30,9 @@ pub(super) async fn leave(tx: &mut Tx, sync: &str, handled: &Handled, lane: &str
     }
     for (key, zoho_id) in &handled.adopted {
         adopt(tx, sync, key, zoho_id).await?;
+    }
+    for (from, to) in &handled.moved {
+        link::store::move_key(tx, sync, from, to).await?;
     }
     run_next(tx, &handled.runs, lane).await?;
     let mut sums = handled.sums.clone();

@@ -147,6 +147,16 @@ impl Run<'_> {
         Ok(Verdict::of(Outcome::Done { reason: None }))
     }
 
+    /// The row of a linked record is gone. Where nothing is pushed no capture tells of a key that changed: the row that says it is the record's takes
+    /// the link over.
+    pub(super) async fn row_elsewhere(&self, key: &str, id: &str, record: &Value, gathered: &mut Gathered) -> Result<Verdict, sqlx::Error> {
+        let rows = self.rows_of(id, record).await?;
+        let [to] = rows.as_slice() else { return Ok(Verdict::of(Outcome::Done { reason: Some("row_gone") })) };
+        gathered.moved.push((key.to_owned(), to.clone()));
+        gathered.runs.insert(Next::Anew { sync: self.definition.name().to_owned(), zoho_id: id.to_owned() });
+        Ok(Verdict::of(Outcome::Done { reason: Some("matched") }))
+    }
+
     /// Whether a record without row may be what a create of ours made, whose answer is not here yet or was lost. It waits until that is known: given a row
     /// of its own, it would be passed by where the lost create is looked up, which would then be sent again. A create that gave up has told a person; a
     /// record that says what its row says is for him as well.

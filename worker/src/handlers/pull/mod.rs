@@ -59,6 +59,8 @@ struct Gathered {
     runs: BTreeSet<Next>,
     /// Rows that were found to be Zoho records': (key, Zoho id).
     adopted: Vec<(String, String)>,
+    /// Links whose rows were found under another key: (from, to).
+    moved: Vec<(String, String)>,
     /// Readings that another run goes on with.
     handed_on: Vec<(String, Sighting)>,
     /// What a run over many records is told though nothing failed.
@@ -196,8 +198,9 @@ impl Run<'_> {
                     }
                 }
                 // the row is gone: a push withdraws its record, or leaves it
-                (Some((_, Some(_))), None) if !self.definition.sync.direction.pushes() => {
-                    Some(Verdict::of(Outcome::Done { reason: Some("row_gone") }))
+                (Some((_, Some(theirs))), None) if !self.definition.sync.direction.pushes() => {
+                    let theirs = theirs.clone();
+                    Some(self.row_elsewhere(&record.slot.key, &id, &theirs, &mut gathered).await?)
                 }
                 (Some((_, Some(_))), None) | (None, _) => None,
             };
@@ -376,14 +379,14 @@ impl Run<'_> {
             sums.entry(run_id).or_default().messages.push(message);
         }
         kept.extend(gathered.handed_on);
-        let (adopted, runs) = (gathered.adopted, gathered.runs.into_iter().collect());
+        let (adopted, moved, runs) = (gathered.adopted, gathered.moved, gathered.runs.into_iter().collect());
         let mut handled = self.report(verdicts);
         // the row is told with the pull, and one without row is told nothing
         handled.writebacks.retain(|told| {
             !told.key.starts_with(WITHOUT_ROW)
                 && (told.status != "synced" || told.zoho_id.is_some() || !pulls.iter().any(|pull| pull.key == told.key))
         });
-        Handled { pulls, gone, conflicts, compared, undone, acted_on, sightings: kept, sums, runs, adopted, ..handled }
+        Handled { pulls, gone, conflicts, compared, undone, acted_on, sightings: kept, sums, runs, adopted, moved, ..handled }
     }
 }
 
