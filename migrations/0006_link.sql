@@ -28,7 +28,19 @@ create table sluice.link (
 ) with (fillfactor = 80);
 
 create unique index link_zoho_id_key on sluice.link (sync, zoho_id) where zoho_id is not null;
+-- Creates under way or in doubt: a record that has no row may be what one of them made.
+create index link_unknown_idx on sluice.link (sync, key) where zoho_id is null;
 create index link_reference_idx on sluice.link (sync, reference) where reference is not null;
+
+-- Zoho records whose links were removed lately, since we deleted them or they are gone: a list that was read before, or lags, may show them still, and
+-- they are no strangers that a row should be made for. Kept for a day.
+create table sluice.unlinked (
+  sync        text        not null,
+  zoho_id     text        not null,
+  unlinked_at timestamptz not null default clock_timestamp(),
+  constraint unlinked_pkey primary key (sync, zoho_id)
+);
+create index unlinked_unlinked_at_idx on sluice.unlinked (unlinked_at);
 
 -- Our reference for a new record of that key, where "<sync>:<key>" is another record's: one keeps the reference that it was created with when its
 -- key changes, and a create under the same reference would find that record and overwrite it. Null: the usual one is free.

@@ -1,7 +1,8 @@
 -- What comes from Zoho: how far each sync has looked, what it saw there, runs and their sums, conflicts.
 
 insert into sluice.job_kind (name, built_in, args) values
-  ('pull', true, '{"sync": {"type": "sync", "required": true}, "zoho_id": {"type": "zoho_id", "required": false}, "key": {"type": "key", "required": false}}'),
+  ('pull', true, '{"sync": {"type": "sync", "required": true}, "zoho_id": {"type": "zoho_id", "required": false}, "key": {"type": "key", "required": false},
+    "seen": {"type": "boolean", "required": false}}'),            -- a list has just shown the record: what it showed will do
   ('poll', true, '{"sync": {"type": "sync", "required": true}, "full": {"type": "boolean", "required": false}, "run_id": {"type": "number", "required": false}}'),
   ('apply', true, '{"event_id": {"type": "number", "required": true}}');
 

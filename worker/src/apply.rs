@@ -111,7 +111,7 @@ async fn carry(engine: &Engine, tx: &mut Tx, definition: &Definition, key: &str,
     }
     match take_row(tx, definition, key).await? {
         Taken::Held => {}
-        Taken::Gone => return Ok(Applied::NoRow),
+        Taken::Gone => return gone(tx, definition, key, pull).await,
         Taken::Locked => return Ok(Applied::Locked),
     }
     if pull.act == Act::Delete {
@@ -140,6 +140,19 @@ async fn carry(engine: &Engine, tx: &mut Tx, definition: &Definition, key: &str,
         return Ok(Applied::Locked);
     }
     agree(engine, tx, definition, key, pull).await
+}
+
+/// There is no row of that key. Its key may have changed: then the record runs under the new one, once the link has followed.
+async fn gone(tx: &mut Tx, definition: &Definition, key: &str, pull: &Pull) -> Result<Applied, sqlx::Error> {
+    let (table, columns) = (&definition.table, definition.key.iter().map(|column| column.name.clone()).collect::<Vec<_>>());
+    // in this order: the change is gone only when the link has moved
+    let moving = link::store::keys_are_moving(tx, &format!("{}.{}", table.schema, table.name), &columns).await?;
+    let owner = link::store::keys_of(tx, definition.name(), std::slice::from_ref(&pull.zoho_id)).await?.remove(&pull.zoho_id);
+    Ok(match owner {
+        Some(owner) if owner != key => Applied::Outdated,
+        Some(_) if moving => Applied::Locked,
+        _ => Applied::NoRow,
+    })
 }
 
 async fn insert(engine: &Engine, tx: &mut Tx, definition: &Definition, pull: &Pull) -> Result<Applied, sqlx::Error> {
@@ -329,7 +342,8 @@ fn of_key(mut sql: Sql, definition: &Definition) -> Sql {
     sql
 }
 
-fn key_parts(definition: &Definition, key: &str) -> Vec<String> {
+/// The texts of the key columns.
+pub(crate) fn key_parts(definition: &Definition, key: &str) -> Vec<String> {
     match definition.key.as_slice() {
         [_] => vec![key.to_owned()],
         _ => serde_json::from_str(key).unwrap_or_default(),

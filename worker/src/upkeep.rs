@@ -56,6 +56,7 @@ async fn count_abandoned(db: &Db) -> Result<(), sqlx::Error> {
         .await?;
     if mine {
         sighting::abandoned(&mut tx).await?;
+        sluice_sync::link::store::forget_unlinked(&mut tx).await?;
     }
     tx.commit().await
 }

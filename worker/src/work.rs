@@ -53,10 +53,14 @@ pub(crate) struct Handled {
     pub(crate) conflicts: Vec<Conflict>,
     /// Records whose conflicts are to be looked at anew: those that are not among `conflicts` are over.
     pub(crate) compared: Vec<String>,
+    /// Of these, records to which nothing was sent that was to be sent: what a person has decided is still to be carried out.
+    pub(crate) undone: Vec<String>,
     /// Records to run next: the row of a Zoho record was found.
     pub(crate) runs: Vec<Next>,
     /// Rows that were found to be Zoho records': (key, Zoho id).
     pub(crate) adopted: Vec<(String, String)>,
+    /// Links whose rows were found under another key: (from, to).
+    pub(crate) moved: Vec<(String, String)>,
     /// What a run over many records is told besides.
     pub(crate) sums: BTreeMap<i64, Sums>,
 }
@@ -128,6 +132,8 @@ pub(crate) enum Next {
     Key { sync: String, key: String },
     /// By its Zoho id.
     Zoho { sync: String, zoho_id: String },
+    /// The same, and what was read of it before will not do.
+    Anew { sync: String, zoho_id: String },
 }
 
 /// What became of one record of a run over many.

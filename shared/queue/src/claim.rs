@@ -74,6 +74,9 @@ pub struct Claimed {
     /// Whether Zoho's side is to be read even if the row did not change.
     #[serde(default)]
     pub look: bool,
+    /// When that was last asked for, but by a list that has just shown the record: an older reading will not do.
+    #[serde(default)]
+    pub asked_at: Option<chrono::DateTime<chrono::Utc>>,
 }
 
 /// A create in doubt.

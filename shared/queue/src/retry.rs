@@ -84,6 +84,7 @@ mod tests {
             doubt_age_ms: None,
             job_id: None,
             look: false,
+            asked_at: None,
         }
     }
 

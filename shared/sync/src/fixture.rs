@@ -79,7 +79,7 @@ pub(crate) fn facts<'a>(row: &'a Row, link: &'a Link, record: &'a Value) -> Fact
         parents: const { &BTreeMap::new() },
         keys: const { &BTreeMap::new() },
         read_at: crate::module::parse_time("2026-03-01T10:05:00+00:00").unwrap(),
-        changed_at: None,
+        changed_at: const { &BTreeMap::new() },
         driven: const { &BTreeSet::new() },
         decided: const { &BTreeMap::new() },
     }

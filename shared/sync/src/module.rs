@@ -212,6 +212,9 @@ impl fmt::Display for Module {
     }
 }
 
+/// Records are told apart by Zoho's clock, to the second, against ours.
+pub const CLOCKS_DIFFER_BY: chrono::Duration = chrono::Duration::minutes(5);
+
 /// Zoho's times: `2026-06-09T13:16:45-0400` in finance, `…-04:00` elsewhere (fin §2.5, crm §8).
 pub fn parse_time(text: &str) -> Option<chrono::DateTime<chrono::Utc>> {
     let time = chrono::DateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f%z").or_else(|_| chrono::DateTime::parse_from_rfc3339(text));

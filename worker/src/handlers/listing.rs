@@ -238,7 +238,7 @@ pub(super) fn confirmed(definition: &Definition, row: &Value, link: &Link) -> Op
 /// A run for each of these Zoho records.
 pub(super) async fn ask_for_runs(tx: &mut Tx, sync: &str, zoho_ids: &[String], lane: &str) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "insert into sluice.job (kind, args, lane) select 'pull', jsonb_build_object('sync', $1::text, 'zoho_id', id), $3 from unnest($2::text[]) id",
+        "insert into sluice.job (kind, args, lane) select 'pull', jsonb_build_object('sync', $1::text, 'zoho_id', id, 'seen', true), $3 from unnest($2::text[]) id",
         sync,
         zoho_ids,
         lane

@@ -186,6 +186,7 @@ impl Engine {
             store::keep_call_result(&mut tx, result).await?;
         }
         if let Some(definition) = self.definition(&work.batch.sync) {
+            pulls::use_up_approvals(&mut tx, &definition, handled).await?;
             pulls::leave_pulls(&mut tx, &definition, &handled.pulls, &told).await?;
         }
         tx.commit().await?;

@@ -8,7 +8,7 @@ use sluice_core::config::sync::Brake;
 use sluice_core::config::units::Limit;
 use sluice_core::db::Tx;
 use sluice_sync::definition::Definition;
-use sluice_sync::sighting;
+use sluice_sync::{link, sighting};
 
 use crate::work::{Act, Conflict, Fate, Handled, Next, Pull, Sums};
 
@@ -23,13 +23,16 @@ pub(super) async fn leave(tx: &mut Tx, sync: &str, handled: &Handled, lane: &str
         told = sighting::forget(tx, sync, &used).await?;
     }
     if !handled.compared.is_empty() {
-        close_conflicts(tx, sync, &handled.compared, &handled.conflicts).await?;
+        close_conflicts(tx, sync, handled).await?;
     }
     for conflict in &handled.conflicts {
         open_conflict(tx, sync, conflict).await?;
     }
     for (key, zoho_id) in &handled.adopted {
         adopt(tx, sync, key, zoho_id).await?;
+    }
+    for (from, to) in &handled.moved {
+        link::store::move_key(tx, sync, from, to).await?;
     }
     run_next(tx, &handled.runs, lane).await?;
     let mut sums = handled.sums.clone();
@@ -49,6 +52,25 @@ pub(super) async fn leave(tx: &mut Tx, sync: &str, handled: &Handled, lane: &str
         note_run(tx, *run_id, sums).await?;
     }
     Ok(told)
+}
+
+/// What was approved passes once. Where a run found nothing to be done to the row any more, the approval is over as well: a later change is another one.
+pub(super) async fn use_up_approvals(tx: &mut Tx, definition: &Definition, handled: &Handled) -> Result<(), sqlx::Error> {
+    let idle = |key: &&String| !handled.pulls.iter().any(|pull| pull.key == **key);
+    let idle: Vec<String> = handled.compared.iter().filter(idle).cloned().collect();
+    if definition.sync.brake.is_none() || idle.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        r"update sluice.held_record set passed_at = clock_timestamp() where id = any (array(
+            select id from sluice.held_record where sync = $1 and key = any ($2) and resolution = 'approved' and passed_at is null
+              and (operation like 'pull\_%' or operation = 'missing') order by id for update skip locked))",
+        definition.name(),
+        &idle
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
 }
 
 /// Leaves the changes for the application's own rows, but for those that the brake holds. The last thing that a settle does: it may wait for another
@@ -71,6 +93,14 @@ pub(super) async fn leave_pulls(
             note_run(tx, *run_id, &Sums { unchanged: 1, messages: vec![message], ..Sums::default() }).await?;
         }
     }
+    // what a person decided for them is carried out when they are let through
+    sqlx::query!(
+        "update sluice.conflict set applied_at = null where sync = $1 and key = any ($2) and resolution = 'zoho' and applied_at >= now()",
+        definition.name(),
+        &held.iter().cloned().collect::<Vec<_>>()
+    )
+    .execute(&mut *tx)
+    .await?;
     let told_of = |pull: &Pull| json!(Pull { run_id: told.get(&pull.zoho_id).copied(), ..pull.clone() });
     let (keys, pulls): (Vec<String>, Vec<Value>) =
         pulls.iter().filter(|pull| !held.contains(&pull.key)).map(|pull| (pull.key.clone(), told_of(pull))).unzip();
@@ -150,7 +180,8 @@ async fn total(tx: &mut Tx, sync: &str) -> Result<u64, sqlx::Error> {
 }
 
 /// Conflicts of records that were compared just now are over, unless they are there again; and what a person decided was carried out.
-async fn close_conflicts(tx: &mut Tx, sync: &str, compared: &[String], open: &[Conflict]) -> Result<(), sqlx::Error> {
+async fn close_conflicts(tx: &mut Tx, sync: &str, handled: &Handled) -> Result<(), sqlx::Error> {
+    let (compared, open, undone) = (&handled.compared, &handled.conflicts, &handled.undone);
     let (keys, fields): (Vec<String>, Vec<String>) = open.iter().map(|one| (one.key.clone(), one.clash.field.clone())).unzip();
     sqlx::query!(
         "update sluice.conflict c set resolution = coalesce(resolution, 'superseded'), resolved_by = coalesce(resolved_by, 'sluice'),
@@ -158,12 +189,14 @@ async fn close_conflicts(tx: &mut Tx, sync: &str, compared: &[String], open: &[C
          where c.id = any (array(
            select x.id from sluice.conflict x
            where x.sync = $1 and x.key = any ($2) and x.applied_at is null and x.resolution is distinct from 'superseded'
+             and (x.resolution is null or x.key <> all ($5))
              and (x.key, x.field) not in (select k, f from unnest($3::text[], $4::text[]) as o (k, f))
            order by x.id for update skip locked))",
         sync,
         compared,
         &keys,
-        &fields
+        &fields,
+        undone
     )
     .execute(tx)
     .await?;
@@ -224,8 +257,9 @@ async fn run_next(tx: &mut Tx, runs: &[Next], lane: &str) -> Result<(), sqlx::Er
     let args: Vec<Value> = runs
         .iter()
         .map(|next| match next {
-            Next::Key { sync, key } => json!({"sync": sync, "key": key}),
-            Next::Zoho { sync, zoho_id } => json!({"sync": sync, "zoho_id": zoho_id}),
+            Next::Key { sync, key } => json!({"sync": sync, "key": key, "seen": true}),
+            Next::Zoho { sync, zoho_id } => json!({"sync": sync, "zoho_id": zoho_id, "seen": true}),
+            Next::Anew { sync, zoho_id } => json!({"sync": sync, "zoho_id": zoho_id}),
         })
         .collect();
     if args.is_empty() {

@@ -291,6 +291,11 @@ const BREAKS: &[(&str, &str, &str)] = &[
         "module = \"billing/invoices\"\nreference = \"reference_id\"",
         "syncs.deals.reference: billing/invoices is not known to keep `reference_id`, and then a create whose answer was lost is not found again and made twice: name `reference_number`, or `invoice_number`, or a custom field",
     ),
+    (
+        "[syncs.deals.fields]\nDeal_Name = \"name\"",
+        "direction = \"both\"\n[syncs.deals.fields]\nDeal_Name = { sql = \"upper(this.name)\" }",
+        "`Deal_Name` is no plain column, so no row would be found by it",
+    ),
     ("match_on", "on_delete = \"mark\"\nmatch_on", "syncs.deals.mark: on_delete = \"mark\" needs it"),
     ("match_on", "when_false = \"delete\"\nmatch_on", "which is \"ignore\""),
     ("match_on", "lane = \"urgent\"\nmatch_on", "unknown value `urgent`; one of interactive, realtime"),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde_json::Value;
-use sluice_core::config::field::{ColumnField, Field, Fields};
+use sluice_core::config::field::{ColumnField, Conflict, Field, Fields};
 use sluice_core::config::sync::{OnDelete, Sync};
 
 use crate::catalog::{Kind, Table};
@@ -241,6 +241,13 @@ pub(super) fn changes_are_seen(sync: &Sync, table: &Table, findings: &mut Findin
         findings.warning(
             "watch",
             format!("changes of `{}` are not captured: add a `watch` on its tables, else only schedules and triggers push it", table.name),
+        );
+    }
+    let both = sync.direction.pushes() && sync.direction.pulls();
+    if both && sync.conflict == Conflict::Newest && matches!(table.kind, Kind::View | Kind::Foreign) {
+        findings.warning(
+            "conflict",
+            format!("when a row of `{}` was edited is not captured, so of two edits of a field Zoho's stands: choose \"local\", \"zoho\" or \"manual\"", table.name),
         );
     }
 }

@@ -307,13 +307,43 @@ pub async fn clear_create_intents(tx: &mut Tx, sync: &str, keys: &[String]) -> R
     Ok(())
 }
 
+/// Of these Zoho records, those that were linked until lately and are no more.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn unlinked(tx: &mut Tx, sync: &str, zoho_ids: &[String]) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar!("select zoho_id from sluice.unlinked where sync = $1 and zoho_id = any ($2)", sync, zoho_ids).fetch_all(tx).await
+}
+
+/// Forgets records that were unlinked more than a day ago: no reading is kept for so long.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn forget_unlinked(tx: &mut Tx) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "delete from sluice.unlinked where (sync, zoho_id) in (
+           select sync, zoho_id from sluice.unlinked where unlinked_at < clock_timestamp() - interval '1 day' limit 10000 for update skip locked)"
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
 /// Removes the links of records that are gone from Zoho.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn remove(tx: &mut Tx, sync: &str, keys: &[String]) -> Result<(), sqlx::Error> {
     let ordered = lock(tx, sync, keys).await?;
-    sqlx::query!("delete from sluice.link where sync = $1 and key = any($2)", sync, &ordered).execute(tx).await?;
+    sqlx::query!(
+        "with gone as (delete from sluice.link where sync = $1 and key = any($2) returning zoho_id)
+         insert into sluice.unlinked as u (sync, zoho_id) select $1, zoho_id from gone where zoho_id is not null order by zoho_id
+         on conflict on constraint unlinked_pkey do update set unlinked_at = excluded.unlinked_at",
+        sync,
+        &ordered
+    )
+    .execute(tx)
+    .await?;
     Ok(())
 }
 

@@ -108,7 +108,7 @@ mod tests {
             parents: &Parents::new(),
             keys: &Keys::new(),
             read_at: chrono::Utc::now(),
-            changed_at: None,
+            changed_at: &BTreeMap::new(),
             driven: &BTreeSet::new(),
             decided: &BTreeMap::new(),
         };

@@ -52,8 +52,8 @@ pub struct Facts<'a> {
     pub keys: &'a Keys,
     /// When Zoho's record was read, by the database's clock.
     pub read_at: DateTime<Utc>,
-    /// When the row was last changed, by the capture; `None`: not known, then Zoho's change is taken for the later one.
-    pub changed_at: Option<DateTime<Utc>>,
+    /// When fields were last changed here, by the capture; one that is absent is not known, then Zoho's change is taken for the later one.
+    pub changed_at: &'a BTreeMap<String, DateTime<Utc>>,
     /// Fields whose last change here was made by the row's own triggers, in a transaction of ours.
     pub driven: &'a BTreeSet<String>,
     /// Fields that a person has decided.
@@ -76,6 +76,8 @@ pub struct Merge {
     pub columns: BTreeMap<String, Value>,
     /// The fields behind these columns: Zoho's half of what is agreed on once they are written.
     pub pulled: BTreeMap<String, Value>,
+    /// The fields for which Zoho's value was chosen, also where nothing can be written for it.
+    pub chosen: BTreeSet<String>,
     /// Rows of child tables, by field; the fields are among `pulled`.
     pub rows: BTreeMap<String, children::Children>,
     /// Files to be fetched: what they were fetched as is among `pulled` only then.
@@ -252,7 +254,7 @@ fn verdict(
         (true, true) if agree => Verdict::Agree,
         // a write of ours whose answer was lost: the row decides
         (_, true) if was_sent(definition, facts.link, path, zoho) => Verdict::Repair,
-        (local_changed, zoho_changed) => policy.decide(local_changed, zoho_changed, facts.changed_at, fresh),
+        (local_changed, zoho_changed) => policy.decide(local_changed, zoho_changed, facts.changed_at.get(path).copied(), fresh),
     }
 }
 
@@ -384,6 +386,7 @@ impl Merge {
     }
 
     fn pull(&mut self, definition: &Definition, facts: Facts<'_>, path: &str, local: &FieldValue, zoho: Value) {
+        self.chosen.insert(path.to_owned());
         match local::incoming(&definition.table, definition.fields().get(path), &zoho, facts.keys) {
             // the row says so already, in other words
             Incoming::Column { as_sent: Some(sent), .. } if value::same(&sent, &local.local()) => self.agree(path, local.local(), zoho),

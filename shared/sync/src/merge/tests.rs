@@ -49,7 +49,7 @@ struct Case {
     link: Link,
     record: Value,
     read_at: DateTime<Utc>,
-    changed_at: Option<DateTime<Utc>>,
+    changed_at: BTreeMap<String, DateTime<Utc>>,
     decided: BTreeMap<String, Side>,
     driven: BTreeSet<String>,
 }
@@ -76,7 +76,7 @@ impl Case {
         link.zoho_modified_at = crate::module::parse_time("2026-02-01T10:00:00+00:00");
         let row = Row { key: "1".to_owned(), when: true, fields, problems: vec![] };
         let read_at = crate::module::parse_time("2026-03-01T10:05:00+00:00").unwrap();
-        Self { row, link, record, read_at, changed_at: None, decided: BTreeMap::new(), driven: BTreeSet::new() }
+        Self { row, link, record, read_at, changed_at: BTreeMap::new(), decided: BTreeMap::new(), driven: BTreeSet::new() }
     }
 
     fn local(mut self, field: &str, value: Value) -> Self {
@@ -105,7 +105,7 @@ impl Case {
         let facts = Facts {
             keys: &keys,
             read_at: self.read_at,
-            changed_at: self.changed_at,
+            changed_at: &self.changed_at,
             driven: &self.driven,
             decided: &self.decided,
             ..facts(&self.row, &self.link, &self.record)
@@ -145,7 +145,8 @@ fn both_sides_follow_the_policy_and_the_newer_is_told_by_the_capture() {
     let both = || Case::agreed().zoho("Amount", json!(12)).local("Amount", json!(11));
     let pulls = |settings: &str, changed_at: Option<&str>| {
         let mut case = both();
-        case.changed_at = changed_at.and_then(crate::module::parse_time);
+        let changed_at = changed_at.and_then(crate::module::parse_time);
+        case.changed_at = changed_at.into_iter().map(|at| ("Amount".to_owned(), at)).collect();
         let merge = case.merged(settings);
         assert!(merge.conflicts.is_empty(), "{settings}");
         !merge.columns.is_empty()

@@ -111,7 +111,7 @@ impl FieldValue {
 
     /// What is sent: references as Zoho ids, wrapped as `{"id": …}` where `wrap` says so. `None` if a parent has no Zoho id yet.
     /// Elements of a list leave out what is null.
-    pub(crate) fn sent(&self, field: &str, parents: &Parents, wrap: bool) -> Option<Value> {
+    pub fn sent(&self, field: &str, parents: &Parents, wrap: bool) -> Option<Value> {
         match self {
             Self::Plain(value) => Some(value.clone()),
             Self::Ref { sync, key } => {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 use sluice_core::config::field::Field;
@@ -11,12 +12,17 @@ use sluice_queue::{Claimed, Outcome};
 use sluice_sync::link::agreed::field_in;
 use sluice_sync::link::store as links;
 use sluice_sync::merge;
+use sluice_sync::module::{CLOCKS_DIFFER_BY, parse_time};
+use sluice_sync::read::{FieldValue, Found, Row};
 use sluice_sync::value;
 
 use super::{Gathered, MISSING, Merged, Next, Run, Verdict, stranger_id, waits_for};
-use crate::handlers::ended;
+use crate::handlers::{ended, snooze};
 use crate::session::Ended;
 use crate::work::{Act, Pull};
+
+/// A record that may be what a create of ours made is looked at again after this.
+const IN_DOUBT: Duration = Duration::from_secs(5);
 
 /// How it stands with a record that another one refers to, and that had no row when this was last asked.
 enum Standing {
@@ -83,6 +89,11 @@ impl Run<'_> {
         let rows = self.rows_of(id, record).await?;
         match rows.as_slice() {
             [] => {}
+            // the row is another record's of this very batch: decided when that is linked
+            [key] if gathered.adopted.iter().any(|(adopted, _)| adopted == key) => {
+                gathered.handed_on.extend(gathered.sights.remove(id).map(|sight| (id.to_owned(), sight)));
+                return Ok(Verdict::of(snooze(IN_DOUBT, "its row is another record's, which is being linked")));
+            }
             [key] => {
                 gathered.adopted.push((key.clone(), id.to_owned()));
                 self.go_on_with(key, id, gathered);
@@ -95,7 +106,18 @@ impl Run<'_> {
             }
         }
         if !self.definition.sync.inserts {
-            return Ok(Verdict::of(Outcome::Done { reason: Some("no_row") }));
+            let Some((key, linked)) = self.taken_row(record).await? else {
+                return Ok(Verdict::of(Outcome::Done { reason: Some("no_row") }));
+            };
+            let letter = Letter::new(
+                Class::Duplicate,
+                format!("Zoho's record {id} matches the row {key}, which is linked to Zoho's {linked} already"),
+            )
+            .hint("merge the two in Zoho, or make them differ in the match_on fields, then requeue");
+            return Ok(Verdict::dead(letter));
+        }
+        if let Some(verdict) = self.may_be_ours(id, record, gathered).await? {
+            return Ok(verdict);
         }
         if own.is_none() && !self.definition.sync.columns.is_empty() {
             let letter = Letter::new(Class::Payload, "an expression of `columns` fails on this record")
@@ -123,6 +145,71 @@ impl Run<'_> {
         let merge = merge::Merge { files, ..merge::Merge::default() };
         gathered.merged.insert(slot.id, Merged { pull: Some(pull), merge, ..Merged::default() });
         Ok(Verdict::of(Outcome::Done { reason: None }))
+    }
+
+    /// The row of a linked record is gone. Where nothing is pushed no capture tells of a key that changed: the row that says it is the record's takes
+    /// the link over.
+    pub(super) async fn row_elsewhere(&self, key: &str, id: &str, record: &Value, gathered: &mut Gathered) -> Result<Verdict, sqlx::Error> {
+        let rows = self.rows_of(id, record).await?;
+        let [to] = rows.as_slice() else { return Ok(Verdict::of(Outcome::Done { reason: Some("row_gone") })) };
+        gathered.moved.push((key.to_owned(), to.clone()));
+        gathered.runs.insert(Next::Anew { sync: self.definition.name().to_owned(), zoho_id: id.to_owned() });
+        Ok(Verdict::of(Outcome::Done { reason: Some("matched") }))
+    }
+
+    /// Whether a record without row may be what a create of ours made, whose answer is not here yet or was lost. It waits until that is known: given a row
+    /// of its own, it would be passed by where the lost create is looked up, which would then be sent again. A create that gave up has told a person; a
+    /// record that says what its row says is for him as well.
+    async fn may_be_ours(&self, id: &str, record: &Value, gathered: &mut Gathered) -> Result<Option<Verdict>, sqlx::Error> {
+        let (definition, module) = (self.definition, &self.definition.module);
+        if !definition.sync.direction.pushes() {
+            return Ok(None);
+        }
+        let created = ["created_time", "Created_Time"].iter().find_map(|name| parse_time(record.get(*name)?.as_str()?));
+        let doubts = sqlx::query!(
+            r#"select l.key, coalesce(l.reference, l.sync || ':' || l.key) as "reference!",
+                 exists (select from sluice.slot s where s.sync = l.sync and s.key = l.key) as "under_way!"
+               from sluice.link l
+               where l.sync = $1 and l.zoho_id is null and (l.create_sent_at is not null or l.creates > 0)
+                 and coalesce(l.create_sent_at, l.created_at) <= coalesce($2::timestamptz, 'infinity') + make_interval(secs => $3)
+               order by l.key limit 100"#,
+            definition.name(),
+            created.or_else(|| module.modified_at(record)),
+            CLOCKS_DIFFER_BY.as_seconds_f64()
+        )
+        .fetch_all(&self.engine.db)
+        .await?;
+        let shown = definition.reference().and_then(|field| field_in(module, record, field)).map(value::scalar_text);
+        let doubts: Vec<_> = doubts.into_iter().filter(|one| shown.as_ref().is_none_or(|shown| *shown == one.reference)).collect();
+        if doubts.iter().any(|one| one.under_way) {
+            gathered.handed_on.extend(gathered.sights.remove(id).map(|sight| (id.to_owned(), sight)));
+            return Ok(Some(Verdict::of(snooze(IN_DOUBT, "a create of ours is under way, and this may be what it made"))));
+        }
+        let keys: Vec<String> = doubts.into_iter().map(|one| one.key).collect();
+        let rows = match self.engine.reader.rows(definition, &keys).await {
+            Ok(rows) => rows,
+            Err(sluice_sync::read::Error::Unavailable(error)) => return Err(error),
+            Err(sluice_sync::read::Error::Broken { .. }) => return Ok(None),
+        };
+        let says_the_same = |row: &Row| {
+            let both = |(path, field): (&String, &FieldValue)| {
+                Some((
+                    field.sent(path, &self.parents, module.wraps_lookups()).filter(|_| !field.is_null())?,
+                    field_in(module, record, path)?,
+                ))
+            };
+            let mut both = row.fields.iter().filter_map(both).peekable();
+            both.peek().is_some() && both.all(|(sent, theirs)| value::alike(&sent, theirs))
+        };
+        let same = rows.iter().find(|(_, found)| matches!(found, Found::Row(row) if says_the_same(row)));
+        Ok(same.map(|(key, _)| {
+            let message =
+                format!("Zoho's record {id} says what the row {key} says, and a create of that row was sent whose answer was lost");
+            Verdict::dead(
+                Letter::new(Class::Duplicate, message)
+                    .hint("requeue the row's own dead letter first, which looks for its record; then this one"),
+            )
+        }))
     }
 
     /// A record refers to others that have no row yet: they are asked for first. One that was asked for and came to no row is waited for no more.
@@ -169,6 +256,25 @@ impl Run<'_> {
                 return Ok(rows);
             }
         }
+        match self.match_values(record) {
+            Some(wanted) if !wanted.is_empty() => self.unlinked(&wanted).await,
+            Some(_) | None => Ok(Vec::new()),
+        }
+    }
+
+    /// A row that says in all fields of `match_on` what the record says, and is another's: (key, Zoho id).
+    async fn taken_row(&self, record: &Value) -> Result<Option<(String, String)>, sqlx::Error> {
+        let Some(wanted) = self.match_values(record).filter(|wanted| !wanted.is_empty()) else { return Ok(None) };
+        let rows = self.engine.reader.keys_where(self.definition, &wanted, 20).await?;
+        let mut tx = self.engine.db.begin().await?;
+        let links = links::load(&mut tx, self.definition.name(), &rows).await?;
+        tx.commit().await?;
+        Ok(links.into_values().filter(|link| link.gone_at.is_none()).find_map(|link| Some((link.key, link.zoho_id?))))
+    }
+
+    /// What the columns behind `match_on` must say; `None`: the record does not say it.
+    fn match_values(&self, record: &Value) -> Option<Vec<(&str, String)>> {
+        let sync = &self.definition.sync;
         let wanted: Option<Vec<(&str, String)>> = sync
             .match_on
             .iter()
@@ -179,10 +285,7 @@ impl Run<'_> {
                 _ => None,
             })
             .collect();
-        match wanted {
-            Some(wanted) if !wanted.is_empty() => self.unlinked(&wanted).await,
-            Some(_) | None => Ok(Vec::new()),
-        }
+        wanted
     }
 
     async fn unlinked(&self, wanted: &[(&str, String)]) -> Result<Vec<String>, sqlx::Error> {

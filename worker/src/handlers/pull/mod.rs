@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use sluice_core::config::sync::OnDelete;
+use sluice_core::config::sync::{OnDelete, Product};
 use sluice_queue::{Claimed, Outcome};
 use sluice_sync::definition::Definition;
 use sluice_sync::link::Link;
@@ -42,6 +42,9 @@ const MISSING: Duration = Duration::from_secs(5);
 /// A change that is still to be written to the row comes first.
 const PENDING: Duration = Duration::from_millis(200);
 
+/// A row that is not there may have another key, under which its link is soon.
+const MOVING: Duration = Duration::from_millis(500);
+
 /// The prefix of the slot of a Zoho record without a row.
 const WITHOUT_ROW: &str = "zoho:";
 
@@ -56,6 +59,8 @@ struct Gathered {
     runs: BTreeSet<Next>,
     /// Rows that were found to be Zoho records': (key, Zoho id).
     adopted: Vec<(String, String)>,
+    /// Links whose rows were found under another key: (from, to).
+    moved: Vec<(String, String)>,
     /// Readings that another run goes on with.
     handed_on: Vec<(String, Sighting)>,
     /// What a run over many records is told though nothing failed.
@@ -68,7 +73,8 @@ struct Merged {
     pull: Option<Pull>,
     gone: bool,
     merge: Merge,
-    changed_at: Option<DateTime<Utc>>,
+    /// By field.
+    changed_at: BTreeMap<String, DateTime<Utc>>,
     modified_at: Option<DateTime<Utc>>,
     /// What was read is newer than what the link knows of.
     newer: bool,
@@ -123,6 +129,8 @@ impl Run<'_> {
         gathered.ids = linked.chain(strangers.iter().map(|slot| (slot.id, stranger_id(slot)))).collect();
         gathered.sights = self.kept(&gathered.ids.values().cloned().collect::<Vec<_>>()).await?;
         reading::set_aside_outdated(self.definition, &records, &mut gathered.sights);
+        reading::set_aside_older(&self.work.batch.slots, &gathered.ids, &mut gathered.sights);
+        self.set_aside_unlinked(&strangers, &mut gathered.sights).await?;
         for slot in self.work.batch.slots.iter().filter(|slot| pending.contains(&slot.key)) {
             verdicts.insert(slot.id, Verdict::of(snooze(PENDING, "what Zoho changed is being written to the row")));
         }
@@ -146,6 +154,7 @@ impl Run<'_> {
         let mut to_send = Vec::new();
         for mut record in records.drain(..) {
             let Some(id) = zoho_id(&record) else {
+                gathered.runs.extend(self.moved_on(record.slot).await?);
                 // no Zoho record yet: what a push does with it
                 if self.definition.sync.direction.pushes() {
                     to_send.push(record);
@@ -156,6 +165,10 @@ impl Run<'_> {
             };
             if let Some(failure) = failed.get(&id) {
                 verdicts.insert(record.slot.id, self.ended(&record, failure));
+                continue;
+            }
+            if record.row.is_none() && self.keys_are_moving {
+                verdicts.insert(record.slot.id, Verdict::of(snooze(MOVING, "a key of its table has changed; the link goes first")));
                 continue;
             }
             let sight = gathered.sights.get(&id).filter(|sight| sight.complete && (record.slot.look || sight.age <= FRESH));
@@ -172,6 +185,7 @@ impl Run<'_> {
                     let dated = sight.dated;
                     let level = self.definition.module.level().filter(|_| sight.age <= FRESH);
                     let level = level.and_then(|level| field_in(&self.definition.module, theirs, level).cloned());
+                    record.theirs = (self.definition.module.product != Product::Crm).then(|| theirs.clone());
                     let merged = self.merge(&record, row, &id, facts).await?;
                     match self.await_rows(&merged.merge.missing, &mut gathered).await? {
                         Some(verdict) => Some(verdict),
@@ -184,8 +198,9 @@ impl Run<'_> {
                     }
                 }
                 // the row is gone: a push withdraws its record, or leaves it
-                (Some((_, Some(_))), None) if !self.definition.sync.direction.pushes() => {
-                    Some(Verdict::of(Outcome::Done { reason: Some("row_gone") }))
+                (Some((_, Some(theirs))), None) if !self.definition.sync.direction.pushes() => {
+                    let theirs = theirs.clone();
+                    Some(self.row_elsewhere(&record.slot.key, &id, &theirs, &mut gathered).await?)
                 }
                 (Some((_, Some(_))), None) | (None, _) => None,
             };
@@ -215,7 +230,7 @@ impl Run<'_> {
         Theirs { record: theirs, read_at, keys, decided, own }: Theirs<'_>,
     ) -> Result<Merged, sqlx::Error> {
         let Some(link) = &record.link else { return Ok(Merged::default()) };
-        let (no_columns, nothing_decided, not_driven) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        let (no_columns, nothing_decided, not_driven, unknown) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
         let modified_at = self.definition.module.modified_at(theirs);
         let mut facts = Facts {
             row,
@@ -226,14 +241,17 @@ impl Run<'_> {
             parents: &self.parents,
             keys,
             read_at,
-            changed_at: None,
+            changed_at: &unknown,
             driven: &not_driven,
             decided: decided.unwrap_or(&nothing_decided),
         };
         let mut merge = merge::merge(self.definition, facts);
         // Only a field that both sides changed asks when that was, and finding out takes a walk through the history.
-        if !merge.pulled.is_empty() && self.definition.sync.direction.pushes() && local_edits(self.definition, row, link, &merge) {
-            facts.changed_at = self.changed_at(&record.slot.key).await?;
+        let changed_at;
+        let both = if self.definition.sync.direction.pushes() { edited(self.definition, row, link, &merge) } else { Vec::new() };
+        if !both.is_empty() {
+            changed_at = self.changed_at(&record.slot.key, &both, modified_at).await?;
+            facts.changed_at = &changed_at;
             merge = merge::merge(self.definition, facts);
         }
         // And only what may be part of a loop asks whose change it was.
@@ -245,7 +263,7 @@ impl Run<'_> {
                 merge = merge::merge(self.definition, facts);
             }
         }
-        let changed_at = facts.changed_at;
+        let changed_at = facts.changed_at.clone();
         let writes = !merge.columns.is_empty() || !merge.rows.is_empty();
         let pull = writes.then(|| update(&record.slot.key, id, &merge, modified_at));
         let newer = modified_at > link.zoho_modified_at;
@@ -253,7 +271,7 @@ impl Run<'_> {
     }
 
     fn pulls(&self, next: &Next) -> bool {
-        let (Next::Key { sync, .. } | Next::Zoho { sync, .. }) = next;
+        let (Next::Key { sync, .. } | Next::Zoho { sync, .. } | Next::Anew { sync, .. }) = next;
         self.engine.config.syncs.get(sync).is_some_and(|sync| sync.direction.pulls())
     }
 
@@ -287,7 +305,7 @@ impl Run<'_> {
     fn told(&self, mut verdicts: BTreeMap<i64, Verdict>, mut gathered: Gathered) -> Handled {
         let mut sums: BTreeMap<i64, Sums> = BTreeMap::new();
         let (mut pulls, mut gone, mut conflicts, mut compared) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let (mut acted_on, mut kept) = (Vec::new(), Vec::new());
+        let (mut acted_on, mut kept, mut undone) = (Vec::new(), Vec::new(), Vec::new());
         for slot in &self.work.batch.slots {
             let Some(verdict) = verdicts.get_mut(&slot.id) else { continue };
             let merged = gathered.merged.remove(&slot.id).unwrap_or_default();
@@ -330,12 +348,15 @@ impl Run<'_> {
             }
             if merged.compared {
                 compared.push(slot.key.clone());
+                if !matches!(verdict.outcome, Outcome::Done { reason } if !matches!(reason, Some("braked" | "held"))) {
+                    undone.push(slot.key.clone());
+                }
             }
             conflicts.extend(merged.merge.conflicts.into_iter().map(|clash| Conflict {
                 key: slot.key.clone(),
                 zoho_id: id.clone(),
+                local_changed_at: merged.changed_at.get(&clash.field).copied(),
                 clash,
-                local_changed_at: merged.changed_at,
                 zoho_modified_at: merged.modified_at,
             }));
             match &mut verdict.outcome {
@@ -358,14 +379,14 @@ impl Run<'_> {
             sums.entry(run_id).or_default().messages.push(message);
         }
         kept.extend(gathered.handed_on);
-        let (adopted, runs) = (gathered.adopted, gathered.runs.into_iter().collect());
+        let (adopted, moved, runs) = (gathered.adopted, gathered.moved, gathered.runs.into_iter().collect());
         let mut handled = self.report(verdicts);
         // the row is told with the pull, and one without row is told nothing
         handled.writebacks.retain(|told| {
             !told.key.starts_with(WITHOUT_ROW)
                 && (told.status != "synced" || told.zoho_id.is_some() || !pulls.iter().any(|pull| pull.key == told.key))
         });
-        Handled { pulls, gone, conflicts, compared, acted_on, sightings: kept, sums, runs, adopted, ..handled }
+        Handled { pulls, gone, conflicts, compared, undone, acted_on, sightings: kept, sums, runs, adopted, moved, ..handled }
     }
 }
 
@@ -397,10 +418,13 @@ fn update(key: &str, zoho_id: &str, merge: &Merge, modified_at: Option<DateTime<
     }
 }
 
-/// Whether the row has edits in fields for which Zoho's value was chosen.
-fn local_edits(definition: &Definition, row: &Row, link: &Link, merge: &Merge) -> bool {
+/// The fields for which Zoho's value was chosen though the row has edits of them.
+fn edited(definition: &Definition, row: &Row, link: &Link, merge: &Merge) -> Vec<String> {
+    if merge.chosen.is_empty() {
+        return Vec::new();
+    }
     let changed = sluice_sync::plan::changed_fields(definition, row, link);
-    changed.iter().any(|field| merge.pulled.contains_key(field))
+    changed.into_iter().filter(|field| merge.chosen.contains(field)).collect()
 }
 
 fn waits_for(missing: &[(String, String)]) -> String {

@@ -18,10 +18,11 @@ use sluice_sync::sighting::{self, Sighting};
 use sluice_zoho::{Error, crm, finance};
 
 use super::{FRESH, Record, Run};
+use crate::apply::key_parts;
 use crate::engine::Engine;
 use crate::handlers::push::finance_module;
 use crate::session::Ended;
-use crate::work::Work;
+use crate::work::{Next, Work};
 
 /// What is only written here may have been read this long ago: a newer change brings a newer reading. Long enough for a list of 200,000 records: its file is
 /// half an hour old at most when it is stored, and of its rows a grant takes over a hundred.
@@ -221,10 +222,7 @@ impl Run<'_> {
             return Ok(BTreeSet::new());
         }
         let table = &self.definition.table;
-        let key_column = match self.definition.key.as_slice() {
-            [only] => only.name.as_str(),
-            _ => "",
-        };
+        let key_columns: Vec<String> = self.definition.key.iter().map(|column| column.name.clone()).collect();
         let ours = sqlx::query_scalar!(
             r#"with c as materialized (
                  select x.captured_at, x.origin, sluice.changed_columns(x.changed, x.relid, x.touched, x.layout) as columns from (
@@ -232,12 +230,13 @@ impl Run<'_> {
                      relid, touched, layout
                    from sluice.changes_of($1, $2, clock_timestamp() - interval '1 hour')
                    union all select captured_at, key, after, origin, changed, relid, touched, layout from sluice.change where relation = $1) x
-                 where x.key = $2 or x.after ->> $3 = $2)
-               select k as "column!" from unnest($4::text[]) k
+                 where x.key = $2 or array(select x.after ->> u.k from unnest($3::text[]) with ordinality u (k, n) order by n) = $4::text[])
+               select k as "column!" from unnest($5::text[]) k
                where (select c.origin from c where k = any (c.columns) order by c.captured_at desc limit 1) = 'sluice'"#,
             format!("{}.{}", table.schema, table.name),
             key,
-            key_column,
+            &key_columns,
+            &key_parts(self.definition, key),
             &columns.values().cloned().collect::<Vec<_>>()
         )
         .fetch_all(&self.engine.db)
@@ -245,25 +244,77 @@ impl Run<'_> {
         Ok(columns.into_iter().filter(|(_, column)| ours.contains(column)).map(|(path, _)| path.clone()).collect())
     }
 
-    /// When a row was last changed by anybody but us, as the capture saw it. The history goes back a day here.
-    pub(super) async fn changed_at(&self, key: &str) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
-        let table = &self.definition.table;
-        let relation = format!("{}.{}", table.schema, table.name);
-        let column = match self.definition.key.as_slice() {
-            [only] => only.name.as_str(),
-            _ => "",
-        };
-        sqlx::query_scalar!(
-            r#"select max(c.captured_at) from (
-                 select captured_at, key, after, origin from sluice.changes_of($1, $2, clock_timestamp() - interval '1 day')
-                 union all select captured_at, key, after, origin from sluice.change where relation = $1) c
-               where (c.key = $2 or c.after ->> $3 = $2) and c.origin is distinct from 'sluice'"#,
-            relation,
-            key,
-            column
+    /// A Zoho record that had a row here until a moment ago was deleted with it, and a list need not know: only its own address tells.
+    pub(super) async fn set_aside_unlinked(
+        &self,
+        strangers: &[&Claimed],
+        sights: &mut BTreeMap<String, Sighting>,
+    ) -> Result<(), sqlx::Error> {
+        let ids: Vec<String> = strangers.iter().map(|slot| super::stranger_id(slot)).collect();
+        if ids.is_empty() || !self.reads_single() {
+            return Ok(());
+        }
+        let mut tx = self.engine.db.begin().await?;
+        let unlinked = links::unlinked(&mut tx, self.definition.name(), &ids).await?;
+        tx.commit().await?;
+        for id in unlinked {
+            if let Some(sight) = sights.get_mut(&id) {
+                sight.complete = false;
+            }
+        }
+        Ok(())
+    }
+
+    /// Zoho records at which this slot's jobs were to look and that belong to another key by now, since the row's has changed: that one's run looks.
+    pub(super) async fn moved_on(&self, slot: &Claimed) -> Result<Vec<Next>, sqlx::Error> {
+        if !slot.look {
+            return Ok(Vec::new());
+        }
+        let ids = sqlx::query_scalar!(
+            r#"select distinct l.zoho_id as "zoho_id!" from sluice.slot_job j join sluice.link l on l.sync = $1 and l.zoho_id = j.args ->> 'zoho_id'
+               where j.slot_id = $2 and l.key <> $3"#,
+            self.definition.name(),
+            slot.id,
+            slot.key
         )
-        .fetch_one(&self.engine.db)
-        .await
+        .fetch_all(&self.engine.db)
+        .await?;
+        Ok(ids.into_iter().map(|zoho_id| Next::Anew { sync: self.definition.name().to_owned(), zoho_id }).collect())
+    }
+
+    /// When these fields of a row were last changed by anybody but us, as the capture saw it. Only what is not older than `since`, Zoho's time, is asked for:
+    /// an older edit is not the newer one. Without it the history goes back a day.
+    pub(super) async fn changed_at(
+        &self,
+        key: &str,
+        fields: &[String],
+        since: Option<DateTime<Utc>>,
+    ) -> Result<BTreeMap<String, DateTime<Utc>>, sqlx::Error> {
+        let columns = fields.iter().filter_map(|path| Some((path, self.definition.fields().get(path)?.own_column()?.to_owned())));
+        let columns: BTreeMap<&String, String> = columns.collect();
+        let table = &self.definition.table;
+        let key_columns: Vec<String> = self.definition.key.iter().map(|column| column.name.clone()).collect();
+        let times = sqlx::query!(
+            r#"with c as materialized (
+                 select x.captured_at, sluice.changed_columns(x.changed, x.relid, x.touched, x.layout) as columns from (
+                   select captured_at, key, after, origin, case when changed is not null then array(select jsonb_array_elements_text(changed)) end as changed,
+                     relid, touched, layout
+                   from sluice.changes_of($1, $2, coalesce($6, clock_timestamp() - interval '1 day'))
+                   union all select captured_at, key, after, origin, changed, relid, touched, layout from sluice.change where relation = $1) x
+                 where (x.key = $2 or array(select x.after ->> u.k from unnest($3::text[]) with ordinality u (k, n) order by n) = $4::text[])
+                   and x.origin is distinct from 'sluice')
+               select k as "column!", max(c.captured_at) as "at!" from unnest($5::text[]) k join c on c.columns is null or k = any (c.columns) group by k"#,
+            format!("{}.{}", table.schema, table.name),
+            key,
+            &key_columns,
+            &key_parts(self.definition, key),
+            &columns.values().cloned().collect::<Vec<_>>(),
+            since
+        )
+        .fetch_all(&self.engine.db)
+        .await?;
+        let times: BTreeMap<String, DateTime<Utc>> = times.into_iter().map(|row| (row.column, row.at)).collect();
+        Ok(columns.into_iter().filter_map(|(path, column)| Some((path.clone(), *times.get(&column)?))).collect())
     }
 }
 
@@ -274,6 +325,16 @@ pub(super) fn set_aside_outdated(definition: &Definition, records: &[Record<'_>]
         let theirs = sight.record.as_ref().and_then(|record| definition.module.modified_at(record));
         let older = theirs.is_some() && theirs < link.zoho_modified_at;
         if older || link.was_written_after(sight.seen_at) {
+            sight.complete = false;
+        }
+    }
+}
+
+/// A reading that is older than the last request to look at the record says that it is to be read, and nothing else.
+pub(super) fn set_aside_older(slots: &[Claimed], ids: &BTreeMap<i64, String>, sights: &mut BTreeMap<String, Sighting>) {
+    for slot in slots {
+        let Some(sight) = ids.get(&slot.id).and_then(|id| sights.get_mut(id)) else { continue };
+        if slot.asked_at.is_some_and(|asked| sight.seen_at < asked) {
             sight.complete = false;
         }
     }

@@ -1,5 +1,7 @@
 //! Finance products: one record a call. Billing's customers, products, plans, subscriptions, invoices and payments.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 use sluice_queue::Outcome;
 use sluice_queue::outcome::{Class, Letter};
@@ -148,8 +150,10 @@ impl Run<'_> {
     }
 
     async fn update(&self, record: &Record<'_>, module: Module, zoho_id: &str, write: &Write) -> Verdict {
+        // What is noted as ours is not what stood there before.
+        let body = whole_objects(write, record.theirs.as_ref());
         let answer = match self.note_sending(&[(record.slot.key.clone(), write.body.clone())]).await {
-            Ok(()) => self.session.call(async |g, c, t| finance::update(g, c, t, module, zoho_id, &write.body, &[]).await).await,
+            Ok(()) => self.session.call(async |g, c, t| finance::update(g, c, t, module, zoho_id, &body, &[]).await).await,
             Err(unnoted) => Err(unnoted),
         };
         let verdict = match answer {
@@ -217,6 +221,34 @@ impl Run<'_> {
 pub(crate) fn finance_module(definition: &Definition) -> Option<Module> {
     let product = definition.module.product.as_str().parse().ok()?;
     Module::parse(product, &definition.module.name)
+}
+
+/// An update is partial only at the top level (finance sheet §5): an object of which parts are mapped is sent with all that Zoho has in it, or what a
+/// person edited there, and what is not mapped, would be cleared.
+fn whole_objects(write: &Write, theirs: Option<&Value>) -> Value {
+    let mut body = write.body.clone();
+    let (Some(theirs), Some(members)) = (theirs, body.as_object_mut()) else { return body };
+    let tops: BTreeSet<&str> = write.sent.iter().filter_map(|path| Some(path.split_once('.')?.0)).collect();
+    for (name, ours) in members.iter_mut().filter(|(name, _)| tops.contains(name.as_str())) {
+        if let Some(theirs @ Value::Object(_)) = theirs.get(name) {
+            *ours = over(theirs.clone(), ours.take());
+        }
+    }
+    body
+}
+
+/// `ours` laid over `theirs`, member by member.
+fn over(theirs: Value, ours: Value) -> Value {
+    match (theirs, ours) {
+        (Value::Object(mut theirs), Value::Object(ours)) => {
+            for (name, value) in ours {
+                let under = theirs.remove(&name).unwrap_or_default();
+                theirs.insert(name, over(under, value));
+            }
+            Value::Object(theirs)
+        }
+        (_, ours) => ours,
+    }
 }
 
 /// An invoice with a number of ours goes with the flag that lets it (finance sheet §4.2, §5.4).

@@ -9,7 +9,7 @@ use sluice_queue::outcome::{Class, Letter};
 use sluice_sync::link;
 use sluice_sync::link::agreed::field_in;
 use sluice_sync::link::store::Agreed;
-use sluice_sync::module::{Create as Way, Lookup, Refusal, parse_time};
+use sluice_sync::module::{CLOCKS_DIFFER_BY, Create as Way, Lookup, Refusal, parse_time};
 use sluice_sync::plan;
 use sluice_sync::value;
 use sluice_zoho::Error;
@@ -20,9 +20,6 @@ use super::{Record, Run, Verdict};
 use crate::handlers::matching::{FOR_MATCHING, NotNow};
 use crate::handlers::{ended, snooze};
 use crate::session::Ended;
-
-/// Rows are told apart by Zoho's clock, to the second, against ours.
-const CLOCKS_DIFFER_BY: chrono::Duration = chrono::Duration::minutes(5);
 
 impl Run<'_> {
     /// Looks for a create of ours whose answer was lost, the way that the module has for it.

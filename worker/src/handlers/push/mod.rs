@@ -49,6 +49,8 @@ pub(super) struct Record<'a> {
     pub(super) repair: BTreeSet<String>,
     /// Zoho's level, where the module has one, as it was read moments ago.
     pub(super) level: Option<Value>,
+    /// Zoho's record as it was compared with the row moments ago.
+    pub(super) theirs: Option<Value>,
     /// Both sides were compared a moment ago: what a lost write left in Zoho is known.
     pub(super) compared: bool,
     /// When Zoho gave the answer that it was compared with, by its own clock.
@@ -187,6 +189,7 @@ pub(super) async fn load<'a>(
         keep_back: BTreeSet::new(),
         repair: BTreeSet::new(),
         level: None,
+        theirs: None,
         compared: false,
         dated: None,
         braked: braked.get(&slot.key).copied(),

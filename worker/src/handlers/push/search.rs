@@ -129,6 +129,7 @@ mod tests {
             keep_back: BTreeSet::new(),
             repair: BTreeSet::new(),
             level: None,
+            theirs: None,
             compared: false,
             braked: None,
             dated: None,

@@ -135,6 +135,15 @@ impl Check<'_> {
                 self.wrong(&at("match_on"), format!("names `{field}`, which is not among the sync's fields; map it"));
             }
         }
+        for field in sync.match_on.iter().filter(|_| sync.direction.pulls() && sync.inserts) {
+            let plain = match sync.fields.get(field) {
+                Some(Field::Column(column)) => column.values.is_empty(),
+                Some(_) => false,
+                None => true,
+            };
+            let advice = "is no plain column, so no row would be found by it and each record of Zoho's would get a second one: match by a plain column, or set inserts = false";
+            self.wrong_if(!plain, &at("match_on"), &format!("`{field}` {advice}"));
+        }
         if let Some(reference) = &sync.reference {
             self.filled(&at("reference"), reference);
             self.wrong_if(
