@@ -40,7 +40,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> anyhow::Result<Answer>
     };
     let held = if args.zoho_id.is_none() { held(&db, &args.sync).await? } else { 0 };
     if session.options.json {
-        output::json(&json!({ "enqueued": jobs, "held": held }))?;
+        output::json(&if held > 0 { json!({ "enqueued": jobs, "held": held }) } else { json!({ "enqueued": jobs }) })?;
     } else {
         output::line(&format!("{jobs} job(s) of {} enqueued", args.sync))?;
         if held > 0 {
