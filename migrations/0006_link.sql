@@ -19,7 +19,7 @@ create table sluice.link (
   write_sent_at     timestamptz,                               -- the last write of ours, from the sending to its answer, and its fields:
   write_answered_at timestamptz,                               -- a notification of it is our own echo
   write_fields      text[],
-  sending           jsonb,                                     -- the body of a write on its way, noted before it is sent; stays while its outcome is unknown
+  sending           jsonb,                                     -- the bodies of writes on their way, an array, noted before they are sent; they stay while their outcome is unknown
   reference        text,                                       -- our reference that its Zoho record carries, or will, where it is not "<sync>:<key>": see sluice.free_reference
   gone_at          timestamptz,                                -- Zoho has the record no more
   unsure           boolean     not null default false,         -- a write gave up without an answer: Zoho may have what `fields` does not know of

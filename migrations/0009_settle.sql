@@ -336,7 +336,7 @@ begin
     write_sent_at = case when o.sent_fields is null then l.write_sent_at else b.granted_at end,
     write_answered_at = case when o.sent_fields is null then l.write_answered_at else now_ end,
     write_fields = coalesce(o.sent_fields, l.write_fields),
-    sending = case when o.pushed or o.outcome = 'done' or (o.outcome = 'dead' and o.class not in ('exhausted', 'unknown', 'panic')) then null else l.sending end,
+    sending = case when o.pushed or o.outcome = 'done' and o.reason is distinct from 'braked' or (o.outcome = 'dead' and o.class not in ('exhausted', 'unknown', 'panic')) then null else l.sending end,
     hold_until = case when o.hold_ms > 0 then now_ + make_interval(secs => o.hold_ms::float8 / 1000) else l.hold_until end,
     held = case when o.outcome = 'done' then o.reason is not distinct from 'held' else l.held end,
     unsure = l.unsure or (o.outcome = 'dead' and o.class in ('exhausted', 'unknown', 'panic'))

@@ -55,7 +55,7 @@ pub struct Link {
     pub hold_until: Option<DateTime<Utc>>,
     /// When both sides were last known equal.
     pub synced_at: Option<DateTime<Utc>>,
-    /// The body of a write whose outcome is not known: Zoho may have it, and that is no edit of Zoho's.
+    /// The bodies of writes whose outcome is not known, an array: Zoho may have any of them, and that is no edit of Zoho's.
     pub sending: Option<Value>,
     /// Our reference that its Zoho record carries, or will, where it is not the usual one of the key.
     pub reference: Option<String>,

@@ -233,7 +233,7 @@ pub async fn pulled(
 }
 
 /// Notes what is about to be sent for linked records: (key, body). Committed before the call, so that whoever comes after a worker that dies with
-/// it knows what Zoho may have.
+/// it knows what Zoho may have. Of several lost in a row each may be what Zoho has: the last eight are known.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -241,7 +241,8 @@ pub async fn sending(tx: &mut Tx, sync: &str, bodies: &[(String, serde_json::Val
     let (keys, bodies): (Vec<String>, Vec<serde_json::Value>) = bodies.iter().cloned().unzip();
     lock(tx, sync, &keys).await?;
     sqlx::query!(
-        "update sluice.link l set sending = coalesce(l.sending, '{}') || n.body from unnest($2::text[], $3::jsonb[]) as n (key, body)
+        "update sluice.link l set sending = jsonb_path_query_array(coalesce(l.sending, '[]') || jsonb_build_array(n.body), '$[last - 7 to last]')
+         from unnest($2::text[], $3::jsonb[]) as n (key, body)
          where l.sync = $1 and l.key = n.key",
         sync,
         &keys,

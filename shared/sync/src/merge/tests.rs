@@ -215,11 +215,24 @@ fn what_zoho_made_of_our_own_write_is_no_edit_and_what_it_says_later_is() {
 fn a_lost_write_does_not_come_back_as_an_edit() {
     // sent 11, the answer was lost, and the row says 10 again
     let mut case = Case::agreed().zoho("Amount", json!(11));
-    case.link.sending = Some(json!({"Amount": 11}));
+    case.link.sending = Some(json!([{"Amount": 11}]));
     let merge = case.merged("");
     assert!(merge.columns.is_empty() && merge.repair.contains("Amount"));
     case.record["Amount"] = json!(12);
     assert_eq!(columns(&case.merged("")), [("amount", &json!(12))], "that was somebody else");
+}
+
+#[test]
+fn of_several_lost_writes_any_may_be_what_zoho_has() {
+    let mut case = Case::agreed().local("Amount", json!(13)).zoho("Amount", json!(11));
+    case.link.sending = Some(json!([{"Amount": 11}, {"Stage": "Won"}, {"Amount": 12}]));
+    for theirs in [11, 12] {
+        case.record["Amount"] = json!(theirs);
+        let merge = case.merged("conflict = \"zoho\"");
+        assert!(merge.columns.is_empty() && merge.conflicts.is_empty(), "{theirs} is ours");
+    }
+    case.record["Amount"] = json!(14);
+    assert_eq!(columns(&case.merged("conflict = \"zoho\"")), [("amount", &json!(14))], "that was somebody else");
 }
 
 #[test]
