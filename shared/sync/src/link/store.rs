@@ -232,7 +232,7 @@ pub async fn pulled(
     written.map(drop).map_err(taken)
 }
 
-/// Notes what is about to be sent for linked records: (key, body). Committed before the call, so that whoever comes after a worker that dies with
+/// Notes what is about to be sent, a create or an update: (key, body). Committed before the call, so that whoever comes after a worker that dies with
 /// it knows what Zoho may have.
 ///
 /// # Errors
@@ -241,7 +241,7 @@ pub async fn sending(tx: &mut Tx, sync: &str, bodies: &[(String, serde_json::Val
     let (keys, bodies): (Vec<String>, Vec<serde_json::Value>) = bodies.iter().cloned().unzip();
     lock(tx, sync, &keys).await?;
     sqlx::query!(
-        "update sluice.link l set sending = coalesce(l.sending, '{}') || n.body from unnest($2::text[], $3::jsonb[]) as n (key, body)
+        "update sluice.link l set sending = case when l.zoho_id is null then n.body else coalesce(l.sending, '{}') || n.body end from unnest($2::text[], $3::jsonb[]) as n (key, body)
          where l.sync = $1 and l.key = n.key",
         sync,
         &keys,
