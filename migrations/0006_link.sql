@@ -22,7 +22,7 @@ create table sluice.link (
   sending           jsonb,                                     -- the bodies of writes on their way, an array, noted before they are sent; they stay while their outcome is unknown
   reference        text,                                       -- our reference that its Zoho record carries, or will, where it is not "<sync>:<key>": see sluice.free_reference
   gone_at          timestamptz,                                -- Zoho has the record no more
-  unsure           boolean     not null default false,         -- a write gave up without an answer: Zoho may have what `fields` does not know of
+  unsure           boolean     not null default false,         -- a write had no answer: Zoho may have what `fields` does not know of
   created_at       timestamptz not null default clock_timestamp(),
   constraint link_pkey primary key (sync, key)
 ) with (fillfactor = 80);

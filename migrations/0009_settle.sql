@@ -336,10 +336,13 @@ begin
     write_sent_at = case when o.sent_fields is null then l.write_sent_at else b.granted_at end,
     write_answered_at = case when o.sent_fields is null then l.write_answered_at else now_ end,
     write_fields = coalesce(o.sent_fields, l.write_fields),
-    sending = case when o.pushed or o.outcome = 'done' and o.reason is distinct from 'braked' or (o.outcome = 'dead' and o.class not in ('exhausted', 'unknown', 'panic')) then null else l.sending end,
+    -- what a lost create or push may have left in Zoho is known until another write has been answered
+    sending = case when o.pushed or o."create" = 'settled' then null
+                   when (l.zoho_id is null and l.creates > 0) or (l.unsure and shape_.kind = 'push') then l.sending
+                   when o.outcome = 'done' and o.reason is distinct from 'braked' or (o.outcome = 'dead' and o.class not in ('exhausted', 'unknown', 'panic')) then null else l.sending end,
     hold_until = case when o.hold_ms > 0 then now_ + make_interval(secs => o.hold_ms::float8 / 1000) else l.hold_until end,
     held = case when o.outcome = 'done' then o.reason is not distinct from 'held' else l.held end,
-    unsure = l.unsure or (o.outcome = 'dead' and o.class in ('exhausted', 'unknown', 'panic'))
+    unsure = l.unsure or (o.outcome = 'dead' and o.class in ('exhausted', 'unknown', 'panic')) or coalesce(o.hold_ms > 0 and shape_.kind = 'push' and l.zoho_id is not null, false)
   from unnest(outcomes) o join sluice.slot s on s.id = o.slot and s.batch = b.token
   where shape_.kind in ('push', 'pull') and l.sync = s.sync and l.key = s.key and (s.create_intent or o."create" in ('doubt', 'settled') or o.pushed or o.hold_ms > 0 or o.sent_fields is not null or l.sending is not null or (o.outcome = 'done' and l.held <> (o.reason is not distinct from 'held'))
       or (o.outcome = 'dead' and o.class in ('exhausted', 'unknown', 'panic')));

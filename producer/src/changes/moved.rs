@@ -91,8 +91,8 @@ async fn follow_one(tx: &mut Tx, reader: &Reader, definitions: &Definitions, one
         return Ok(Fate::Later);
     }
     let moved = sqlx::query!(
-        // Zoho's record goes on carrying the reference that it was created with.
-        "update sluice.link l set key = $3, reference = nullif(coalesce(l.reference, l.sync || ':' || l.key), l.sync || ':' || $3) where l.sync = $1 and l.key = $2 and l.zoho_id is not null
+        // Zoho's record goes on carrying the reference that it was created with; so does one that a lost create may have left.
+        "update sluice.link l set key = $3, reference = nullif(coalesce(l.reference, l.sync || ':' || l.key), l.sync || ':' || $3) where l.sync = $1 and l.key = $2 and (l.zoho_id is not null or l.creates > 0)
            and not exists (select from sluice.link o where o.sync = $1 and o.key = $3)",
         one.sync,
         one.from,

@@ -204,7 +204,7 @@ mod tests {
         let file = "[people]\nconnection = \"main\"\ntable = \"people\"\nkey = \"id\"\nmodule = \"crm/Contacts\"\nmatch_on = [\"Email\"]\non_delete = \"mark\"\n\
                     mark = { Standing = \"Left\", Title = \"gone\" }\nfields = { Email = \"email\", Title = \"title\" }";
         let tables = [crate::fixture::table("people", &[("id", "int8"), ("email", "text"), ("title", "text")])];
-        let (people, _) = crate::fixture::compile(file, "people", &tables).unwrap();
+        let (people, _) = crate::fixture::compile(file, "people", &tables).expect("a definition");
         let wanted = wanted(&people, &BTreeMap::new());
         assert_eq!(wanted.iter().filter(|one| one.api_name == "Standing").count(), 1);
         assert_eq!(wanted.iter().filter(|one| one.api_name == "Title").count(), 1, "mapped, and so looked for already");

@@ -34,14 +34,21 @@ pub fn same(a: &Value, b: &Value) -> bool {
 pub fn alike(sent: &Value, answered: &Value) -> bool {
     match (sent, answered) {
         _ if is_empty(sent) && is_empty(answered) => true,
-        (Value::Number(_) | Value::String(_), Value::Number(_) | Value::String(_)) => {
+        (a @ (Value::Number(_) | Value::String(_)), b @ (Value::Number(_) | Value::String(_))) => {
             let (sent, answered) = (scalar_text(sent), scalar_text(answered));
-            sent.trim() == answered.trim() || same_number(sent.trim(), answered.trim())
+            let codes = a.is_string() && b.is_string() && (is_code(&sent) || is_code(&answered));
+            sent.trim() == answered.trim() || (!codes && same_number(sent.trim(), answered.trim()))
         }
         (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| alike(a, b)),
         (Value::Object(a), Value::Object(b)) => a.iter().all(|(key, a)| alike(a, b.get(key).unwrap_or(&Value::Null))),
         _ => sent == answered,
     }
+}
+
+/// A text of digits that is no number: a postcode `01234`, a part `1E5`.
+fn is_code(text: &str) -> bool {
+    let digits = text.trim().trim_start_matches('-');
+    digits.contains(['e', 'E']) || (digits.starts_with('0') && digits.len() > 1 && !digits.starts_with("0."))
 }
 
 /// Two lookups of the same record: its id says which. The name beside it is the other record's own, and a bulk read's file has none.
@@ -194,6 +201,11 @@ mod tests {
             (json!(true), json!("true"), false),
             (json!("a"), json!("b"), false),
             (json!(0), json!(""), false),
+            (json!("12.50"), json!("12.5"), true),
+            (json!("01234"), json!("1234"), false),
+            (json!("007"), json!(7), true),
+            (json!("1E5"), json!("100000"), false),
+            (json!("0.50"), json!(0.5), true),
         ] {
             assert_eq!(alike(&sent, &answered), equal, "{sent} and {answered}");
         }

@@ -51,7 +51,11 @@ impl Body {
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Self::Empty;
         }
-        serde_json::from_slice(bytes).map_or(Self::Other, Self::Json)
+        let Ok(mut json) = serde_json::from_slice(bytes) else { return Self::Other };
+        if bytes.windows(NUL.len()).any(|window| window == NUL) {
+            without_nul(&mut json);
+        }
+        Self::Json(json)
     }
 
     fn described(&self) -> &'static str {
@@ -63,6 +67,22 @@ impl Body {
             Self::TooLarge => "a body larger than the limit",
             Self::Lost => "a body cut short",
         }
+    }
+}
+
+/// As JSON writes it.
+const NUL: &[u8] = br"\u0000";
+
+/// PostgreSQL keeps no NUL in a text, nor in JSON: an answer with one could never be settled.
+fn without_nul(json: &mut Value) {
+    match json {
+        Value::String(text) => text.retain(|c| c != '\0'),
+        Value::Array(items) => items.iter_mut().for_each(without_nul),
+        Value::Object(members) => {
+            *members = std::mem::take(members).into_iter().map(|(name, member)| (name.replace('\0', ""), member)).collect();
+            members.values_mut().for_each(without_nul);
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 

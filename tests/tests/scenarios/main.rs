@@ -37,6 +37,7 @@ mod reverted;
 mod share;
 mod similar_names;
 mod stale_readings;
+mod suspected;
 mod suspicions;
 mod tokens;
 mod watching;

@@ -78,6 +78,11 @@ impl Link {
         self.zoho_id.is_none() && self.creates > 0
     }
 
+    /// The bodies of writes whose outcome is not known, the newest last.
+    pub fn lost(&self) -> impl DoubleEndedIterator<Item = &Value> {
+        self.sending.as_ref().and_then(Value::as_array).into_iter().flatten()
+    }
+
     /// Whether a reading that began then need not show what we wrote: our last write was not answered yet, or a lost one could still arrive. The
     /// record's own time of modification does not tell: it has seconds, and an adjustment of stock leaves it as it is.
     pub fn was_written_after(&self, began: DateTime<Utc>) -> bool {

@@ -232,7 +232,7 @@ pub async fn pulled(
     written.map(drop).map_err(taken)
 }
 
-/// Notes what is about to be sent for linked records: (key, body). Committed before the call, so that whoever comes after a worker that dies with
+/// Notes what is about to be sent, a create or an update: (key, body). Committed before the call, so that whoever comes after a worker that dies with
 /// it knows what Zoho may have. Of several lost in a row each may be what Zoho has: the last eight are known.
 ///
 /// # Errors
@@ -241,7 +241,8 @@ pub async fn sending(tx: &mut Tx, sync: &str, bodies: &[(String, serde_json::Val
     let (keys, bodies): (Vec<String>, Vec<serde_json::Value>) = bodies.iter().cloned().unzip();
     lock(tx, sync, &keys).await?;
     sqlx::query!(
-        "update sluice.link l set sending = jsonb_path_query_array(coalesce(l.sending, '[]') || jsonb_build_array(n.body), '$[last - 7 to last]')
+        "update sluice.link l set sending = case when l.zoho_id is null then jsonb_build_array(n.body)
+             else jsonb_path_query_array(coalesce(l.sending, '[]') || jsonb_build_array(n.body), '$[last - 7 to last]') end
          from unnest($2::text[], $3::jsonb[]) as n (key, body)
          where l.sync = $1 and l.key = n.key",
         sync,

@@ -417,8 +417,7 @@ impl Merge {
 /// Whether one of the writes of unknown outcome carried what Zoho has now.
 fn was_sent(definition: &Definition, link: &Link, path: &str, zoho: &Value) -> bool {
     let adjusted = || adjusting::pending(link).is_some_and(|pending| definition.module.level() == Some(path) && means(&pending.to, zoho));
-    let mut bodies = link.sending.as_ref().and_then(Value::as_array).into_iter().flatten();
-    bodies.any(|body| field_in(&definition.module, body, path).is_some_and(|sent| means(sent, zoho))) || adjusted()
+    link.lost().any(|body| field_in(&definition.module, body, path).is_some_and(|sent| means(sent, zoho))) || adjusted()
 }
 
 /// Whether what would be sent and what Zoho has mean the same; times by the moment, whatever zone they are printed in.

@@ -10,6 +10,7 @@ use sluice_core::config::field::{Field, Owner};
 use sluice_core::config::sync::{OnDelete, WhenFalse};
 
 use crate::definition::Definition;
+use crate::link::agreed::field_in;
 use crate::link::{Link, turns};
 use crate::read::{Parents, Problem, Ref, Row};
 use crate::value;
@@ -153,6 +154,9 @@ pub fn decide(definition: &Definition, facts: Facts<'_>) -> Step {
     };
     if !row.when {
         return match (definition.sync.when_false, zoho_id) {
+            (_, None) if facts.link.is_some_and(Link::may_be_lost) => Step::Held {
+                reason: "the row no longer matches `when`, but a create was sent whose outcome is unknown; look for it in Zoho".to_owned(),
+            },
             (_, None) => Step::Nothing(Reason::WhenFalse),
             (WhenFalse::Delete, Some(_)) => withdraw(definition, facts.link),
             (WhenFalse::Keep, Some(_)) => {
@@ -221,7 +225,9 @@ fn create(definition: &Definition, row: &Row, facts: Facts<'_>) -> Step {
 fn update(definition: &Definition, row: &Row, link: &Link, zoho_id: &str, facts: Facts<'_>) -> Step {
     let allowed = |path: &String| !facts.leave_out.contains(path);
     let changed: Vec<String> = changed_fields(definition, row, link).into_iter().filter(allowed).collect();
-    let forced = row.fields.iter().filter(|(path, field)| facts.force && is_pushed(definition, path) && !field.is_null());
+    // What is empty is cleared only where the lost write may have filled it.
+    let lost = |path: &str| link.lost().any(|body| field_in(&definition.module, body, path).is_some());
+    let forced = row.fields.iter().filter(|(path, field)| facts.force && is_pushed(definition, path) && (!field.is_null() || lost(path)));
     let repaired = facts.repair.iter().filter(|path| row.fields.contains_key(*path)).cloned();
     let forced = forced.map(|(path, _)| path.clone()).chain(repaired).filter(allowed);
     let wanted: BTreeSet<String> = changed.iter().cloned().chain(forced).collect();
@@ -241,7 +247,8 @@ pub fn adopted(definition: &Definition, zoho_id: &str, write: Write) -> Step {
     Step::Update { zoho_id: zoho_id.to_owned(), write, changed, subforms }
 }
 
-fn subforms(definition: &Definition, write: &Write) -> Vec<String> {
+/// The fields of a write whose rows CRM would append to those of a record that it has.
+pub fn subforms(definition: &Definition, write: &Write) -> Vec<String> {
     let subform = |path: &&String| definition.module.appends_rows() && matches!(definition.fields().get(*path), Some(Field::List(_)));
     write.sent.iter().filter(subform).cloned().collect()
 }

@@ -6,14 +6,17 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 use sluice_queue::Outcome;
 use sluice_queue::settle::Create;
+use sluice_sync::link::Pair;
 use sluice_sync::link::agreed::{after_withdrawal, after_write};
 use sluice_sync::link::store::Agreed;
 use sluice_sync::module::{Create as Way, Refusal};
-use sluice_sync::plan::{Step, Withdrawal, Write, replace_rows};
+use sluice_sync::plan::{self, Step, Withdrawal, Write, replace_rows};
+use sluice_sync::value;
 use sluice_zoho::Error;
 use sluice_zoho::cost::Cost;
-use sluice_zoho::crm::{self, RecordResult, WriteOptions, Written};
+use sluice_zoho::crm::{self, Action, RecordResult, WriteOptions, Written};
 
+use super::finance::parked;
 use super::{Record, Run, Verdict};
 use crate::handlers::{ended, snooze};
 use crate::outcome::halved;
@@ -32,7 +35,8 @@ struct Part<'a> {
 
 /// What success means.
 enum Then {
-    Agree(Write),
+    /// The fields by which a lost create was to be found again, as it said them: the row says something else by now.
+    Agree(Write, Map<String, Value>),
     Withdrawn,
     Unlink,
 }
@@ -72,8 +76,8 @@ impl Run<'_> {
     async fn part<'r>(&self, record: Record<'r>, step: Step) -> Result<(Call, Part<'r>), Verdict> {
         Ok(match step {
             Step::Create(write) => {
-                let body = object(&write.body);
-                (Call::Upsert, Part { record, body, then: Then::Agree(write) })
+                let (body, found_by) = self.as_before(&record, &write).await?;
+                (Call::Upsert, Part { record, body, then: Then::Agree(write, found_by) })
             }
             Step::Update { zoho_id, mut write, subforms, .. } => {
                 if !subforms.is_empty() {
@@ -85,7 +89,7 @@ impl Run<'_> {
                     }
                 }
                 let body = with_id(object(&write.body), zoho_id);
-                (Call::Update, Part { record, body, then: Then::Agree(write) })
+                (Call::Update, Part { record, body, then: Then::Agree(write, Map::new()) })
             }
             Step::Mark { zoho_id, body } => {
                 let body = with_id(object(&body), zoho_id);
@@ -106,7 +110,7 @@ impl Run<'_> {
             (Call::Upsert, Way::Refused { by: Refusal::Upsert { fields } }) => fields,
             _ => Vec::new(),
         };
-        if call == Call::Update {
+        if call != Call::Delete {
             let bodies: Vec<(String, Value)> =
                 parts.iter().map(|part| (part.record.slot.key.clone(), Value::Object(part.body.clone()))).collect();
             self.note_sending(&bodies).await?;
@@ -163,7 +167,7 @@ impl Run<'_> {
     fn result(&self, call: Call, part: Part<'_>, result: RecordResult) -> Verdict {
         let Part { record, body, then } = part;
         let verdict = match (result, then) {
-            (Ok(written), Then::Agree(write)) => self.agreed_with_crm(&record, &write, written),
+            (Ok(written), Then::Agree(write, found_by)) => self.agreed_with_crm(call, &record, &write, written, &found_by),
             (Ok(written), Then::Withdrawn) => match &record.link {
                 Some(link) => Verdict::written(Agreed {
                     key: record.slot.key.clone(),
@@ -190,18 +194,52 @@ impl Run<'_> {
         Verdict { request: Some(Value::Object(body)), ..verdict }
     }
 
-    fn agreed_with_crm(&self, record: &Record<'_>, write: &Write, written: Written) -> Verdict {
+    /// The body of a create, which after a lost one finds the record by what that one said, whatever the row says now.
+    async fn as_before(&self, record: &Record<'_>, write: &Write) -> Result<(Map<String, Value>, Map<String, Value>), Verdict> {
+        let (mut body, mut found_by) = (object(&write.body), Map::new());
+        let (Some(link), Way::Refused { by: Refusal::Upsert { fields } }) =
+            // our own reference says the same whatever becomes of the row
+            (record.link.as_ref().filter(|link| link.may_be_lost() && self.definition.reference().is_none()), self.definition.create_way())
+        else {
+            return Ok((body, found_by));
+        };
+        let before = link.lost().next_back().unwrap_or(&write.body);
+        let said = fields.iter().filter_map(|field| Some((field, before.get(field)?))).filter(|(_, said)| !value::is_empty(said));
+        let said: Vec<(&String, &Value)> = said.collect();
+        if said.is_empty() && !self.sent_anew(record).await? {
+            let what = format!("an earlier create was sent whose answer was lost, and its row said nothing in {}", fields.join(", "));
+            return Err(Verdict::dead(parked(&what)));
+        }
+        for (field, said) in said {
+            if body.get(field) != Some(said) {
+                body.insert(field.clone(), said.clone());
+                found_by.insert(field.clone(), said.clone());
+            }
+        }
+        Ok((body, found_by))
+    }
+
+    fn agreed_with_crm(&self, call: Call, record: &Record<'_>, write: &Write, written: Written, found_by: &Map<String, Value>) -> Verdict {
         let Some(row) = &record.row else { return Verdict::of(Outcome::Continue { progress: None }) };
+        let mut fields = after_write(self.definition, row, record.link.as_ref(), write, None);
+        for (field, said) in found_by {
+            fields.insert(field.clone(), Pair { local: said.clone(), zoho: said.clone(), confirmed: false });
+        }
+        // Zoho had the record already, and has appended the rows of our lists to those there: the next run replaces them.
+        let lists =
+            if call == Call::Upsert && written.action == Action::Updated { plan::subforms(self.definition, write) } else { Vec::new() };
+        fields.retain(|field, _| !lists.contains(field));
+        let more = !(record.leave_out.is_empty() && found_by.is_empty() && lists.is_empty());
         let verdict = Verdict::written(Agreed {
             key: record.slot.key.clone(),
             zoho_id: written.id,
             // The answer carries ids and times only: Zoho's half is what was sent, unconfirmed.
-            fields: after_write(self.definition, row, record.link.as_ref(), write, None),
+            fields,
             zoho_modified_at: written.modified_time,
             written: true,
             look_again: false,
         });
-        if record.leave_out.is_empty() { verdict } else { Verdict { outcome: Outcome::Continue { progress: None }, ..verdict } }
+        if more { Verdict { outcome: Outcome::Continue { progress: None }, ..verdict } } else { verdict }
     }
 }
 

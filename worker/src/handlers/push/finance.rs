@@ -64,16 +64,25 @@ impl Run<'_> {
         let lost = record.link.as_ref().is_some_and(Link::may_be_lost);
         let way = self.definition.create_way();
         if lost && way == Way::Parked {
-            return Verdict { create: Create::None, ..Verdict::dead(parked("an earlier create was sent whose answer was lost")) };
+            match self.sent_anew(record).await {
+                Ok(true) => {}
+                Ok(false) => return Verdict::dead(parked("an earlier create was sent whose answer was lost")),
+                Err(verdict) => return verdict,
+            }
         }
         let found = if lost {
             let since = record.link.as_ref().and_then(|link| link.create_sent_at);
+            // The row may say something else by now.
+            let sent = record.link.as_ref().and_then(|link| link.lost().next_back()).unwrap_or(&write.body);
             match &way {
+                Way::Refused { by: Refusal::Unique { field } } if sent.get(field) != write.body.get(field) => {
+                    if Search::of(record).in_vain { Ok(Vec::new()) } else { self.find_lost(record, module, sent, since).await }
+                }
                 // it refuses a second one by itself: simply send it again
                 Way::Refused { .. } => Ok(Vec::new()),
                 // looked for already: only the call for the create was not granted then
                 Way::FoundAgain { .. } | Way::Parked if Search::of(record).in_vain => Ok(Vec::new()),
-                Way::FoundAgain { .. } | Way::Parked => self.find_lost(record, module, &write.body, since).await,
+                Way::FoundAgain { .. } | Way::Parked => self.find_lost(record, module, sent, since).await,
             }
         } else if self.definition.sync.match_on.is_empty() {
             Ok(Vec::new())
@@ -93,7 +102,10 @@ impl Run<'_> {
     async fn send_create(&self, record: &Record<'_>, module: Module, write: &Write, lost: bool, way: &Way) -> Verdict {
         let query = create_query(module, &write.body);
         let body = opening(self.definition.module.level(), &write.body);
-        let answer = self.session.call(async |g, c, t| finance::create(g, c, t, module, &body, &query).await).await;
+        let answer = match self.note_sending(&[(record.slot.key.clone(), write.body.clone())]).await {
+            Ok(()) => self.session.call(async |g, c, t| finance::create(g, c, t, module, &body, &query).await).await,
+            Err(unnoted) => Err(unnoted),
+        };
         let verdict = match answer {
             Ok(created) => {
                 self.engine.walks.add(&self.work.batch.connection, module, &created.value).await;
@@ -261,9 +273,9 @@ fn is_duplicate(error: &Error) -> bool {
     matches!(error, Error::Rejected(rejection) if rejection.kind == RejectionKind::Duplicate)
 }
 
-fn parked(what: &str) -> Letter {
+pub(super) fn parked(what: &str) -> Letter {
     Letter::new(Class::Unknown, format!("{what}; Zoho offers no way to find the record again")).hint(
-        "look in Zoho: if the record is there, name its id's field in match_on and requeue; if it is not, requeue. A `reference` avoids this",
+        "look in Zoho: if the record is there, delete it there, or discard this letter; then, or if it is not there, requeue: that creates it anew. A `reference` avoids this",
     )
 }
 

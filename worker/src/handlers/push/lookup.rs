@@ -248,6 +248,21 @@ impl Run<'_> {
         Ok(Some(Verdict { agreed: Some(agreed), create: sluice_queue::settle::Create::Settled, ..Verdict::of(outcome) }))
     }
 
+    /// Whether a person has requeued the letter that says that an earlier create may be in Zoho, and nothing was tried since.
+    pub(super) async fn sent_anew(&self, record: &Record<'_>) -> Result<bool, Verdict> {
+        let newest = sqlx::query_scalar!(
+            r#"select coalesce((select d.error_class = 'unknown' and d.resolution is not distinct from 'requeued' from sluice.dead_letter d
+               where d.sync = $1 and d.key = $2 order by d.id desc limit 1), false) as "requeued!""#,
+            self.definition.name(),
+            record.slot.key
+        );
+        let requeued = newest.fetch_one(&self.engine.db).await.map_err(|error| {
+            tracing::warn!(%error, "letters could not be read");
+            Verdict::of(snooze(Duration::from_secs(1), "letters could not be read"))
+        })?;
+        Ok(requeued && record.slot.tries == 0)
+    }
+
     /// The second look at a record that came of a repeated create: two hits are never silence.
     pub(super) async fn look_again(&self, record: &Record<'_>, module: Module, body: &Value) -> Verdict {
         let since = record.link.as_ref().and_then(|link| link.look_again_at).map(|at| at - chrono::Duration::hours(2));
@@ -272,6 +287,10 @@ fn several(hits: &[Hit]) -> Letter {
         .hint("merge or delete all but one of them in Zoho, then requeue")
 }
 
+/// A text names the record that carries it as it is: `007` is not `7`.
 fn alike(want: &Value, has: &Value) -> bool {
-    value::alike(want, has)
+    match want {
+        Value::String(want) => want.trim() == value::scalar_text(has).trim(),
+        _ => value::alike(want, has),
+    }
 }

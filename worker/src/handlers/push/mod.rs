@@ -251,10 +251,10 @@ impl Run<'_> {
         plan::decide(self.definition, facts)
     }
 
-    /// Notes what is about to be sent for linked records, where what Zoho has is read before it is decided: a write that is lost must not come back
-    /// as an edit of Zoho's.
+    /// Notes what is about to be sent: a write that is lost must not come back as an edit of Zoho's, a create is looked for as it was sent, and what it
+    /// filled can be cleared, whatever the row says by then.
     pub(super) async fn note_sending(&self, bodies: &[(String, Value)]) -> Result<(), Ended> {
-        if !self.definition.sync.direction.pulls() || bodies.is_empty() {
+        if bodies.is_empty() {
             return Ok(());
         }
         let noted = async {

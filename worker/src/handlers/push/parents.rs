@@ -62,6 +62,9 @@ impl Run<'_> {
         if !definition.sync.direction.pushes() {
             return Ok(Parent::Never(format!("{}: {name} has no Zoho record, and its sync only pulls", parent.field)));
         }
+        if !definition.sync.creates {
+            return Ok(Parent::Never(format!("{}: {name} has no Zoho record, and its sync makes none", parent.field)));
+        }
         if let Some(letter) = self.open_letter(parent).await? {
             return Ok(Parent::Never(format!("{}: {name} is a dead letter itself: {letter}", parent.field)));
         }

@@ -179,6 +179,12 @@ fn rows_that_are_gone_or_excluded_follow_the_policies() {
     }
     assert!(held(&decide_with(&definition("customers", "on_delete = \"delete\""), Some(&excluded), Some(&there), &known())));
     assert!(held(&decide_with(&definition("customers", "on_delete = \"delete\""), None, Some(&lost), &known())));
+    assert!(held(&decide_with(
+        &definition("customers", "when_false = \"delete\"\non_delete = \"delete\""),
+        Some(&excluded),
+        Some(&lost),
+        &known()
+    )));
 }
 
 #[test]
