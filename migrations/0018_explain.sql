@@ -39,6 +39,7 @@ begin
       select * from sluice.explain_changes(y, own, $3)
       union all select * from sluice.explain_work($1, own, linked.zoho_id, $3)
       union all select * from sluice.explain_letters($1, own, $3)
+      union all select * from sluice.explain_letters($1, 'zoho:' || linked.zoho_id, $3)          -- from before it had a row
       union all select * from sluice.explain_zoho($1, own, linked.zoho_id, $3)
       union all select * from sluice.explain_now($1, own)
     ) e (at, what, says, detail) order by e.at, array_position(array['change', 'event', 'held', 'job', 'attempt'], e.what);
@@ -57,6 +58,7 @@ begin
   else
     return query
       select e.* from (select * from sluice.explain_work($1, null, $2, $3) union all select * from sluice.explain_zoho($1, null, $2, $3)
+                       union all select * from sluice.explain_letters($1, 'zoho:' || $2, $3)
                        union all select clock_timestamp(), 'now', format('no row is linked to Zoho record %s', $2), '{}'::jsonb) e (at, what, says, detail)
       order by e.at;
   end if;

@@ -131,8 +131,11 @@ async fn approve(session: &Session, db: &Db, id: i64, keys: &[String], limit: Op
         (named, Some(limit)) => format!("the first {limit} of {named} named"),
     };
     let what = if from_zoho(&held) { "read in Zoho and applied here" } else { "pushed" };
-    let plan =
-        format!("{chosen} of the {} records would be {what} as they are then, deletes by `on_delete`:{}", held["records"], sample(&held));
+    let plan = format!(
+        "{chosen} of the {} records would be {what} as they are then, deletes by `on_delete`:{}",
+        held["records"],
+        sample(&held, limit)
+    );
     if !filter::confirm(&plan, yes)? {
         return Ok(Answer::No);
     }
@@ -151,9 +154,12 @@ async fn approve(session: &Session, db: &Db, id: i64, keys: &[String], limit: Op
 async fn reject(session: &Session, db: &Db, id: i64, yes: bool) -> anyhow::Result<Answer> {
     let held = open(db, id).await?;
     let plan = if from_zoho(&held) {
-        format!("nothing of this would be applied; the rows stay as they are until Zoho says something else of them:{}", sample(&held))
+        format!(
+            "nothing of this would be applied; the rows stay as they are until Zoho says something else of them:{}",
+            sample(&held, None)
+        )
     } else {
-        format!("nothing of this would be sent; Zoho keeps its values until a row changes again:{}", sample(&held))
+        format!("nothing of this would be sent; Zoho keeps its values until a row changes again:{}", sample(&held, None))
     };
     if !filter::confirm(&plan, yes)? {
         return Ok(Answer::No);
@@ -172,11 +178,12 @@ fn from_zoho(held: &Value) -> bool {
     matches!(held["operation"].as_str(), Some("pull" | "pull_delete" | "missing"))
 }
 
-/// What stands in a plan: why it is held, and a few of its records.
-fn sample(held: &Value) -> String {
+/// What stands in a plan: why it is held, and a few of its records, not more than are meant.
+fn sample(held: &Value, limit: Option<i32>) -> String {
     let mut text = format!("\n  {} {}", output::plain(&held["sync"]), output::plain(&held["reason"]));
     let shown = held["sample"].as_array().map_or(&[][..], Vec::as_slice);
-    for one in shown.iter().take(PLANNED) {
+    let most = limit.and_then(|limit| usize::try_from(limit).ok()).map_or(PLANNED, |limit| limit.min(PLANNED));
+    for one in shown.iter().take(most) {
         let fields = one["changed"].as_object().into_iter().flatten();
         let changed: Vec<String> = fields.map(|(field, pair)| format!("{field}: {} → {}", pair["old"], pair["new"])).collect();
         text.push_str(&format!("\n    {} {}  {}", output::plain(&one["operation"]), output::plain(&one["key"]), changed.join(", ")));

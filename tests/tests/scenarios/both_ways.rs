@@ -306,3 +306,21 @@ async fn a_record_deleted_in_zoho_is_decided_and_holds_nobody_up_though_each_bat
     assert!(calls <= 6, "{calls} calls: {:#?}", world.zoho.calls().await);
     world.check_rules().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edit_that_finds_out_that_its_record_is_gone_is_told_of() {
+    for settings in ["", "on_delete = \"mark\"\nmark = { Stage = \"Closed Lost\" }"] {
+        let world = world(settings, None).await;
+        world.run("insert into contracts (number, title) values ('C-1', 'Fibre')").await;
+        world.all_arrived().await;
+        let id = deal(&world, "C-1").await["id"].as_str().expect("an id").to_owned();
+        world.zoho.delete("crm", "Deals", &id).await;
+        world.run("update contracts set title = 'Fibre 2'").await;
+        world.settled().await;
+        let told = world
+            .rows("select status, says from sluice.record_status r, sluice.explain(r.sync, r.key) where says like '%was deleted there%'")
+            .await;
+        assert_eq!(told.iter().map(|line| &line["status"]).collect::<Vec<_>>(), ["held"], "{settings}: {told:?}");
+        world.check_rules().await;
+    }
+}

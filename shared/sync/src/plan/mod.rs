@@ -21,6 +21,9 @@ pub use body::replace_rows;
 /// The name under which a link remembers that its record was voided or marked. No Zoho field is called so.
 pub(crate) const WITHDRAWN: &str = "sluice:withdrawn";
 
+/// Why an edit of a row whose Zoho record was deleted there is not sent.
+pub const GONE: &str = "its Zoho record is gone (deleted there); edits of the row are not sent";
+
 /// What is known about a record when it is decided.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
@@ -165,7 +168,7 @@ pub fn decide(definition: &Definition, facts: Facts<'_>) -> Step {
         };
     }
     if facts.link.is_some_and(|link| link.gone_at.is_some()) {
-        return Step::Held { reason: "its Zoho record is gone (deleted there); edits of the row are not sent".to_owned() };
+        return Step::Held { reason: GONE.to_owned() };
     }
     if zoho_id.is_none() && !definition.sync.creates {
         return Step::Nothing(Reason::CreatesNothing);

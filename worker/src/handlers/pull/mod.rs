@@ -25,6 +25,7 @@ use sluice_sync::link::store::Agreed;
 use sluice_sync::link::turns;
 use sluice_sync::merge::children::all_removed;
 use sluice_sync::merge::{self, Facts, Keys, Merge, Side};
+use sluice_sync::plan::{GONE, Step};
 use sluice_sync::read::Row;
 use sluice_sync::sighting::{Sighting, Used};
 
@@ -297,8 +298,12 @@ impl Run<'_> {
             modified_at: None,
             run_id: None,
         });
+        // an edit that finds it out is told of like every later one
+        let deletes = matches!(pull, Some(Pull { act: Act::Delete, .. }));
+        let edited = self.definition.sync.direction.pushes()
+            && matches!(self.step(record), Step::Update { .. } | Step::WaitFor(_) | Step::Unsendable { .. });
         merged.insert(record.slot.id, Merged { pull, gone: true, ..Merged::default() });
-        Verdict::of(Outcome::Done { reason: None })
+        if edited && !deletes { Verdict::held(GONE) } else { Verdict::of(Outcome::Done { reason: None }) }
     }
 
     /// Puts the verdicts and what was merged together: what is written here, what is agreed on, and what is kept for the next run.

@@ -94,6 +94,11 @@ impl Verdict {
         }
     }
 
+    /// Zoho's side is left as it is, and the row is told why.
+    pub(super) fn held(why: &str) -> Self {
+        Self { held: Some(why.to_owned()), ..Self::of(Outcome::Done { reason: Some("held") }) }
+    }
+
     pub(super) fn dead(letter: Letter) -> Self {
         Self::of(Outcome::Dead(Box::new(letter)))
     }
@@ -273,7 +278,7 @@ impl Run<'_> {
             }
             Step::Nothing(_) if looks_again(record) => None,
             Step::Nothing(reason) => Some(Verdict::of(Outcome::Done { reason: Some(reason.as_str()) })),
-            Step::Held { reason } => Some(Verdict { held: Some(reason.clone()), ..Verdict::of(Outcome::Done { reason: Some("held") }) }),
+            Step::Held { reason } => Some(Verdict::held(reason)),
             Step::Unsendable { problems } => {
                 let first = problems.first()?;
                 let class = match first.class {
