@@ -317,10 +317,9 @@ async fn an_edit_that_finds_out_that_its_record_is_gone_is_told_of() {
         world.zoho.delete("crm", "Deals", &id).await;
         world.run("update contracts set title = 'Fibre 2'").await;
         world.settled().await;
-        let told = world
-            .rows("select status, says from sluice.record_status r, sluice.explain(r.sync, r.key) where says like '%was deleted there%'")
-            .await;
-        assert_eq!(told.iter().map(|line| &line["status"]).collect::<Vec<_>>(), ["held"], "{settings}: {told:?}");
+        let told =
+            "select distinct r.status from sluice.record_status r, sluice.explain(r.sync, r.key) where says like '%was deleted there%'";
+        assert_eq!(world.rows(told).await, [json!({"status": "held"})], "{settings}");
         world.check_rules().await;
     }
 }
