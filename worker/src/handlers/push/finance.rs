@@ -78,6 +78,8 @@ impl Run<'_> {
                 Way::Refused { by: Refusal::Unique { field } } if sent.get(field) != write.body.get(field) => {
                     if Search::of(record).in_vain { Ok(Vec::new()) } else { self.find_lost(record, module, sent, since).await }
                 }
+                // refused already: there was only no call left to find it with, and each further create could be lost as well
+                Way::Refused { .. } if Search::of(record).refused => self.find_lost(record, module, sent, since).await,
                 // it refuses a second one by itself: simply send it again
                 Way::Refused { .. } => Ok(Vec::new()),
                 // looked for already: only the call for the create was not granted then

@@ -153,7 +153,7 @@ impl Run<'_> {
         }
         let customer = body.get("customer_id").map(value::scalar_text);
         let filters: Vec<(&str, &str)> = customer.iter().map(|id| ("customer_id", id.as_str())).collect();
-        let mut search = Search::of(record);
+        let mut search = Search::of(record).of_refused();
         while let Some(page) = search.page() {
             let listing = self.session.call(async |g, c, t| finance::list(g, c, t, module, page, &filters).await).await;
             let listing = listing.map_err(|e| search.kept(self.ended(record, &e)))?;

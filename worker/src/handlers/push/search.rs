@@ -31,6 +31,8 @@ pub(super) struct Search {
     pub(super) hits: Vec<Hit>,
     /// There is none.
     pub(super) in_vain: bool,
+    /// Zoho has refused a second one, so there is one: it is to be found, not sent once more.
+    pub(super) refused: bool,
 }
 
 /// A record that Zoho has.
@@ -69,6 +71,11 @@ impl Search {
     pub(super) fn turn(&mut self, more: bool) {
         self.pages += 1;
         self.listed = !more;
+    }
+
+    /// Zoho has one.
+    pub(super) fn of_refused(self) -> Self {
+        Self { refused: true, ..self }
     }
 
     /// It ended, and there is none.
