@@ -63,6 +63,45 @@ async fn a_lost_write_is_not_forgotten_over_a_row_that_could_not_be_sent_meanwhi
     world.check_rules().await;
 }
 
+/// Each further create could be lost as well: over a full budget, which leaves no call for the search, records gave up that way.
+#[tokio::test]
+async fn a_create_that_zoho_has_refused_as_a_second_one_is_looked_for_and_not_sent_again() {
+    let config = include_str!("../../../recipes/billing/sluice.toml");
+    let tables = include_str!("../../../recipes/billing/tables.sql");
+    let world = World::new(Setup { request_timeout: Duration::from_secs(1), ..Setup::new(tables, config) }).await;
+    world
+        .run(
+            "insert into products (code, name) values ('fibre', 'Fibre');
+             insert into customers (id, account_number, name, email) values (1, 'A-1', 'One', 'one@customer.example')",
+        )
+        .await;
+    world.all_arrived().await;
+    world.zoho.forget_calls().await;
+    for path in ["/billing/v1/plans", "/billing/v1/invoices"] {
+        world.zoho.fault(json!({"kind": "error_after", "product": "billing", "method": "POST", "path": path, "times": 1})).await;
+        world
+            .zoho
+            .fault(json!({"kind": "error_before", "product": "billing", "method": "GET", "path": format!("{path}*"), "times": 1}))
+            .await;
+    }
+    world
+        .run(
+            "insert into service_plans (code, product_code, name, monthly_price) values ('F-100', 'fibre', 'Fibre 100', 50);
+             insert into customer_invoices (id, customer_id, number, type, amount, issued_on, due_on, description, lines)
+             values (1, 1, 'I-1', 'installation', 20, '2026-01-05', '2026-01-12', 'work',
+                     '[{\"product\": \"fibre\", \"description\": \"work\", \"price\": 20, \"quantity\": 1}]')",
+        )
+        .await;
+    world.all_arrived().await;
+    assert_eq!(world.zoho.faults().await["error_before"], 2, "both searches failed once");
+    for path in ["/billing/v1/plans", "/billing/v1/invoices"] {
+        let calls = world.zoho.calls().await;
+        let sent = calls.iter().filter(|call| call["method"] == "POST" && call["path"] == path).count();
+        assert_eq!(sent, 2, "{path}: lost, then refused");
+    }
+    world.check_rules().await;
+}
+
 const CONTACTS: &str = r#"
 [syncs.people]
 connection = "main"

@@ -148,7 +148,7 @@ impl Run<'_> {
             return match self.session.call(async |g, c, t| finance::get(g, c, t, module, &code).await).await {
                 Ok(single) => Ok(vec![Hit { id: single.id, value: single.value }]),
                 Err(Ended::Zoho(error, _)) if matches!(*error, Error::NotFound { .. }) => Ok(Vec::new()),
-                Err(other) => Err(self.ended(record, &other)),
+                Err(other) => Err(Search::of(record).of_refused().kept(self.ended(record, &other))),
             };
         }
         let customer = body.get("customer_id").map(value::scalar_text);
