@@ -11,7 +11,8 @@ use sluice_sync::merge::{Ignored, Side};
 use sluice_zoho::finance::{self, File};
 use sluice_zoho::{Error, NotSent};
 
-use super::{Gathered, Merged, Next, Run, Verdict, update};
+use super::comparing::update;
+use super::{Gathered, Merged, Next, Run, Verdict};
 use crate::handlers::ended;
 use crate::handlers::push::finance_module;
 use crate::session::Ended;

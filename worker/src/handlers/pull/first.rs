@@ -16,6 +16,7 @@ use sluice_sync::module::{CLOCKS_DIFFER_BY, parse_time};
 use sluice_sync::read::{FieldValue, Found, Row};
 use sluice_sync::value;
 
+use super::around::Around;
 use super::{Gathered, MISSING, Merged, Next, Run, Verdict, stranger_id, waits_for};
 use crate::handlers::{ended, snooze};
 use crate::session::Ended;
@@ -49,7 +50,7 @@ impl Run<'_> {
         let mut tx = self.engine.db.begin().await?;
         let linked = links::keys_of(&mut tx, self.definition.name(), &ids).await?;
         tx.commit().await?;
-        let (keys, _, own) = self.around(&[], &gathered.sights).await?;
+        let Around { keys, own, .. } = self.around(&[], &gathered.sights).await?;
         for slot in slots {
             let id = stranger_id(slot);
             let verdict = if let Some(letter) = self.engine.policy.exhausted(slot) {

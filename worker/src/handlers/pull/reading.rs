@@ -1,24 +1,20 @@
-//! What is known of Zoho's side, and of what lies around a record: kept readings, fresh ones, references, decisions, times of edits.
+//! What is known of Zoho's side: kept readings and fresh ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use sluice_core::config::field::Field;
 use sluice_core::config::sync::Product;
 use sluice_queue::{Claimed, Outcome};
 use sluice_sync::definition::Definition;
-use sluice_sync::link::agreed::field_in;
 use sluice_sync::link::store as links;
-use sluice_sync::merge::{Keys, Side};
 use sluice_sync::plan::Step;
 use sluice_sync::sighting::{self, Sighting};
 use sluice_zoho::{Error, crm, finance};
 
 use super::{FRESH, Record, Run};
-use crate::apply::key_parts;
 use crate::engine::Engine;
 use crate::handlers::push::finance_module;
 use crate::session::Ended;
@@ -50,9 +46,6 @@ pub(super) fn to_be_read_singly(slot: &Claimed) -> bool {
 pub(super) fn read_singly_next() -> Outcome {
     Outcome::Continue { progress: Some(json!({ SINGLY: true })) }
 }
-
-/// References, decisions by key, and the pull's own columns by Zoho id.
-type Around = (Keys, BTreeMap<String, BTreeMap<String, Side>>, BTreeMap<String, BTreeMap<String, Value>>);
 
 impl Run<'_> {
     /// Readings that are kept from earlier.
@@ -162,88 +155,6 @@ impl Run<'_> {
         })
     }
 
-    /// What a merge needs beside the two sides.
-    pub(super) async fn around(&self, records: &[Record<'_>], sights: &BTreeMap<String, Sighting>) -> Result<Around, sqlx::Error> {
-        let theirs: Vec<(&String, &Value)> = sights.iter().filter_map(|(id, sight)| Some((id, sight.record.as_ref()?))).collect();
-        let refs: BTreeSet<(String, String)> = theirs.iter().flat_map(|(_, record)| self.refers_to(record)).collect();
-        let keys: Vec<String> = records.iter().map(|record| record.slot.key.clone()).collect();
-        let mut tx = self.engine.db.begin().await?;
-        let refs = links::keys_of_all(&mut tx, &refs.into_iter().collect::<Vec<_>>()).await?;
-        let decided = sqlx::query!(
-            r#"select key, field, resolution as "side!" from sluice.conflict
-               where sync = $1 and key = any ($2) and resolution in ('local', 'zoho') and applied_at is null"#,
-            self.definition.name(),
-            &keys
-        )
-        .fetch_all(&mut tx)
-        .await?;
-        tx.commit().await?;
-        let mut by_key: BTreeMap<String, BTreeMap<String, Side>> = BTreeMap::new();
-        for one in decided {
-            let side = if one.side == "local" { Side::Local } else { Side::Zoho };
-            by_key.entry(one.key).or_default().insert(one.field, side);
-        }
-        let values: Vec<&Value> = theirs.iter().map(|(_, record)| *record).collect();
-        let mut own = BTreeMap::new();
-        for ((id, _), columns) in theirs.iter().zip(self.engine.reader.pulled(self.definition, &values).await?) {
-            match columns {
-                Ok(columns) => drop(own.insert((*id).clone(), columns)),
-                Err(problem) => {
-                    tracing::warn!(
-                        sync = self.definition.name(),
-                        zoho_id = *id,
-                        reason = problem.message,
-                        "the sync's columns could not be made of a record"
-                    )
-                }
-            }
-        }
-        Ok((refs, by_key, own))
-    }
-
-    /// The records of other syncs that a Zoho record refers to: (sync, Zoho id).
-    fn refers_to(&self, record: &Value) -> Vec<(String, String)> {
-        let module = &self.definition.module;
-        let fields = self.definition.fields().iter();
-        let own = fields.filter_map(|(path, field)| refers(field, field_in(module, record, path)?));
-        let lists = self.definition.rows().iter().filter_map(|(path, list)| Some((list, field_in(module, record, path)?.as_array()?)));
-        let of_lists = lists.flat_map(|(list, objects)| objects.iter().map(move |object| (list, object))).flat_map(|(list, object)| {
-            list.field.item.iter().filter_map(|(path, field)| refers(field, sluice_sync::value::at(object, path)?))
-        });
-        own.chain(of_lists).collect()
-    }
-
-    /// Of these fields the ones whose column was last changed in a transaction of ours: by a trigger of the table's, since what we write ourselves is
-    /// agreed on.
-    pub(super) async fn driven(&self, key: &str, fields: &[String]) -> Result<BTreeSet<String>, sqlx::Error> {
-        let columns = fields.iter().filter_map(|path| Some((path, self.definition.fields().get(path)?.own_column()?.to_owned())));
-        let columns: BTreeMap<&String, String> = columns.collect();
-        if columns.is_empty() {
-            return Ok(BTreeSet::new());
-        }
-        let table = &self.definition.table;
-        let key_columns: Vec<String> = self.definition.key.iter().map(|column| column.name.clone()).collect();
-        let ours = sqlx::query_scalar!(
-            r#"with c as materialized (
-                 select x.captured_at, x.origin, sluice.changed_columns(x.changed, x.relid, x.touched, x.layout) as columns from (
-                   select captured_at, key, after, origin, case when changed is not null then array(select jsonb_array_elements_text(changed)) end as changed,
-                     relid, touched, layout
-                   from sluice.changes_of($1, $2, clock_timestamp() - interval '1 hour')
-                   union all select captured_at, key, after, origin, changed, relid, touched, layout from sluice.change where relation = $1) x
-                 where x.key = $2 or array(select x.after ->> u.k from unnest($3::text[]) with ordinality u (k, n) order by n) = $4::text[])
-               select k as "column!" from unnest($5::text[]) k
-               where (select c.origin from c where k = any (c.columns) order by c.captured_at desc limit 1) = 'sluice'"#,
-            format!("{}.{}", table.schema, table.name),
-            key,
-            &key_columns,
-            &key_parts(self.definition, key),
-            &columns.values().cloned().collect::<Vec<_>>()
-        )
-        .fetch_all(&self.engine.db)
-        .await?;
-        Ok(columns.into_iter().filter(|(_, column)| ours.contains(column)).map(|(path, _)| path.clone()).collect())
-    }
-
     /// A Zoho record that had a row here until a moment ago was deleted with it, and a list need not know: only its own address tells.
     pub(super) async fn set_aside_unlinked(
         &self,
@@ -281,41 +192,6 @@ impl Run<'_> {
         .await?;
         Ok(ids.into_iter().map(|zoho_id| Next::Anew { sync: self.definition.name().to_owned(), zoho_id }).collect())
     }
-
-    /// When these fields of a row were last changed by anybody but us, as the capture saw it. Only what is not older than `since`, Zoho's time, is asked for:
-    /// an older edit is not the newer one. Without it the history goes back a day.
-    pub(super) async fn changed_at(
-        &self,
-        key: &str,
-        fields: &[String],
-        since: Option<DateTime<Utc>>,
-    ) -> Result<BTreeMap<String, DateTime<Utc>>, sqlx::Error> {
-        let columns = fields.iter().filter_map(|path| Some((path, self.definition.fields().get(path)?.own_column()?.to_owned())));
-        let columns: BTreeMap<&String, String> = columns.collect();
-        let table = &self.definition.table;
-        let key_columns: Vec<String> = self.definition.key.iter().map(|column| column.name.clone()).collect();
-        let times = sqlx::query!(
-            r#"with c as materialized (
-                 select x.captured_at, sluice.changed_columns(x.changed, x.relid, x.touched, x.layout) as columns from (
-                   select captured_at, key, after, origin, case when changed is not null then array(select jsonb_array_elements_text(changed)) end as changed,
-                     relid, touched, layout
-                   from sluice.changes_of($1, $2, coalesce($6, clock_timestamp() - interval '1 day'))
-                   union all select captured_at, key, after, origin, changed, relid, touched, layout from sluice.change where relation = $1) x
-                 where (x.key = $2 or array(select x.after ->> u.k from unnest($3::text[]) with ordinality u (k, n) order by n) = $4::text[])
-                   and x.origin is distinct from 'sluice')
-               select k as "column!", max(c.captured_at) as "at!" from unnest($5::text[]) k join c on c.columns is null or k = any (c.columns) group by k"#,
-            format!("{}.{}", table.schema, table.name),
-            key,
-            &key_columns,
-            &key_parts(self.definition, key),
-            &columns.values().cloned().collect::<Vec<_>>(),
-            since
-        )
-        .fetch_all(&self.engine.db)
-        .await?;
-        let times: BTreeMap<String, DateTime<Utc>> = times.into_iter().map(|row| (row.column, row.at)).collect();
-        Ok(columns.into_iter().filter_map(|(path, column)| Some((path.clone(), *times.get(&column)?))).collect())
-    }
 }
 
 /// A reading that does not show what the link knows of, or what we wrote since it began, says that the record is to be read, and nothing else.
@@ -351,17 +227,6 @@ pub(super) async fn pending(engine: &Engine, work: &Work) -> Result<BTreeSet<Str
     .fetch_all(&engine.db)
     .await?;
     Ok(pending.into_iter().collect())
-}
-
-/// The record that a reference names: (sync, Zoho id).
-fn refers(field: &Field, value: &Value) -> Option<(String, String)> {
-    let Field::Ref(field) = field else { return None };
-    let id = match value {
-        Value::Object(lookup) => lookup.get("id").map(sluice_sync::value::scalar_text)?,
-        Value::Null => return None,
-        other => sluice_sync::value::scalar_text(other),
-    };
-    (!id.is_empty()).then(|| (field.sync.clone(), id))
 }
 
 /// The fields that a CRM list must be asked for: what is mapped and can be pulled, what the pull's own columns name, and the time.
