@@ -24,6 +24,10 @@ pub(crate) const WITHDRAWN: &str = "sluice:withdrawn";
 /// Why an edit of a row whose Zoho record was deleted there is not sent.
 pub const GONE: &str = "its Zoho record is gone (deleted there); edits of the row are not sent";
 
+/// Why a row that came back as it was is not in step: no write takes a void back.
+const VOIDED: &str =
+    "its Zoho record was voided when the row went away; take that back in Zoho, then: sluice trigger SYNC --key KEY --force";
+
 /// What is known about a record when it is decided.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
@@ -235,7 +239,8 @@ fn update(definition: &Definition, row: &Row, link: &Link, zoho_id: &str, facts:
     let forced = forced.map(|(path, _)| path.clone()).chain(repaired).filter(allowed);
     let wanted: BTreeSet<String> = changed.iter().cloned().chain(forced).collect();
     if wanted.is_empty() {
-        return Step::Nothing(Reason::NoChange);
+        let voided = link.fields.get(WITHDRAWN).is_some_and(|how| how.zoho == Withdrawal::Void.as_str());
+        return if voided { Step::Held { reason: VOIDED.to_owned() } } else { Step::Nothing(Reason::NoChange) };
     }
     let sent = body::with_neighbours(definition, row, &wanted).into_iter().filter(allowed).collect();
     match body::write(definition, row, Some(link), sent, facts.parents) {

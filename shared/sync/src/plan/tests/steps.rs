@@ -205,3 +205,14 @@ fn a_row_without_record_is_left_alone_where_the_sync_creates_nothing_and_one_wit
     let link = linked("42", Some("z42"), Pairs::new());
     assert!(matches!(decide_with(&definition, Some(&row), Some(&link), &known()), Step::Update { .. }));
 }
+
+#[test]
+fn a_row_that_comes_back_as_it_was_after_its_record_was_voided_is_not_called_equal() {
+    let definition = definition("customers", "");
+    let there = linked("42", Some("z42"), pairs(&[("display_name", json!("Acme"))]));
+    let voided = Link { fields: crate::link::agreed::after_withdrawal(&definition, &there, Withdrawal::Void), ..there };
+    let row = |name: &str| row(&[("display_name", json!(name))]);
+    assert!(matches!(decide_with(&definition, Some(&row("Acme")), Some(&voided), &known()), Step::Held { .. }));
+    // Zoho says whether a void record can be edited
+    assert!(matches!(decide_with(&definition, Some(&row("Other")), Some(&voided), &known()), Step::Update { .. }));
+}
