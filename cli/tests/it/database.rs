@@ -255,6 +255,17 @@ async fn check_looks_at_the_tables_that_lists_become_rows_of() {
     refuses(&with("lines"), &["check", "--offline"], 1, &["run: create unique index on lines (invoice_id, zoho_id);"]);
     let well = with("apart.lines").run(&["check", "--offline"]);
     assert!(well.out.contains("fields.line_items: its objects are rows of apart.lines, told apart by invoice_id and zoho_id"), "{well:?}");
+    // what a new row must have and is not given
+    let given = ["`invoices`.`id` must not be null and has no default", "`apart.lines`.`unit` must not be null"];
+    sqlx::raw_sql("alter table apart.lines add unit text not null").execute(db.db()).await.unwrap();
+    let lacking = with("apart.lines").run(&["check", "--offline"]);
+    assert!(lacking.code == 0 && given.iter().all(|said| lacking.out.contains(said)), "{lacking:?}");
+    sqlx::raw_sql("alter table invoices alter id add generated always as identity; alter table apart.lines alter unit set default 'piece'")
+        .execute(db.db())
+        .await
+        .unwrap();
+    let well = with("apart.lines").run(&["check", "--offline"]);
+    assert!(!well.out.contains("must not be null"), "{well:?}");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Each sync against the tables it names, and each connection's way into Zoho.
 
 use sluice_core::config::Config;
+use sluice_core::config::field::{ColumnField, Field, Owner, RefField};
 use sluice_core::config::sync::OnDelete;
 use sluice_core::db::Db;
 use sluice_core::db::dynamic::Ident;
@@ -22,6 +23,7 @@ pub(super) async fn definitions(definitions: &Definitions, db: &Db) -> Result<Ve
         }
         findings.extend(writeback(definition, db).await?);
         findings.extend(rows(definition, db).await?);
+        findings.extend(new_rows(definition, db).await?);
     }
     Ok(findings)
 }
@@ -111,6 +113,56 @@ async fn rows(definition: &Definition, db: &Db) -> Result<Vec<Finding>, sqlx::Er
         }
     }
     Ok(findings)
+}
+
+/// Columns that a row made of a Zoho record must have and is not given.
+async fn new_rows(definition: &Definition, db: &Db) -> Result<Vec<Finding>, sqlx::Error> {
+    let sync = &definition.sync;
+    let mut findings = Vec::new();
+    if sync.direction.pulls() && sync.inserts {
+        let here = |field: &&Field| {
+            !matches!(
+                field,
+                Field::Column(ColumnField { owner: Some(Owner::Local), .. }) | Field::Ref(RefField { owner: Some(Owner::Local), .. })
+            )
+        };
+        let mapped = definition.fields().values().filter(here).filter_map(Field::own_column);
+        let given = mapped.chain(sync.columns.keys().map(String::as_str)).chain(sync.writeback.columns());
+        let without = "map a field to it (one that Zoho always has), give it a default, or set inserts = false";
+        let lacking = never_given(&Ident::qualified(&definition.table.schema, &definition.table.name), given, db).await?;
+        findings.extend(lacking.into_iter().map(|column| lacks(&format!("syncs.{}", definition.name()), &sync.table, &column, without)));
+    }
+    for (path, list) in definition.rows() {
+        let mapped = list.field.item.values().filter_map(Field::own_column).chain(list.field.parent.columns().iter().map(String::as_str));
+        let lacking = never_given(&Ident::qualified(&list.table.schema, &list.table.name), mapped, db).await?;
+        let at = format!("syncs.{}.fields.{path}", definition.name());
+        let without = "name a field for it in `item` (one that Zoho always has), or give it a default";
+        findings.extend(lacking.into_iter().map(|column| lacks(&at, &list.field.table, &column, without)));
+    }
+    Ok(findings)
+}
+
+fn lacks(at: &str, table: &str, column: &str, without: &str) -> Finding {
+    Finding::warning(
+        at,
+        format!(
+            "`{table}`.`{column}` must not be null and has no default, and a new record of Zoho's gives it nothing, so its row is refused unless a trigger fills it: {without}"
+        ),
+    )
+}
+
+/// The columns besides the given ones that an insert must name.
+async fn never_given(table: &Ident, given: impl Iterator<Item = &str>, db: &Db) -> Result<Vec<String>, sqlx::Error> {
+    let given: Vec<String> = given.map(str::to_owned).collect();
+    sqlx::query_scalar!(
+        r#"select a.attname::text as "name!" from pg_attribute a join pg_type t on t.oid = a.atttypid
+           where a.attrelid = to_regclass($1)::oid and a.attnum > 0 and not a.attisdropped and (a.attnotnull or t.typnotnull)
+             and not a.atthasdef and a.attidentity = '' and t.typdefault is null and a.attname <> all ($2) order by a.attnum"#,
+        table.as_str(),
+        &given
+    )
+    .fetch_all(db)
+    .await
 }
 
 pub(super) async fn credentials(config: &Config, db: &Db) -> Result<Vec<Finding>, sqlx::Error> {
