@@ -80,6 +80,7 @@ async fn notices(config: &Config, db: &Db) -> Result<Vec<String>, sqlx::Error> {
     notices.extend(differing(config, db).await?);
     notices.extend(paused(db).await?);
     notices.extend(held(db).await?);
+    notices.extend(conflicts(db).await?);
     notices.extend(unwritten(db).await?);
     Ok(notices)
 }
@@ -132,8 +133,18 @@ async fn paused(db: &Db) -> Result<Vec<String>, sqlx::Error> {
 /// Changes that wait for a person: a truncate, a mass change, a watch whose expression failed.
 async fn held(db: &Db) -> Result<Vec<String>, sqlx::Error> {
     sqlx::query_scalar!(
-        r#"select format('held: %s change(s) of %s since %s: %s (sluice.held_change has them)', count(*), sync, to_char(min(created_at), 'YYYY-MM-DD HH24:MI'), reason) as "line!"
+        r#"select format('held: %s change(s) of %s since %s: %s (sluice held)', count(*), sync, to_char(min(created_at), 'YYYY-MM-DD HH24:MI'), reason) as "line!"
            from sluice.held_change where resolution is null group by sync, reason order by sync, min(created_at) limit 20"#
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Fields of which a person has to say which side is right.
+async fn conflicts(db: &Db) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select format('undecided: %s field(s) of %s, since %s: %s (sluice conflicts)', count(*), sync, to_char(min(created_at), 'YYYY-MM-DD HH24:MI'), reason) as "line!"
+           from sluice.conflict where resolution is null group by sync, reason order by sync, min(created_at) limit 20"#
     )
     .fetch_all(db)
     .await

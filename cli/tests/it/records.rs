@@ -84,6 +84,7 @@ async fn conflicts_are_listed_shown_and_resolved_by_filter_with_a_plan_first() {
     .execute(db.db())
     .await
     .unwrap();
+    refuses(&folder, &["status"], 0, &["undecided: 3 field(s) of customers, since 20"]);
     assert_eq!(folder.run(&["conflicts", "list", "--where", "key = '2'", "--json"]).json()[0]["id"], 2);
     assert_eq!(folder.run(&["conflicts", "show", "2", "--json"]).json()["base"], json!({ "local": "a", "zoho": "a" }));
     refuses(
