@@ -49,23 +49,7 @@ pub(crate) fn compile(file: &str, name: &str, tables: &[Table]) -> Result<(Defin
 
 /// A link with a Zoho id and these pairs.
 pub(crate) fn linked(key: &str, zoho_id: Option<&str>, fields: Pairs) -> Link {
-    Link {
-        sync: "customers".to_owned(),
-        key: key.to_owned(),
-        zoho_id: zoho_id.map(str::to_owned),
-        fields,
-        zoho_modified_at: None,
-        create_sent_at: None,
-        creates: 0,
-        look_again_at: None,
-        unsure: false,
-        pushed_at: None,
-        hold_until: None,
-        synced_at: None,
-        sending: None,
-        reference: None,
-        gone_at: None,
-    }
+    Link { sync: "customers".to_owned(), key: key.to_owned(), zoho_id: zoho_id.map(str::to_owned), fields, ..Link::default() }
 }
 
 /// What is known of a linked record that was read by itself, and of nothing around it.

@@ -18,8 +18,7 @@ async fn a_row_that_went_back_while_its_write_was_lost_is_in_zoho_as_it_is() {
         .await;
     world.settled().await;
 
-    let lost = json!({"kind": "error_after", "product": "billing", "method": "PUT", "path": "/billing/v1/customers/*", "times": 1});
-    world.zoho.fault(lost).await;
+    world.zoho.lose("billing", "PUT", "/billing/v1/customers/*").await;
     world.run("update customers set phone = 'lost' where id = 1").await;
     world.until("select count(*) = 1 from sluice.slot where tries = 1 and state = 'available'").await;
     assert_eq!(world.zoho.values("billing", "customers", "phone").await, ["lost"], "it was carried out, and nobody knows");
@@ -41,8 +40,7 @@ async fn a_row_that_went_back_after_its_lost_write_gave_up_is_in_zoho_as_it_is_o
         .await;
     world.settled().await;
 
-    let lost = json!({"kind": "error_after", "product": "billing", "method": "PUT", "path": "/billing/v1/customers/*", "times": 1});
-    world.zoho.fault(lost).await;
+    world.zoho.lose("billing", "PUT", "/billing/v1/customers/*").await;
     world.run("update customers set phone = 'lost' where id = 1").await;
     world.until("select count(*) = 1 from sluice.slot where tries = 1 and state = 'available'").await;
     // a failure counts only once Zoho has answered somebody since

@@ -30,10 +30,7 @@ async fn billing() -> World {
 }
 
 async fn lose_a_put(world: &World) {
-    world
-        .zoho
-        .fault(json!({"kind": "error_after", "product": "billing", "method": "PUT", "path": "/billing/v1/customers/*", "times": 1}))
-        .await;
+    world.zoho.lose("billing", "PUT", "/billing/v1/customers/*").await;
     world.run("update people set phone = 'lost'").await;
     world.until("select count(*) = 1 from sluice.slot where tries = 1 and state = 'available'").await;
     assert_eq!(world.zoho.values("billing", "customers", "phone").await, ["lost"], "it was carried out, and nobody knows");
@@ -78,7 +75,7 @@ async fn a_create_that_zoho_has_refused_as_a_second_one_is_looked_for_and_not_se
     world.all_arrived().await;
     world.zoho.forget_calls().await;
     for path in ["/billing/v1/plans", "/billing/v1/invoices"] {
-        world.zoho.fault(json!({"kind": "error_after", "product": "billing", "method": "POST", "path": path, "times": 1})).await;
+        world.zoho.lose("billing", "POST", path).await;
         world
             .zoho
             .fault(json!({"kind": "error_before", "product": "billing", "method": "GET", "path": format!("{path}*"), "times": 1}))
@@ -117,10 +114,7 @@ Phone = "phone"
 
 async fn contacts_lost(row: &str) -> World {
     let world = World::new(Setup { request_timeout: Duration::from_secs(1), ..Setup::new(PEOPLE, CONTACTS) }).await;
-    world
-        .zoho
-        .fault(json!({"kind": "error_after", "product": "crm", "method": "POST", "path": "/crm/v8/Contacts/upsert", "times": 1}))
-        .await;
+    world.zoho.lose("crm", "POST", "/crm/v8/Contacts/upsert").await;
     world.run(row).await;
     world.until("select count(*) = 1 from sluice.slot where tries = 1 and state = 'available'").await;
     world
@@ -170,7 +164,7 @@ async fn a_lost_create_with_a_subform_does_not_double_its_rows() {
     let fields = "[[crm.fields]]\nmodule = \"Deals\"\napi_name = \"Sites\"\ndata_type = \"subform\"\n
                   [[crm.fields]]\nmodule = \"Deals\"\napi_name = \"Our_Key\"\nunique = true";
     let world = World::new(Setup { scenario: fields, request_timeout: Duration::from_secs(1), ..Setup::new(tables, config) }).await;
-    world.zoho.fault(json!({"kind": "error_after", "product": "crm", "method": "POST", "path": "/crm/v8/Deals/upsert", "times": 1})).await;
+    world.zoho.lose("crm", "POST", "/crm/v8/Deals/upsert").await;
     world.run("insert into sites values (1, 'Oslo'), (1, 'Rome'); insert into deals values (1, 'Fibre')").await;
     world.until("select count(*) = 1 from sluice.slot where tries = 1 and state = 'available'").await;
     world.all_arrived().await;
@@ -253,10 +247,7 @@ async fn a_parent_whose_sync_makes_no_records_is_not_waited_for_for_ever() {
 async fn a_lost_create_is_found_though_the_row_was_edited_meanwhile() {
     let config = BILLING.replace("reference = \"cf_key\"\n", "");
     let world = World::new(Setup { request_timeout: Duration::from_secs(1), ..Setup::new(PEOPLE, config) }).await;
-    world
-        .zoho
-        .fault(json!({"kind": "error_after", "product": "billing", "method": "POST", "path": "/billing/v1/customers", "times": 1}))
-        .await;
+    world.zoho.lose("billing", "POST", "/billing/v1/customers").await;
     world.run("insert into people values (1, 'One', 'one@people.example', null)").await;
     world.until("select count(*) = 1 from sluice.slot where tries = 1 and state = 'available'").await;
     world.run("update people set name = 'Two'").await;
@@ -271,10 +262,7 @@ async fn a_lost_payment_whose_amount_is_corrected_meanwhile_is_not_paid_twice() 
     let world = World::new(Setup { request_timeout: Duration::from_secs(1), ..Setup::new(tables, config) }).await;
     world.run("insert into customers (id, account_number, name, email) values (1, 'A-1', 'One', 'one@people.example')").await;
     world.all_arrived().await;
-    world
-        .zoho
-        .fault(json!({"kind": "error_after", "product": "billing", "method": "POST", "path": "/billing/v1/payments", "times": 1}))
-        .await;
+    world.zoho.lose("billing", "POST", "/billing/v1/payments").await;
     world
         .run("insert into payments (id, customer_id, amount, method, status, paid_on) values (1, 1, 10, 'eft', 'completed', '2026-01-06')")
         .await;
@@ -288,10 +276,7 @@ async fn a_lost_payment_whose_amount_is_corrected_meanwhile_is_not_paid_twice() 
 async fn a_lost_create_follows_its_row_to_another_key() {
     let config = BILLING.replace("reference = \"cf_key\"\n", "");
     let world = World::new(Setup { request_timeout: Duration::from_secs(1), ..Setup::new(PEOPLE, config) }).await;
-    world
-        .zoho
-        .fault(json!({"kind": "error_after", "product": "billing", "method": "POST", "path": "/billing/v1/customers", "times": 1}))
-        .await;
+    world.zoho.lose("billing", "POST", "/billing/v1/customers").await;
     world.run("insert into people values (1, 'One', 'one@people.example', null)").await;
     world.until("select count(*) = 1 from sluice.slot where tries = 1 and state = 'available'").await;
     world.run("update people set id = 2").await;

@@ -28,8 +28,8 @@ pub struct Pair {
     pub confirmed: bool,
 }
 
-/// A row of `sluice.link`.
-#[derive(Debug, Clone, PartialEq)]
+/// A row of `sluice.link`. The default is one of which nothing is known.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Link {
     /// The sync.
     pub sync: String,

@@ -147,6 +147,11 @@ impl Zoho {
         self.post("faults", fault).await;
     }
 
+    /// The next such call is carried out and its answer lost.
+    pub(crate) async fn lose(&self, product: &str, method: &str, path: &str) {
+        self.fault(json!({"kind": "error_after", "product": product, "method": method, "path": path, "times": 1})).await;
+    }
+
     pub(crate) async fn clear_faults(&self) {
         self.ask(self.http.delete(format!("{}/admin/faults", self.url))).await;
     }

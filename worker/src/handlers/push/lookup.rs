@@ -6,9 +6,9 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sluice_queue::Outcome;
 use sluice_queue::outcome::{Class, Letter};
-use sluice_sync::link;
 use sluice_sync::link::agreed::field_in;
 use sluice_sync::link::store::Agreed;
+use sluice_sync::link::{self, Link};
 use sluice_sync::module::{CLOCKS_DIFFER_BY, Create as Way, Lookup, Refusal, parse_time};
 use sluice_sync::plan;
 use sluice_sync::value;
@@ -223,22 +223,12 @@ impl Run<'_> {
             written: false,
             look_again: false,
         };
-        let linked = sluice_sync::link::Link {
+        let linked = Link {
             sync: self.definition.name().to_owned(),
             key: agreed.key.clone(),
             zoho_id: Some(agreed.zoho_id.clone()),
             fields: agreed.fields.clone(),
-            zoho_modified_at: None,
-            create_sent_at: None,
-            creates: 0,
-            look_again_at: None,
-            unsure: false,
-            pushed_at: None,
-            hold_until: None,
-            synced_at: None,
-            sending: None,
-            reference: None,
-            gone_at: None,
+            ..Link::default()
         };
         let outcome = if plan::changed_fields(self.definition, row, &linked).is_empty() {
             Outcome::Done { reason: None }

@@ -111,23 +111,7 @@ mod tests {
     }
 
     fn record(slot: &Claimed, creates: i16) -> Record<'_> {
-        let link = Link {
-            sync: "payments".to_owned(),
-            key: "1".to_owned(),
-            zoho_id: None,
-            fields: std::collections::BTreeMap::new(),
-            zoho_modified_at: None,
-            create_sent_at: None,
-            creates,
-            look_again_at: None,
-            unsure: false,
-            pushed_at: None,
-            hold_until: None,
-            synced_at: None,
-            sending: None,
-            reference: None,
-            gone_at: None,
-        };
+        let link = Link { sync: "payments".to_owned(), key: "1".to_owned(), creates, ..Link::default() };
         Record {
             slot,
             row: None,
