@@ -132,6 +132,8 @@ pub(crate) fn of(error: &Error, slot: &Claimed, policy: &Policy, s: Situation, r
             (policy.decide(slot, retry), if s.creates { Create::Doubt } else { Create::None })
         }
         Error::NotSent(sluice_zoho::NotSent::Late { .. }) => (Outcome::Continue { progress: None }, Create::None),
+        // too much for one call, for instance: the innocent go without the guilty
+        Error::NotSent(sluice_zoho::NotSent::Invalid { reason }) if s.batch > 1 => (halved(s.batch, reason), Create::None),
         Error::NotSent(sluice_zoho::NotSent::Invalid { reason }) => (dead(Letter::new(Class::Payload, reason.clone())), Create::None),
     }
 }
@@ -310,5 +312,9 @@ mod tests {
         let (outcome, _) = decide(&rejection(RejectionKind::Payload, None), 3);
         assert!(matches!(outcome, Outcome::Retry(r) if r.max_batch == Some(2)));
         assert!(matches!(decide(&rejection(RejectionKind::Payload, None), 1).0, Outcome::Dead(_)));
+        // what could not even be sent, such as a body of more than a call may have
+        let unsendable = Error::NotSent(sluice_zoho::NotSent::Invalid { reason: "too large".into() });
+        assert!(matches!(decide(&unsendable, 100), (Outcome::Retry(r), Create::None) if r.max_batch == Some(50) && !r.counts));
+        assert!(matches!(decide(&unsendable, 1).0, Outcome::Dead(_)));
     }
 }

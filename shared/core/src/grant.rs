@@ -67,6 +67,11 @@ impl Grant {
         self.place
     }
 
+    /// Whether it can still be spent after so long.
+    pub fn is_good_for(&self, longer: Duration, now: Moment) -> bool {
+        self.asked_at.until(now) + longer <= self.valid
+    }
+
     /// Spends the grant, immediately before the request is handed to the network.
     ///
     /// # Errors

@@ -11,6 +11,9 @@ use sluice_core::grant::{Grant, Moment};
 use crate::settle::{Cost, Health, Report, Seen, Throttled};
 use crate::store;
 
+/// From the grant to the request's first byte.
+const TO_SEND: Duration = Duration::from_millis(100);
+
 /// The calls of one batch.
 #[derive(Debug, Clone)]
 pub struct Calls {
@@ -49,7 +52,8 @@ impl Calls {
         Self { token, worker, state: Arc::new(Mutex::new(state)) }
     }
 
-    /// The grant of the claim if it covers the call, or another one: asked for once, without waiting. One that does not cover it goes back.
+    /// The grant of the claim if it covers the call, or another one: asked for once, without waiting. One that does not cover it goes back, and so does
+    /// one whose time has passed while the rows were read, or a slow expression would cost its records every claim; its place is free for the asking.
     ///
     /// # Errors
     /// [`NoGrant`], for each of which nothing may be sent.
@@ -58,6 +62,7 @@ impl Calls {
             let mut state = self.lock();
             if let Some(grant) = state.grant.take()
                 && cost.fits_in(state.reserved)
+                && grant.is_good_for(TO_SEND, Moment::now())
             {
                 return Ok(grant);
             }

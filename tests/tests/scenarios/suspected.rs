@@ -99,6 +99,17 @@ async fn a_create_that_zoho_has_refused_as_a_second_one_is_looked_for_and_not_se
     world.check_rules().await;
 }
 
+/// A grant holds for two seconds, and reading the row takes longer.
+#[tokio::test]
+async fn a_row_that_takes_longer_to_read_than_a_grant_holds_is_sent() {
+    let config = BILLING.replace("phone = \"phone\"", "phone = { sql = \"(select this.phone from pg_sleep(2.5))\" }");
+    let world = World::new(Setup::new(PEOPLE, config)).await;
+    world.run("insert into people values (1, 'One', 'one@people.example', '1')").await;
+    world.all_arrived().await;
+    assert_eq!(world.zoho.values("billing", "customers", "phone").await, ["1"]);
+    world.check_rules().await;
+}
+
 const CONTACTS: &str = r#"
 [syncs.people]
 connection = "main"

@@ -1,7 +1,8 @@
 //! Settle, extend and rescue name the batch; whoever lost it writes nothing.
 
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
+use sluice_core::grant::{Grant, Moment};
 use sluice_queue::calls::{Calls, NoGrant};
 use sluice_queue::settle::{Create, Seen};
 use sluice_queue::{Claim, Cost, Settlement, store};
@@ -124,6 +125,26 @@ async fn a_batch_given_back_unsent_has_cost_nothing_and_is_due_at_once() {
     };
     let slot = &batch.slots[0];
     assert_eq!((slot.failures, slot.tries, slot.progress.clone()), (0, 0, Some(1.into())));
+}
+
+/// Rows that take longer to read than a grant holds would cost their records every claim, and never be sent.
+#[tokio::test]
+async fn a_grant_whose_time_passed_while_the_rows_were_read_is_exchanged_for_its_own_place() {
+    let world = World::new().await;
+    world.push("orders", 1).await;
+    world.fold().await;
+    let Claim::Batch(batch, grant) = store::claim(&world.db, WORKER, &world.shapes, LEASE, TIMEOUT).await.unwrap() else {
+        panic!("nothing claimed")
+    };
+    let read_since = Moment::shown(Instant::now() - Duration::from_secs(3), SystemTime::now() - Duration::from_secs(3));
+    let outlived = Grant::issued(grant.place(), read_since, Duration::from_secs(2));
+    let calls = Calls::new(batch.token, WORKER.into(), outlived, Cost::ONE);
+    let exchanged = calls.grant(&world.db, Cost::ONE).await.expect("its own place is free for it, and its point of the grid");
+    assert!(exchanged.spend(Moment::now()).is_ok());
+    assert_eq!(world.get::<i64>("select count(*) from sluice.place where kind = 'window' and free_at > clock_timestamp()").await, 1);
+    calls.sending();
+    calls.answered(Duration::from_millis(50), true, Cost::ONE, None, Seen::default());
+    assert!(matches!(calls.grant(&world.db, Cost::ONE).await, Err(NoGrant::Later)), "the next one waits for the grid");
 }
 
 #[tokio::test]
