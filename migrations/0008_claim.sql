@@ -361,7 +361,7 @@ begin
   -- What an ordinary record has nothing of is left out: a hundred objects of a dozen members would cost as much as everything else here.
   select jsonb_agg(jsonb_build_object('id', w.id, 'key', w.key, 'job_id', j.job_id,
       -- somebody asked to look at Zoho, or it is not known what happened there
-      'look', s.kind = 'pull' and (j.look or w.tries > 0), 'asked_at', j.asked_at)
+      'look', s.kind = 'pull' and (j.look or w.tries > 0), 'asked_at', j.asked_at, 'age_ms', (extract(epoch from p_now - j.newest) * 1000)::bigint)
       || case when w.tries = 0 and w.failures = 0 and w.panics = 0 and coalesce(w.args, w.progress) is null and w.max_failures is null and intended.doubts = '{}' then '{}'
          else jsonb_build_object('args', w.args, 'failures', w.failures, 'tries', w.tries, 'panics', w.panics, 'max_failures', w.max_failures, 'progress', w.progress,
            'doubt', intended.doubts -> w.key,
@@ -370,6 +370,7 @@ begin
   -- `offset 0`: or the planner walks the jobs in the order of their ids until one is this slot's
   cross join lateral (
     select min(o.job_id) as job_id, coalesce(bool_or(o.kind <> 'push'), false) as look,
+      max(o.created_at) as newest,
       max(o.created_at) filter (where o.kind <> 'push' and not coalesce((o.args ->> 'seen')::boolean, false)) as asked_at
     from (select job_id, kind, args, created_at from sluice.slot_job where slot_id = w.id offset 0) o) j;
   return jsonb_build_object('token', p_token, 'connection', s.connection, 'product', s.product, 'kind', s.kind, 'sync', s.sync,

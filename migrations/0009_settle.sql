@@ -225,7 +225,7 @@ $$;
 --
 -- p_outcomes: [{"slot": id, "outcome": done|continue|retry|snooze|wait|dead, "delay_ms", "hold_ms", "counts": bool, "unbooked": bool, "death": bool,
 --   "panic": bool, "max_batch", "progress", "waiting_sync", "waiting_key", "create": none|settled|doubt, "reason", "class", "code", "field", "message",
---   "hint", "http_status", "request", "response", "depends_sync", "depends_key", "ms", "calls"}]
+--   "hint", "http_status", "request", "response", "depends_sync", "depends_key", "ms", "calls", "sent_fields", "unwritten": bool}]
 create function sluice.settle(p_token bigint, p_worker text, p_report jsonb, p_outcomes jsonb) returns boolean
 language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
 declare
@@ -252,7 +252,7 @@ end $$;
 create type sluice.outcome as (
   slot bigint, outcome text, delay_ms bigint, hold_ms bigint, counts boolean, unbooked boolean, death boolean, panic boolean, max_batch smallint,
   progress jsonb, waiting_sync text, waiting_key text, "create" text, pushed boolean, reason text, class text, code text, field text, message text, hint text,
-  http_status integer, request jsonb, response jsonb, depends_sync text, depends_key text, ms integer, calls smallint, sent_fields text[]
+  http_status integer, request jsonb, response jsonb, depends_sync text, depends_key text, ms integer, calls smallint, sent_fields text[], unwritten boolean
 );
 
 create function sluice.settle_slots(b sluice.batch, now_ timestamptz, p_outcomes jsonb) returns void
@@ -290,7 +290,8 @@ begin
   letters := array(
     select d.id from unnest(outcomes) o join sluice.slot s on s.id = o.slot and s.batch = b.token
     join sluice.dead_letter d on d.sync = s.sync and d.key = s.key and d.resolution is null
-    where o.outcome in ('done', 'dead') and s.sync <> '' for update of d skip locked);
+    -- what is left as it is, or still to be written to the row, is no success
+    where (o.outcome = 'dead' or o.outcome = 'done' and o.unwritten is not true and coalesce(o.reason, '') not in ('held', 'braked')) and s.sync <> '' for update of d skip locked);
   update sluice.dead_letter set resolution = 'superseded', resolved_by = 'sluice', resolved_at = now_ where id = any (letters);
 
   insert into sluice.dead_letter (job_id, job_ids, kind, args, sync, key, lane, error_class, error_code, field, message, hint, http_status, response, history, depends_sync, depends_key)

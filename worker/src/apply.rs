@@ -7,6 +7,7 @@
 mod refused;
 mod rows;
 
+use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 use sluice_core::db::dynamic::{self, Ident, Sql};
 use sluice_core::db::{Db, Tx};
@@ -19,9 +20,9 @@ use sluice_sync::value;
 
 use self::refused::Refused;
 use crate::engine::Engine;
-use crate::local_write::{LOCKED, LOCKED_CAP, REFUSED, Taken, fence, later, own_settings, take_row};
+use crate::local_write::{self, LOCKED, LOCKED_CAP, REFUSED, Taken, fence, later, own_settings, take_row};
 use crate::settle::note_run;
-use crate::work::{Act, Pull, Sums};
+use crate::work::{Act, Pull, Sums, Writeback};
 
 /// What became of one pull.
 enum Applied {
@@ -61,7 +62,7 @@ async fn one(engine: &Engine, definition: &Definition, key: &str, id: i64) -> Re
     // One that a table refused at first may have waited for long: what it was decided on may be from before a write of ours.
     let taken = sqlx::query!(
         r#"delete from sluice.local_write w where id = $1
-           returning pull, tries, exists (select from sluice.link l where l.sync = w.sync and l.key = w.key and l.pushed_at > w.created_at) as "outdated!""#,
+           returning pull, tries, created_at, exists (select from sluice.link l where l.sync = w.sync and l.key = w.key and l.pushed_at > w.created_at) as "outdated!""#,
         id
     )
     .fetch_optional(&mut tx)
@@ -88,7 +89,12 @@ async fn one(engine: &Engine, definition: &Definition, key: &str, id: i64) -> Re
             let pause = LOCKED.saturating_mul(2_u32.saturating_pow(taken.tries.unsigned_abs().min(10))).min(LOCKED_CAP);
             later(db, &[id], pause, None).await?;
         }
-        Ok(applied) => finish(engine, tx, definition, &pull, applied).await?,
+        Ok(applied) => {
+            if let (true, Applied::Done { .. } | Applied::NoRow) = (pull.closes, &applied) {
+                close_letters(&mut tx, definition.name(), key, taken.created_at).await?;
+            }
+            finish(engine, tx, definition, &pull, applied).await?;
+        }
         Err(error) => {
             tx.rollback().await?;
             match refused::why(&error) {
@@ -249,7 +255,21 @@ async fn finish(engine: &Engine, mut tx: Tx, definition: &Definition, pull: &Pul
     Ok(())
 }
 
-/// A row that the table refuses for what is in it.
+/// The row says it: what was open of its record before is over. A letter that somebody is resolving is his.
+async fn close_letters(tx: &mut Tx, sync: &str, key: &str, since: DateTime<Utc>) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update sluice.dead_letter set resolution = 'superseded', resolved_by = 'sluice', resolved_at = clock_timestamp() where id in (
+           select d.id from sluice.dead_letter d where d.sync = $1 and d.key = $2 and d.resolution is null and d.created_at < $3 for update skip locked)",
+        sync,
+        key,
+        since
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// A row that the table refuses for what is in it. One letter says so, however often Zoho shows the record meanwhile.
 async fn bury(
     db: &Db,
     definition: &Definition,
@@ -264,20 +284,27 @@ async fn bury(
     let mut tx = db.begin().await?;
     let dropped = sqlx::query!("delete from sluice.local_write where id = $1", id).execute(&mut tx).await?;
     if dropped.rows_affected() > 0 {
+        let message = format!("the table {} refused what Zoho says: {reason}", definition.sync.table);
         sqlx::query!(
             "insert into sluice.dead_letter (kind, args, sync, key, lane, error_class, message, hint, response, field)
-             values ('pull', $1, $2, $3, $4, 'validation', $5, $6, $7, $8)",
+             select 'pull', $1, $2, $3, $4, 'validation', $5, $6, $7, $8
+             where not exists (select from sluice.dead_letter d where d.sync = $2 and d.key = $3 and d.kind = 'pull' and d.resolution is null
+               and d.error_class = 'validation' and d.message = $5)",
             json!({"sync": sync, "zoho_id": pull.zoho_id}),
             sync,
             key,
             definition.sync.lane.as_str(),
-            format!("the table {} refused what Zoho says: {reason}", definition.sync.table),
+            message,
             "mend the record in Zoho, the mapping or the table, then requeue",
             sluice_zoho::mask::excerpt(&json!(pull.columns)),
             field
         )
         .execute(&mut tx)
         .await?;
+        if pull.act != Act::Insert {
+            let told = Writeback { key: key.to_owned(), status: "failed", zoho_id: None, error: Some(message) };
+            local_write::leave(&mut tx, definition, &[told]).await?;
+        }
         if let Some(run_id) = pull.run_id {
             let sums = Sums { failed: 1, messages: vec![format!("{}: {reason}", pull.zoho_id)], ..Sums::default() };
             note_run(&mut tx, run_id, &sums).await?;

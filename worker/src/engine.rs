@@ -139,12 +139,13 @@ impl Engine {
         if !too_soon.is_zero() {
             return Ok(Look::Nothing { folded: true, wait: Some(too_soon) });
         }
+        let asked_at = Instant::now();
         match store::claim(&self.db, &self.worker, &shapes, self.lease(), self.request_timeout()).await? {
             Claim::Batch(batch, grant) => {
                 let lease = Arc::new(self.keeper.hold(batch.token));
                 let reserved = Cost { units: batch.cost, heavy: batch.heavy };
                 let calls = Calls::new(batch.token, self.worker.clone(), grant, reserved);
-                Ok(Look::Found(Box::new(Work { batch: Arc::new(*batch), calls, _lease: lease })))
+                Ok(Look::Found(Box::new(Work { batch: Arc::new(*batch), calls, _lease: lease, asked_at })))
             }
             Claim::Wait(wait) => Ok(Look::Nothing { folded, wait: [wait, next_in].into_iter().flatten().min() }),
         }

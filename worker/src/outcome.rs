@@ -100,7 +100,7 @@ pub(crate) fn of(error: &Error, slot: &Claimed, policy: &Policy, s: Situation, r
         }
         Error::NotFound { code, .. } => {
             let mut letter = Letter::new(Class::NotFound, error.to_string())
-                .hint("the record was deleted in Zoho; remove its link to have it created again, or discard");
+                .hint("the record was deleted in Zoho: discard, or, to have it created again, delete its row of sluice.link (by sync and key), then requeue");
             letter.code = Some(code.clone());
             letter.http_status = Some(404);
             (dead(letter), Create::Settled)
@@ -144,7 +144,10 @@ fn rejected(rejection: &Rejection, slot: &Claimed, policy: &Policy, s: Situation
         RejectionKind::Permission => (Class::Permission, "change the right in Zoho, then requeue"),
         RejectionKind::Duplicate => (Class::Duplicate, "name the field in match_on to adopt the existing record, or change the row"),
         RejectionKind::Conflict => (Class::Conflict, "the record's state in Zoho forbids this; change it there, then requeue"),
-        RejectionKind::Dependency => (Class::Dependency, "what the row refers to does not exist in Zoho or is inactive"),
+        RejectionKind::Dependency => (
+            Class::Dependency,
+            "what the row refers to does not exist in Zoho or is inactive: mend it there, or push it again, then requeue",
+        ),
         RejectionKind::Payload => (Class::Payload, "the mapping builds something that Zoho does not take"),
         RejectionKind::Locked => {
             let retry = Retry {

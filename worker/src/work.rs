@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,8 @@ pub(crate) struct Work {
     pub(crate) calls: Calls,
     /// Keeps the heartbeat going.
     pub(crate) _lease: Arc<lease::Guard>,
+    /// When the claim was asked for.
+    pub(crate) asked_at: Instant,
 }
 
 /// What a handler made of a batch: all of it is written in one transaction, if the lease still holds.
@@ -89,6 +92,9 @@ pub(crate) struct Pull {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) files: BTreeMap<String, String>,
     pub(crate) modified_at: Option<DateTime<Utc>>,
+    /// The run that left it was a success but for this: the record's open dead letters are closed when the row says it.
+    #[serde(default)]
+    pub(crate) closes: bool,
     /// The run over many records that is told what became of it; settle sets it.
     pub(crate) run_id: Option<i64>,
 }

@@ -77,6 +77,9 @@ pub struct Claimed {
     /// When that was last asked for, but by a list that has just shown the record: an older reading will not do.
     #[serde(default)]
     pub asked_at: Option<chrono::DateTime<chrono::Utc>>,
+    /// Milliseconds from the making of its newest job to the claim, by the database's clock.
+    #[serde(default)]
+    pub age_ms: Option<u64>,
 }
 
 /// A create in doubt.

@@ -85,6 +85,7 @@ mod tests {
             job_id: None,
             look: false,
             asked_at: None,
+            age_ms: None,
         }
     }
 

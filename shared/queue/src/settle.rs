@@ -160,12 +160,25 @@ pub struct Settlement {
     pub response: Option<Value>,
     /// The Zoho fields of the write that was sent, by their outermost names.
     pub sent_fields: Option<Vec<String>>,
+    /// The row is still to be told what Zoho says: an open dead letter of the record stays open until it is.
+    pub unwritten: bool,
 }
 
 impl Settlement {
     /// A settlement about which nothing else is known.
     pub fn new(slot: i64, outcome: Outcome) -> Self {
-        Self { slot, outcome, create: Create::None, pushed: false, ms: None, calls: 0, request: None, response: None, sent_fields: None }
+        Self {
+            slot,
+            outcome,
+            create: Create::None,
+            pushed: false,
+            ms: None,
+            calls: 0,
+            request: None,
+            response: None,
+            sent_fields: None,
+            unwritten: false,
+        }
     }
 
     /// The form that `sluice.settle` takes.
@@ -192,6 +205,7 @@ impl Settlement {
         put("request", json!(self.request));
         put("response", json!(self.response));
         put("sent_fields", json!(self.sent_fields));
+        put("unwritten", json!(self.unwritten));
         match &self.outcome {
             Outcome::Done { reason } => put("reason", json!(reason)),
             Outcome::Continue { progress } => put("progress", json!(progress)),

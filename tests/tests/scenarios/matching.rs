@@ -36,6 +36,39 @@ async fn an_existing_customer_is_adopted_and_only_what_differs_is_sent() {
     world.check_rules().await;
 }
 
+/// A list that was read for an earlier row does not show it.
+#[tokio::test]
+async fn a_customer_that_a_person_made_a_moment_before_the_row_is_adopted_in_whatever_case_its_address_is() {
+    let world = World::new(Setup::new(PEOPLE, BILLING)).await;
+    world.run("insert into people values (1, 'One', 'a@people.example', '1')").await;
+    world.all_arrived().await;
+    world.zoho.put("billing", "customers", None, json!({"display_name": "Two", "email": "B@people.example"})).await;
+    world.run("insert into people values (2, 'Two', 'b@People.example', '2')").await;
+    world.all_arrived().await;
+    assert_eq!(world.zoho.values("billing", "customers", "phone").await, ["1", "2"], "no third one");
+    world.check_rules().await;
+}
+
+#[tokio::test]
+async fn a_customer_whose_name_zoho_takes_for_the_same_is_adopted_or_the_letter_says_what_differs() {
+    let config = BILLING.replace("[\"email\"]", "[\"display_name\"]");
+    let scenario = "[finance]\nunique_display_name = true";
+    let world = World::new(Setup { scenario, ..Setup::new(PEOPLE, config) }).await;
+    world.zoho.put("billing", "customers", None, json!({"display_name": "ACME", "phone": "1"})).await;
+    world.run("insert into people values (1, 'Acme', 'a@people.example', '2')").await;
+    world.all_arrived().await;
+    assert_eq!(world.zoho.values("billing", "customers", "display_name").await, ["Acme"]);
+    world.check_rules().await;
+    drop(world);
+    let by_mail = World::new(Setup { scenario, ..Setup::new(PEOPLE, BILLING) }).await;
+    by_mail.zoho.put("billing", "customers", None, json!({"display_name": "ACME", "email": "a@people.example"})).await;
+    by_mail.run("insert into people values (1, 'Acme', 'b@people.example', '2')").await;
+    by_mail.settled().await;
+    let letters = by_mail.letters().await;
+    assert_eq!((letters.len(), &letters[0]["error_class"], &letters[0]["error_code"]), (1, &json!("duplicate"), &json!("3062")));
+    assert!(text(&letters[0]["hint"]).contains("none whose email is the row's"), "{letters:?}");
+}
+
 #[tokio::test]
 async fn several_matches_are_a_dead_letter_that_lists_them() {
     let world = World::new(Setup::new(PEOPLE, BILLING)).await;

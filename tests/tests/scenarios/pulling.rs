@@ -204,3 +204,28 @@ async fn an_edit_of_a_field_that_is_not_mapped_is_read_once_and_writes_nothing()
     assert_eq!(world.count("select count(*) from touched").await, 0);
     world.all_arrived().await;
 }
+
+/// One letter and a word in the row, however often the list shows the record; closed when the row says it, and not by a run that did nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_table_refuses_is_one_letter_until_the_row_says_it() {
+    let world = World::new(Setup::new(PRODUCTS, items(""))).await;
+    world.zoho.put("inventory", "items", None, json!({"name": "Cable", "sku": "C1", "rate": 10})).await;
+    world.poll("items").await;
+    world.run("alter table products add check (price < 100)").await;
+    let id = world.zoho.records("inventory", "items").await[0]["item_id"].as_str().expect("an id").to_owned();
+    world.zoho.put("inventory", "items", Some(&id), json!({"rate": 200})).await;
+    for _ in 0..3 {
+        world.poll("items").await;
+        world.run(&format!("select sluice.enqueue('pull', '{{\"sync\": \"items\", \"zoho_id\": \"{id}\"}}')")).await;
+        world.settled().await;
+    }
+    let letters = "select error_class, field, resolution from sluice.dead_letter";
+    assert_eq!(world.rows(letters).await, [json!({"error_class": "validation", "field": "rate", "resolution": null})]);
+    assert_eq!(world.rows("select zoho_sync_status, price::int from products").await, [json!({"zoho_sync_status": "failed", "price": 10})]);
+    world.zoho.put("inventory", "items", Some(&id), json!({"rate": 20})).await;
+    world.poll("items").await;
+    world.settled().await;
+    assert_eq!(world.rows("select resolution from sluice.dead_letter").await, [json!({"resolution": "superseded"})]);
+    assert_eq!(world.rows("select zoho_sync_status, price::int from products").await, [json!({"zoho_sync_status": "synced", "price": 20})]);
+    world.check_rules().await;
+}

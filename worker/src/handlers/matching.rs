@@ -10,8 +10,35 @@ use sluice_zoho::finance::{self, Module, Page};
 
 use crate::session::{Ended, Session};
 
-/// How long a list serves to adopt records that existed before us.
-pub(crate) const FOR_MATCHING: Duration = Duration::from_secs(300);
+/// So many pages are read anew for rows that are newer than the list.
+const SHORT: usize = 3;
+
+/// Of a longer list each page makes it serve so much longer, so that reading it takes a tenth of a budget of a hundred a minute at most.
+const A_PAGE_SERVES: Duration = Duration::from_secs(6);
+
+/// No list serves rows that are newer by more than this.
+const LONGEST: Duration = Duration::from_secs(300);
+
+/// How old a list may be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Age {
+    /// It was begun at this moment or later.
+    Since(Instant),
+    /// The same, but a long one may be older, as long as it is.
+    About(Instant),
+}
+
+impl Age {
+    fn serves(self, walk: &Walk, rows: &[Value]) -> bool {
+        let pages = rows.len().div_ceil(finance::MAX_PER_PAGE as usize);
+        let older = if pages > SHORT { (A_PAGE_SERVES * u32::try_from(pages).unwrap_or(u32::MAX)).min(LONGEST) } else { Duration::ZERO };
+        walk.started.is_some_and(|started| match self {
+            Self::Since(moment) => started >= moment,
+            Self::About(moment) => started + older >= moment,
+        })
+    }
+}
+
 /// The lists of this process, by connection and module.
 #[derive(Debug, Default)]
 pub(crate) struct Walks(Mutex<HashMap<(String, Module), SharedWalk>>);
@@ -36,20 +63,14 @@ pub(crate) enum NotNow {
 }
 
 impl Walks {
-    /// All rows of a module's list, as read by a walk that began no earlier than `since`. A walk that is under way is always finished,
+    /// All rows of a module's list, as read by a walk of that age. A walk that is under way is always finished,
     /// however old: a long list takes longer than the next search waits, and beginning anew for each would never end.
-    pub(crate) async fn rows(
-        &self,
-        session: &Session<'_>,
-        connection: &str,
-        module: Module,
-        since: Instant,
-    ) -> Result<Arc<Vec<Value>>, NotNow> {
+    pub(crate) async fn rows(&self, session: &Session<'_>, connection: &str, module: Module, age: Age) -> Result<Arc<Vec<Value>>, NotNow> {
         let walk = self.walk(connection, module);
         let mut walk = walk.try_lock().map_err(|_| NotNow::Busy)?;
         loop {
             match &walk.complete {
-                Some(rows) if walk.started.is_some_and(|started| started >= since) => return Ok(rows.clone()),
+                Some(rows) if age.serves(&walk, rows) => return Ok(rows.clone()),
                 None if walk.started.is_some() => {}
                 Some(_) | None => *walk = Walk { started: Some(Instant::now()), next: Some(Page::FIRST), ..Walk::default() },
             }

@@ -14,7 +14,8 @@ mod reconcile;
 
 use std::time::Duration;
 
-use rand::rng;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
 use sluice_queue::calls::NoGrant;
 use sluice_queue::settle::Create;
 use sluice_queue::{Claimed, Outcome, Settlement};
@@ -104,7 +105,9 @@ pub(crate) fn ended(
                 token_replaces_refused: session.token_replaces_refused(),
                 paused: session.paused(),
             };
-            outcome::of(error, slot, &engine.policy, situation, &mut rng())
+            // one draw for the whole batch, so that what failed in one call is due, and goes, in one call again
+            let mut draw = StdRng::seed_from_u64(work.batch.token.unsigned_abs());
+            outcome::of(error, slot, &engine.policy, situation, &mut draw)
         }
     }
 }

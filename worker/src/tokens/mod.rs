@@ -351,6 +351,7 @@ impl Tokens {
                 if let Some(reason) = not_accepted(&failed.error)
                     && pause::without_token(&self.db, &stored.fingerprint, &reason).await?
                 {
+                    let reason = reason.replace("{connection}", name);
                     tracing::error!(connection = name, reason, "paused the connection; its records wait");
                 }
             }

@@ -156,6 +156,7 @@ impl Run<'_> {
             rows: rows.unwrap_or_default(),
             files: BTreeMap::new(),
             modified_at: None,
+            closes: false,
             run_id: None,
         });
         // an edit that finds it out is told of like every later one
@@ -191,6 +192,7 @@ pub(super) fn update(key: &str, zoho_id: &str, merge: &Merge, modified_at: Optio
         rows: merge.rows.clone(),
         files: BTreeMap::new(),
         modified_at,
+        closes: false,
         run_id: None,
     }
 }

@@ -141,6 +141,7 @@ impl Run<'_> {
             rows,
             files: BTreeMap::new(),
             modified_at: self.definition.module.modified_at(record),
+            closes: false,
             run_id: None,
         };
         let merge = merge::Merge { files, ..merge::Merge::default() };

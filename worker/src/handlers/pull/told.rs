@@ -7,7 +7,7 @@ use sluice_sync::link::store::Agreed;
 use sluice_sync::sighting::{Sighting, Used};
 
 use super::{Gathered, Run, Verdict, WITHOUT_ROW};
-use crate::work::{Conflict, Fate, Handled, Sums};
+use crate::work::{Conflict, Fate, Handled, Pull, Sums};
 
 impl Run<'_> {
     /// Puts the verdicts and what was merged together: what is written here, what is agreed on, and what is kept for the next run.
@@ -79,7 +79,8 @@ impl Run<'_> {
             if merged.gone {
                 gone.push(slot.key.clone());
             }
-            pulls.extend(merged.pull);
+            let closes = matches!(verdict.outcome, Outcome::Done { .. });
+            pulls.extend(merged.pull.map(|pull| Pull { closes, ..pull }));
         }
         if let (Some(run_id), made @ 1..) = (gathered.sights.values().filter_map(|sight| sight.run_id).max(), self.work.calls.made()) {
             sums.entry(run_id).or_default().calls = i64::from(made);
@@ -95,6 +96,10 @@ impl Run<'_> {
             !told.key.starts_with(WITHOUT_ROW)
                 && (told.status != "synced" || told.zoho_id.is_some() || !pulls.iter().any(|pull| pull.key == told.key))
         });
+        for settlement in &mut handled.settlements {
+            settlement.unwritten =
+                self.work.batch.slots.iter().any(|slot| slot.id == settlement.slot && pulls.iter().any(|pull| pull.key == slot.key));
+        }
         Handled { pulls, gone, conflicts, compared, undone, acted_on, sightings: kept, sums, runs, adopted, moved, ..handled }
     }
 }

@@ -89,7 +89,7 @@ impl Run<'_> {
         } else if self.definition.sync.match_on.is_empty() {
             Ok(Vec::new())
         } else {
-            self.find_match(record, module, &write.body).await
+            self.find_match(record, module, &write.body, Search::of(record).refused).await
         };
         match found {
             Ok(hits) => match self.adopt(record, hits).await {
@@ -116,6 +116,9 @@ impl Run<'_> {
             }
             Err(Ended::Zoho(error, _)) if is_duplicate(&error) && matches!(way, Way::Refused { by: Refusal::Unique { .. } }) => {
                 self.refused_duplicate(record, module, write, lost, &error).await
+            }
+            Err(Ended::Zoho(error, latency)) if is_duplicate(&error) && !lost && !self.definition.sync.match_on.is_empty() => {
+                self.refused_match(record, module, write, &Ended::Zoho(error, latency)).await
             }
             Err(Ended::Zoho(error, _)) if matches!(*error, Error::OutcomeUnknown { .. }) && *way == Way::Parked => {
                 Verdict { create: Create::Doubt, ..Verdict::dead(parked(&error.to_string())) }
@@ -147,6 +150,25 @@ impl Run<'_> {
             .field(field.clone())
             .hint(format!("Zoho has a record with this {field}; add it to match_on to adopt such records, or change the row"));
         Verdict { create: Create::Settled, ..Verdict::dead(letter) }
+    }
+
+    /// Zoho says it has one already, which `match_on` did not find: it has it in another case, perhaps.
+    async fn refused_match(&self, record: &Record<'_>, module: Module, write: &Write, refusal: &Ended) -> Verdict {
+        match self.find_match(record, module, &write.body, true).await {
+            Ok(hits) => match self.adopt(record, hits).await {
+                Ok(Some(verdict)) | Err(verdict) => return verdict,
+                Ok(None) => {}
+            },
+            Err(verdict) => return Search::of(record).of_refused().kept(verdict),
+        }
+        let (mut outcome, create) = ended(self.engine, self.work, self.session, record.slot, refusal, true);
+        if let Outcome::Dead(letter) = &mut outcome {
+            let by = self.definition.sync.match_on.join(", ");
+            letter.hint = Some(format!(
+                "Zoho has one that it takes for the same, but none whose {by} is the row's: make the two say the same, then requeue"
+            ));
+        }
+        Verdict { create, ..Verdict::of(outcome) }
     }
 
     /// An update, and the adjustment of a level, which needs calls of its own.

@@ -1,6 +1,6 @@
 //! Finding records that Zoho has already: a create whose answer was lost, or one that somebody made before us.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -17,7 +17,7 @@ use sluice_zoho::finance::{self, Module};
 
 use super::search::{Hit, Search};
 use super::{Record, Run, Verdict};
-use crate::handlers::matching::{FOR_MATCHING, NotNow};
+use crate::handlers::matching::{Age, NotNow};
 use crate::handlers::{ended, snooze};
 use crate::session::Ended;
 
@@ -43,15 +43,22 @@ impl Run<'_> {
         self.not_linked_to_others(record, hits).await
     }
 
-    /// Looks for a record that `match_on` says is the row's. Without a value to match by there is none.
-    pub(super) async fn find_match(&self, record: &Record<'_>, module: Module, body: &Value) -> Result<Vec<Hit>, Verdict> {
+    /// Looks for a record that `match_on` says is the row's, in whatever case where Zoho has `refused` a second one. Without a value to match by
+    /// there is none.
+    pub(super) async fn find_match(&self, record: &Record<'_>, module: Module, body: &Value, refused: bool) -> Result<Vec<Hit>, Verdict> {
         let Some(wanted) = self.definition.matched_by(body) else { return Ok(Vec::new()) };
-        let now = Instant::now();
-        let rows = self.list(record, module, now.checked_sub(FOR_MATCHING).unwrap_or(now)).await?;
-        Ok(self.hits(module, rows.iter().filter(|row| self.carries(row, &wanted))))
+        // what a person made before the row was changed is seen
+        let age = record.slot.age_ms.map_or(Duration::ZERO, Duration::from_millis);
+        let asked_for = self.work.asked_at.checked_sub(age).unwrap_or(self.work.asked_at);
+        let rows = self.list(record, module, Age::About(asked_for)).await?;
+        let found = self.hits(module, rows.iter().filter(|row| self.carries(row, &wanted, alike)));
+        if !found.is_empty() || !refused {
+            return Ok(found);
+        }
+        Ok(self.hits(module, rows.iter().filter(|row| self.carries(row, &wanted, alike_in_any_case))))
     }
 
-    fn carries(&self, row: &Value, wanted: &[(&str, &Value)]) -> bool {
+    fn carries(&self, row: &Value, wanted: &[(&str, &Value)], alike: fn(&Value, &Value) -> bool) -> bool {
         wanted.iter().all(|(path, want)| field_in(&self.definition.module, row, path).is_some_and(|has| alike(want, has)))
     }
 
@@ -118,12 +125,12 @@ impl Run<'_> {
         let wanted: Vec<(&str, &Value)> = values.iter().filter_map(|path| Some((path.as_str(), value::at(body, path)?))).collect();
         let mut search = Search::of(record);
         let begun_since = search.lists_since(record);
-        let rows = self.list(record, module, begun_since).await.map_err(|verdict| search.kept(verdict))?;
+        let rows = self.list(record, module, Age::Since(begun_since)).await.map_err(|verdict| search.kept(verdict))?;
         let recent = |row: &Value| match (since, row.get("created_time").and_then(Value::as_str).and_then(parse_time)) {
             (Some(since), Some(created)) => created >= since - CLOCKS_DIFFER_BY,
             _ => true,
         };
-        let candidates = self.hits(module, rows.iter().filter(|row| recent(row) && self.carries(row, &wanted)));
+        let candidates = self.hits(module, rows.iter().filter(|row| recent(row) && self.carries(row, &wanted, alike)));
         let Some((field, ours)) = reference else { return Ok(candidates) };
         for candidate in candidates {
             if search.read.contains(&candidate.id) || search.hits.iter().any(|hit| hit.id == candidate.id) {
@@ -169,9 +176,9 @@ impl Run<'_> {
         Ok(Vec::new())
     }
 
-    async fn list(&self, record: &Record<'_>, module: Module, since: Instant) -> Result<std::sync::Arc<Vec<Value>>, Verdict> {
+    async fn list(&self, record: &Record<'_>, module: Module, age: Age) -> Result<std::sync::Arc<Vec<Value>>, Verdict> {
         let connection = &self.work.batch.connection;
-        self.engine.walks.rows(self.session, connection, module, since).await.map_err(|not_now| match not_now {
+        self.engine.walks.rows(self.session, connection, module, age).await.map_err(|not_now| match not_now {
             NotNow::Busy => Verdict::of(snooze(Duration::from_millis(200), "the module's list is being read")),
             NotNow::Ended(e) => match self.ended(record, &e) {
                 // The list is everybody's: that it cannot be read says nothing about this record.
@@ -277,10 +284,16 @@ fn several(hits: &[Hit]) -> Letter {
         .hint("merge or delete all but one of them in Zoho, then requeue")
 }
 
-/// A text names the record that carries it as it is: `007` is not `7`.
+/// A text names the record that carries it as it is: `007` is not `7`. Mail addresses are the same in whatever case.
 fn alike(want: &Value, has: &Value) -> bool {
     match want {
-        Value::String(want) => want.trim() == value::scalar_text(has).trim(),
+        Value::String(text) if text.contains('@') => alike_in_any_case(want, has),
+        Value::String(text) => text.trim() == value::scalar_text(has).trim(),
         _ => value::alike(want, has),
     }
+}
+
+fn alike_in_any_case(want: &Value, has: &Value) -> bool {
+    let same = |value: &Value| value::scalar_text(value).trim().to_lowercase();
+    same(want) == same(has)
 }

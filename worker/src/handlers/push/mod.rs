@@ -308,7 +308,9 @@ impl Run<'_> {
         if letter.field.is_none() {
             letter.field = field_named_in(&letter.message, fields.keys());
         }
-        if let Some((name, field)) = letter.field.as_ref().and_then(|name| fields.get_key_value(name)) {
+        // a lookup is sent as an object, and CRM names what it did not like inside
+        let mapped = |name: &String| fields.get_key_value(name).or_else(|| fields.get_key_value(name.strip_suffix(".id")?));
+        if let Some((name, field)) = letter.field.as_ref().and_then(mapped) {
             letter.hint = Some(what_to_mend(self.definition.name(), name, field, letter.response.as_ref()));
         }
     }
