@@ -1,5 +1,7 @@
 //! Zoho is away, or asks to be left alone: work waits, nothing counts as a failure, and all of it arrives afterwards.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use sluice_core::db::dynamic;
 
@@ -122,4 +124,19 @@ async fn a_refusal_stops_everybody_before_its_batch_is_settled() {
     world.run("update sluice.budget set blocked_until = now()").await;
     world.settled().await;
     assert_eq!(world.letters().await, Vec::<Value>::new());
+}
+
+/// Sixty records that failed in one call wait equally long, or each would go by itself.
+#[tokio::test]
+async fn what_failed_in_one_call_goes_in_one_call_again() {
+    // longer than a lost write is waited out, which would even them out
+    let config = BILLING.replace("max_failures = 1", "base = \"9s\"");
+    let world = World::without_worker(Setup { request_timeout: Duration::from_secs(1), ..Setup::new(PEOPLE, config) }).await;
+    world.zoho.fault(json!({"kind": "error_before", "product": "crm", "method": "POST", "path": "/crm/v8/Leads/upsert", "times": 1})).await;
+    world.run("insert into leads select n, 'Lead ' || n, 'l' || n || '@people.example' from generate_series(1, 60) n").await;
+    world.until("select count(*) = 60 from sluice.job").await;
+    world.start_worker();
+    world.all_arrived().await;
+    assert_eq!(world.zoho.count_writes().await, 2, "{:?}", world.zoho.calls().await);
+    world.check_rules().await;
 }
