@@ -146,3 +146,27 @@ async fn an_invoice_whose_row_is_deleted_is_voided_once() {
     assert_eq!((world.count(told).await, world.zoho.count_calls().await), (1, 0));
     world.check_rules().await;
 }
+
+#[tokio::test]
+async fn what_zoho_does_not_let_go_of_is_a_letter_that_does_not_speak_of_the_row() {
+    let world =
+        World::new(Setup::new(include_str!("../../../recipes/billing/tables.sql"), include_str!("../../../recipes/billing/sluice.toml")))
+            .await;
+    world
+        .run(
+            "insert into products (code, name) values ('installation', 'Installation');
+             insert into customers (id, account_number, name, email) values (1, 'A-1', 'One', 'a@customer.example');
+             insert into customer_invoices (id, customer_id, number, type, description, amount, issued_on, due_on)
+               values (1, 1, 'INV-1', 'installation', 'Installation', 10, '2026-01-05', '2026-01-12');
+             insert into payments (id, customer_id, amount, method, status, paid_on) values (1, 1, 10, 'eft', 'completed', '2026-01-06');
+             insert into payment_allocations (payment_id, invoice_id, amount) values (1, 1, 10)",
+        )
+        .await;
+    world.all_arrived().await;
+    world.run("set session_replication_role = replica; delete from payment_allocations; set session_replication_role = origin; delete from customer_invoices").await;
+    world.settled().await;
+    let letters = world.letters().await;
+    assert_eq!(letters.len(), 1, "{letters:?}");
+    assert!(text(&letters[0]["hint"]).contains("the row is gone, and Zoho does not let go of its record"), "{letters:?}");
+    world.check_rules().await;
+}

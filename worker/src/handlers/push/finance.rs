@@ -223,7 +223,7 @@ impl Run<'_> {
             Err(Ended::Zoho(error, _)) if matches!(*error, Error::NotFound { .. }) => {
                 Verdict { unlinked: true, ..Verdict::of(Outcome::Done { reason: None }) }
             }
-            Err(failure) => self.ended(record, &failure),
+            Err(failure) => kept_by_zoho(self.ended(record, &failure)),
         };
         Verdict { request: Some(serde_json::json!({"delete": zoho_id})), ..verdict }
     }
@@ -247,10 +247,19 @@ impl Run<'_> {
                 look_again: false,
             }),
             (Ok(()), None) => Verdict::of(Outcome::Done { reason: None }),
-            (Err(failure), _) => self.ended(record, &failure),
+            (Err(failure), _) => kept_by_zoho(self.ended(record, &failure)),
         };
         Verdict { request: Some(request), ..verdict }
     }
+}
+
+/// There is no row to mend any more.
+fn kept_by_zoho(mut verdict: Verdict) -> Verdict {
+    if let Outcome::Dead(letter) = &mut verdict.outcome {
+        let what = "the row is gone, and Zoho does not let go of its record: requeue once what hinders it there is removed, or withdraw it there by hand and discard this";
+        letter.hint = Some(what.to_owned());
+    }
+    verdict
 }
 
 /// The finance module that a sync names.
