@@ -6,8 +6,9 @@ use sluice_queue::Outcome;
 use sluice_sync::link::store::Agreed;
 use sluice_sync::sighting::{Sighting, Used};
 
-use super::{Gathered, Run, Verdict, WITHOUT_ROW};
+use super::{Gathered, Run, Verdict};
 use crate::work::{Conflict, Fate, Handled, Sums};
+use sluice_sync::key::WITHOUT_ROW;
 
 impl Run<'_> {
     /// Puts the verdicts and what was merged together: what is written here, what is agreed on, and what is kept for the next run.
