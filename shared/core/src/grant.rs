@@ -67,6 +67,11 @@ impl Grant {
         self.place
     }
 
+    /// Whether it could be spent now. [`Grant::spend`] asks again: time goes on.
+    pub fn is_good(&self, now: Moment) -> bool {
+        self.asked_at.until(now) <= self.valid
+    }
+
     /// Spends the grant, immediately before the request is handed to the network.
     ///
     /// # Errors
@@ -90,7 +95,10 @@ mod tests {
         let (instant, time) = (Instant::now(), SystemTime::now());
         let asked = Moment::shown(instant, time);
         let wall = if wall < 0.0 { time - Duration::from_secs_f64(-wall) } else { time + Duration::from_secs_f64(wall) };
-        Grant::issued(1, asked, VALID).spend(Moment::shown(instant + Duration::from_secs_f64(steady), wall)).is_ok()
+        let (grant, now) = (Grant::issued(1, asked, VALID), Moment::shown(instant + Duration::from_secs_f64(steady), wall));
+        let good = grant.is_good(now);
+        assert_eq!(good, grant.spend(now).is_ok());
+        good
     }
 
     #[test]

@@ -49,7 +49,8 @@ impl Calls {
         Self { token, worker, state: Arc::new(Mutex::new(state)) }
     }
 
-    /// The grant of the claim if it covers the call, or another one: asked for once, without waiting. One that does not cover it goes back.
+    /// The grant of the claim if it covers the call, or another one: asked for once, without waiting. One that does not cover it goes back, and so does one
+    /// that has become too old: rows of slow expressions take longer to read than a grant is good for, and would never be sent.
     ///
     /// # Errors
     /// [`NoGrant`], for each of which nothing may be sent.
@@ -58,6 +59,7 @@ impl Calls {
             let mut state = self.lock();
             if let Some(grant) = state.grant.take()
                 && cost.fits_in(state.reserved)
+                && grant.is_good(Moment::now())
             {
                 return Ok(grant);
             }

@@ -1,7 +1,8 @@
 //! Settle, extend and rescue name the batch; whoever lost it writes nothing.
 
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
+use sluice_core::grant::{Grant, Moment};
 use sluice_queue::calls::{Calls, NoGrant};
 use sluice_queue::settle::{Create, Seen};
 use sluice_queue::{Claim, Cost, Settlement, store};
@@ -124,6 +125,25 @@ async fn a_batch_given_back_unsent_has_cost_nothing_and_is_due_at_once() {
     };
     let slot = &batch.slots[0];
     assert_eq!((slot.failures, slot.tries, slot.progress.clone()), (0, 0, Some(1.into())));
+}
+
+/// Rows of slow expressions took longer to read than a grant is good for: their batch came back for ever, and nothing was sent.
+#[tokio::test]
+async fn a_grant_that_became_too_old_goes_back_for_another_one() {
+    let world = World::new().await;
+    world.push("orders", 1).await;
+    world.fold().await;
+    let Claim::Batch(batch, grant) = store::claim(&world.db, WORKER, &world.shapes, LEASE, TIMEOUT).await.unwrap() else {
+        panic!("nothing claimed")
+    };
+    let taken = "select count(*) from sluice.place where free_at > clock_timestamp()".to_owned();
+    let before: i64 = world.get(taken.clone()).await;
+    let (steady, wall) = (Instant::now().checked_sub(Duration::from_secs(3)).unwrap(), SystemTime::now() - Duration::from_secs(3));
+    let old = Grant::issued(grant.place(), Moment::shown(steady, wall), Duration::from_secs(2));
+    let calls = Calls::new(batch.token, WORKER.into(), old, Cost::ONE);
+    let another = calls.grant(&world.db, Cost::ONE).await.unwrap();
+    assert!(another.spend(Moment::now()).is_ok());
+    assert_eq!(world.get::<i64>(taken).await, before, "the old one's places are free again, or its own");
 }
 
 #[tokio::test]
