@@ -54,10 +54,11 @@ pub(super) enum Gulp {
 /// # Errors
 /// The database's; then nothing was taken.
 pub async fn drain_once(db: &Db, reader: &Reader, definitions: &Definitions) -> Result<Drained, sqlx::Error> {
-    drain(db, reader, definitions, Gulp::Up(MAX_CHANGES)).await
+    drain(db, reader, definitions, Gulp::Up(MAX_CHANGES)).await.map(|(drained, _)| drained)
 }
 
-pub(super) async fn drain(db: &Db, reader: &Reader, definitions: &Definitions, gulp: Gulp) -> Result<Drained, sqlx::Error> {
+/// A drain of that size. With what it did, whether that was to hold the suspect.
+pub(super) async fn drain(db: &Db, reader: &Reader, definitions: &Definitions, gulp: Gulp) -> Result<(Drained, bool), sqlx::Error> {
     let limit = match gulp {
         Gulp::Up(limit) => limit,
         Gulp::Suspect => 1,
@@ -67,12 +68,12 @@ pub(super) async fn drain(db: &Db, reader: &Reader, definitions: &Definitions, g
     let changes = store::take(&mut tx, definitions, brakes.busy(), limit.into()).await?;
     if changes.is_empty() && !brakes.gathering() {
         tx.rollback().await?;
-        return Ok(Drained::default());
+        return Ok((Drained::default(), false));
     }
     let agreed = store::agreed(&mut tx, definitions, brakes.busy()).await?;
     let drawn = Drawn { reader, definitions, brakes: &brakes, agreed: &agreed, limit };
     let drained = match gulp {
-        Gulp::Up(_) => drawn.turn(&mut tx, &changes).await?,
+        Gulp::Up(_) => (drawn.turn(&mut tx, &changes).await?, false),
         Gulp::Suspect => drawn.turn_or_hold(&mut tx, &changes).await?,
     };
     tx.commit().await?;
@@ -104,10 +105,10 @@ impl Drawn<'_> {
     }
 
     /// The last resort for what nobody foresaw: one change must not stop all others. It is held only if all goes well without it, or the fault is not its own.
-    async fn turn_or_hold(&self, tx: &mut Tx, changes: &[Change]) -> Result<Drained, sqlx::Error> {
+    async fn turn_or_hold(&self, tx: &mut Tx, changes: &[Change]) -> Result<(Drained, bool), sqlx::Error> {
         sqlx::query("savepoint sluice_suspect").execute(&mut *tx).await?;
         let error = match self.turn(tx, changes).await {
-            Ok(drained) => return Ok(drained),
+            Ok(drained) => return Ok((drained, false)),
             Err(error) if isolate::passes(&error) => return Err(error),
             Err(error) => error,
         };
@@ -122,6 +123,6 @@ impl Drawn<'_> {
         let drained = Drained { taken: changes.iter().map(|change| change.changes).sum(), held: held.len(), ..Drained::default() };
         held.store(tx).await?;
         tracing::error!(error = message(&error), "a change could not be turned into a job and is held: sluice held list");
-        Ok(drained)
+        Ok((drained, true))
     }
 }

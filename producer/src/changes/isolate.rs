@@ -35,9 +35,9 @@ impl Suspicion {
         if self.limit <= 1 && self.held_in_a_row < HELD_IN_A_ROW { Gulp::Suspect } else { Gulp::Up(self.limit) }
     }
 
-    /// After a drain that went through.
-    pub(super) fn went(&mut self, gulp: Gulp, drained: &Drained) {
-        if gulp == Gulp::Suspect && drained.jobs == 0 && drained.held > 0 {
+    /// After a drain that went through; `held`: by holding its suspect.
+    pub(super) fn went(&mut self, held: bool, drained: &Drained) {
+        if held {
             // there may be another: the next failure is no chance
             *self = Self { limit: MAX_CHANGES, failures: 1, held_in_a_row: self.held_in_a_row + 1 };
         } else if drained.taken < u64::from(self.limit) {
@@ -101,14 +101,14 @@ mod tests {
         }
         assert_eq!((suspicion.gulp(), tries), (Gulp::Suspect, 12));
         // others before it
-        suspicion.went(Gulp::Suspect, &Drained { taken: 1, jobs: 1, ..Drained::default() });
+        suspicion.went(false, &Drained { taken: 1, jobs: 1, ..Drained::default() });
         assert_eq!(suspicion.gulp(), Gulp::Up(2));
         assert!(suspicion.failed(&went_wrong()));
         assert_eq!(suspicion.gulp(), Gulp::Suspect);
-        suspicion.went(Gulp::Suspect, &Drained { taken: 1, held: 1, ..Drained::default() });
+        suspicion.went(true, &Drained { taken: 1, held: 1, ..Drained::default() });
         assert_eq!(suspicion.gulp(), Gulp::Up(MAX_CHANGES));
         assert!(suspicion.failed(&went_wrong()), "another one");
-        suspicion.went(Gulp::Up(2500), &Drained { taken: 3, ..Drained::default() });
+        suspicion.went(false, &Drained { taken: 3, ..Drained::default() });
         assert!(!suspicion.failed(&went_wrong()), "all went well meanwhile");
     }
 
@@ -118,7 +118,7 @@ mod tests {
         for _ in 0..HELD_IN_A_ROW {
             while suspicion.failed(&went_wrong()) {}
             assert_eq!(suspicion.gulp(), Gulp::Suspect);
-            suspicion.went(Gulp::Suspect, &Drained { taken: 1, held: 1, ..Drained::default() });
+            suspicion.went(true, &Drained { taken: 1, held: 1, ..Drained::default() });
         }
         while suspicion.failed(&went_wrong()) {}
         assert_eq!(suspicion.gulp(), Gulp::Up(1));

@@ -102,8 +102,8 @@ impl Listener {
             let definitions = Arc::clone(&self.definitions.borrow());
             let gulp = suspicion.gulp();
             match drain::drain(&self.db, &self.reader, &definitions, gulp).await {
-                Ok(drained) => {
-                    suspicion.went(gulp, &drained);
+                Ok((drained, held)) => {
+                    suspicion.went(held, &drained);
                     return Ok(drained);
                 }
                 Err(error) if isolate::passes(&error) || !suspicion.failed(&error) => return Err(error),

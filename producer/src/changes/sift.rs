@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
-use sluice_sync::definition::{Definition, Watch};
+use sluice_sync::definition::{Columns, Definition, Watch};
 use sluice_sync::read::Reader;
 
 use super::held::Held;
@@ -136,7 +136,16 @@ async fn watched_changes(
         if change.operation == Operation::Truncate {
             sifted.hold(definition, &format!("{}, which the sync watches, was truncated", change.relation), "truncate", None);
         }
-        images.extend([&change.before, &change.after].into_iter().flatten());
+        for image in [&change.before, &change.after].into_iter().flatten() {
+            match absent(watch, image) {
+                None => images.push(image),
+                Some(column) => {
+                    let table = &watch.relation;
+                    let reason = format!("watch on {table}: the column `{column}` is not in the captured row: was it renamed or dropped?");
+                    sifted.hold(definition, &reason, "watch", Some(image));
+                }
+            }
+        }
     }
     for (image, found) in watched::keys(reader, watch, &images).await? {
         match found {
@@ -152,4 +161,13 @@ async fn watched_changes(
         }
     }
     Ok(())
+}
+
+/// A column that the watch's expression names and that the image has not: to the expression it would be null, and so concern nobody.
+fn absent<'a>(watch: &'a Watch, image: &Value) -> Option<&'a str> {
+    match &watch.columns {
+        Columns::Named(names) => names.iter().map(String::as_str).find(|name| image.get(name).is_none()),
+        // the expression names them all only as far as anybody can tell
+        Columns::All => None,
+    }
 }

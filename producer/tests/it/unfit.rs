@@ -110,17 +110,23 @@ async fn an_image_without_its_key_is_held_once_for_all_of_its_kind_and_approve_s
         .run(
             "insert into sluice.change (relation, operation, after) select 'public.customers', 'insert', jsonb_build_object('ident', n) from generate_series(1, 15) n;
              insert into sluice.change (relation, operation, before) values ('public.customers', 'delete', '{\"id\": null}');
+             insert into sluice.change (relation, operation, before) values ('public.addresses', 'delete', '{\"customer\": 7}');
              insert into customers values (1, 'a')",
         )
         .await;
-    assert_eq!((setting.drain().await.held, setting.jobs().await), (16, pairs(&[("customers", "1")])));
+    assert_eq!((setting.drain().await.held, setting.jobs().await), (17, pairs(&[("customers", "1")])));
     setting.run("insert into sluice.change (relation, operation, after) values ('public.customers', 'insert', '{}')").await;
     assert_eq!(setting.drain().await.held, 1);
     assert_eq!(
         held(&setting).await,
         [
             ("key".to_owned(), "the key column `id` is not in the captured row: was it renamed or dropped?".to_owned(), 16),
-            ("key".to_owned(), "the key column `id` of a captured row is null".to_owned(), 1)
+            ("key".to_owned(), "the key column `id` of a captured row is null".to_owned(), 1),
+            (
+                "watch".to_owned(),
+                "watch on public.addresses: the column `customer_id` is not in the captured row: was it renamed or dropped?".to_owned(),
+                1
+            )
         ]
     );
     assert_eq!(setting.count("select max(jsonb_array_length(sample))::bigint from sluice.held_change").await, 10);
