@@ -1,4 +1,4 @@
-//! Rows that cannot be read, or not in time, and the batches that they ride in.
+//! Rows that cannot be read, or not in time, or under no key that a job can have; and the others beside them.
 
 use serde_json::Value;
 
@@ -54,4 +54,20 @@ async fn each_row_has_its_own_fate_in_a_batch_that_is_slow_and_holds_rows_that_f
     world.until("select count(*) = 38 from sluice.link where zoho_id is not null").await;
     assert_eq!(world.letters().await.len(), 2);
     world.check_rules().await;
+}
+
+/// The insert of the jobs failed whole, and the sweep began again, for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_leaves_out_rows_whose_key_can_be_no_records_names_them_and_pushes_the_others() {
+    let tables = "create table people (id text primary key, name text);";
+    let world = World::new(Setup::new(tables, CONFIG.replace("told(this.id)", "this.name"))).await;
+    world
+        .run("alter table people disable trigger all; insert into people values ('a', 'a'), ('zoho:1', 'b'), (repeat('x', 1100), 'c')")
+        .await;
+    world.run("select sluice.reconcile('people')").await;
+    world.until("select exists (select from sluice.run where kind = 'reconcile' and state <> 'running')").await;
+    world.settled().await;
+    assert_eq!(world.rows("select key from sluice.link where zoho_id is not null").await, [serde_json::json!({ "key": "a" })]);
+    let run = world.rows("select messages from sluice.run where kind = 'reconcile'").await.remove(0).to_string();
+    assert!(run.contains("left out: the key `zoho:1`") && run.contains("has 1100 bytes"), "{run}");
 }
