@@ -187,8 +187,8 @@ declare
   jobs bigint;
 begin
   if h.operation not in ('change', 'delete', 'truncate') and not pulls then
-    raise exception using errcode = '22023', message = format('held change %s names no record: %s', h.id, h.reason),
-      hint = format('mend the expression, run "sluice trigger %s" for what was missed, then reject it', h.sync);
+    raise exception using errcode = '22023', message = format('held change %s names no record, so there is nothing to push: %s', h.id, h.reason),
+      hint = format('mend what it names, run "sluice trigger %1$s" for rows that were never sent and "sluice reconcile %1$s" for what else was missed, then reject it', h.sync);
   elsif $3 < 1 then
     raise exception using errcode = '22023', message = 'at least one record must be approved';
   end if;

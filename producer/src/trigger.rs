@@ -1,7 +1,8 @@
 //! Jobs because somebody asks: one record, or all that a sync has.
 
-use sluice_core::db::{Db, Tx};
+use sluice_core::db::{Db, Tx, cut};
 use sluice_sync::definition::Definition;
+use sluice_sync::key;
 use sluice_sync::link;
 use sluice_sync::read::{self, Found, Reader};
 
@@ -9,6 +10,38 @@ use crate::definitions::Definitions;
 
 /// Keys that one transaction enqueues.
 const PAGE: u32 = 1000;
+
+/// Rows that a message names.
+const NAMED: usize = 5;
+
+/// What was enqueued.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Triggered {
+    /// Jobs.
+    pub jobs: u64,
+    /// Rows that were left out since their key can be no record's.
+    pub refused: u64,
+    /// The first few of these, and why.
+    pub reasons: Vec<String>,
+}
+
+impl Triggered {
+    fn jobs(jobs: u64) -> Self {
+        Self { jobs, ..Self::default() }
+    }
+
+    /// Takes out of a page the keys that the insert of a job would refuse, and with it the whole page.
+    fn leave_out_refused(&mut self, keys: &mut Vec<String>) {
+        keys.retain(|one| {
+            let Some(reason) = key::refused(one) else { return true };
+            self.refused += 1;
+            if self.reasons.len() < NAMED {
+                self.reasons.push(reason);
+            }
+            false
+        });
+    }
+}
 
 /// Why nothing, or not everything, was enqueued.
 #[derive(Debug, thiserror::Error)]
@@ -45,11 +78,12 @@ pub enum Error {
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         match error {
-            sqlx::Error::Database(refusal) if refusal.code().as_deref() == Some("22023") => Self::Refused(refusal.message().to_owned()),
+            sqlx::Error::Database(refusal) if refusal.code().as_deref() == Some("22023") => Self::Refused(cut(refusal.message())),
             // a mapping that no longer fits its table: syntax, columns, rights
-            sqlx::Error::Database(refusal) if refusal.code().is_some_and(|code| code.starts_with("42")) => {
-                Self::Refused(format!("the sync's mapping does not fit the database ({}); `sluice check` says where", refusal.message()))
-            }
+            sqlx::Error::Database(refusal) if refusal.code().is_some_and(|code| code.starts_with("42")) => Self::Refused(format!(
+                "the sync's mapping does not fit the database ({}); `sluice check` says where",
+                cut(refusal.message())
+            )),
             other => Self::Database(other),
         }
     }
@@ -58,7 +92,7 @@ impl From<sqlx::Error> for Error {
 /// Enqueues a push: of one record, in the lane `interactive`; without a key of everything that is due, in the sync's own lane, and of
 /// every sync if none is named. Due is a row that was never synced, and one whose last run became a dead letter; with `force` every row.
 /// `force` also forgets what was agreed on, so that every field is sent. A sync that pulls is polled too, with `force` the whole module. What a brake
-/// holds is left out. Returns the number of jobs.
+/// holds is left out, and so are rows whose key can be no record's, which are counted and named.
 ///
 /// # Errors
 /// See [`Error`]. Pages enqueued before an error stay enqueued.
@@ -69,25 +103,25 @@ pub async fn trigger(
     sync: Option<&str>,
     key: Option<&str>,
     force: bool,
-) -> Result<u64, Error> {
+) -> Result<Triggered, Error> {
     if let (Some(sync), Some(key)) = (sync, key) {
         let definition = definitions.by_name.get(sync).ok_or_else(|| Error::UnknownSync(sync.to_owned()))?;
-        return one(db, reader, definition, key, force).await;
+        return one(db, reader, definition, key, force).await.map(Triggered::jobs);
     }
-    let mut jobs = 0;
+    let mut triggered = Triggered::default();
     let chosen: Vec<_> = definitions.by_name.values().filter(|definition| sync.is_none_or(|sync| sync == definition.name())).collect();
     if let (Some(sync), true) = (sync, chosen.is_empty()) {
         return Err(Error::UnknownSync(sync.to_owned()));
     }
     for definition in chosen {
         if definition.sync.direction.pushes() {
-            jobs += all(db, reader, definition, force).await?;
+            all(db, reader, definition, force, &mut triggered).await?;
         }
         if definition.sync.direction.pulls() {
-            jobs += poll(db, definition.name(), force).await?;
+            triggered.jobs += poll(db, definition.name(), force).await?;
         }
     }
-    Ok(jobs)
+    Ok(triggered)
 }
 
 async fn poll(db: &Db, sync: &str, full: bool) -> Result<u64, Error> {
@@ -164,14 +198,28 @@ async fn exists(db: &Db, reader: &Reader, definition: &Definition, key: &str) ->
     if gone && !known { Err(Error::NoRow { table: definition.sync.table.clone(), key }) } else { Ok(key) }
 }
 
-async fn all(db: &Db, reader: &Reader, definition: &Definition, force: bool) -> Result<u64, Error> {
-    let mut jobs = 0;
+async fn all(db: &Db, reader: &Reader, definition: &Definition, force: bool, triggered: &mut Triggered) -> Result<(), Error> {
     let mut after: Option<String> = None;
     loop {
-        let keys = reader.keys_after(definition, definition.sync.when.as_deref(), after.as_deref(), PAGE).await?;
-        let Some(last) = keys.last() else { return Ok(jobs) };
+        let mut keys = match reader.keys_after(definition, definition.sync.when.as_deref(), after.as_deref(), PAGE).await {
+            Ok(keys) => keys,
+            Err(error) => return Err(blamed(reader, definition, after.as_deref(), error).await),
+        };
+        let Some(last) = keys.last() else { return Ok(()) };
         after = Some(last.clone());
-        jobs += page(db, definition, &keys, force).await?;
+        triggered.leave_out_refused(&mut keys);
+        triggered.jobs += page(db, definition, &keys, force).await?;
+    }
+}
+
+/// The error of a page of keys: if `when` fails on a row, with both named.
+pub(crate) async fn blamed(reader: &Reader, definition: &Definition, after: Option<&str>, error: sqlx::Error) -> Error {
+    let table = &definition.sync.table;
+    match reader.failing_when(definition, after).await {
+        Ok(Some((key, reason))) => {
+            Error::Refused(format!("`when` of {} fails on {table} {}: {reason}", definition.name(), key::shown(&key)))
+        }
+        Ok(None) | Err(_) => error.into(),
     }
 }
 

@@ -209,7 +209,7 @@ async fn apart(db: &Db, definition: &Definition, key: &str, ids: &[i64]) -> Resu
 fn refusal_of(definition: &Definition, column: &str, refusal: &dyn sqlx::error::DatabaseError) -> String {
     let table = &definition.sync.table;
     if refusal.code().as_deref() != Some("42703") {
-        return format!("column {column}: {}", refusal.message());
+        return format!("column {column}: {}", sluice_core::db::cut(refusal.message()));
     }
     let kind = if definition.sync.writeback.synced_at.as_deref() == Some(column) { "timestamptz" } else { "text" };
     let (relation, name) = (Ident::table(table), Ident::name(column));

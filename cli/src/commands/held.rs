@@ -121,6 +121,13 @@ async fn show(session: &Session, db: &Db, id: i64, limit: i64) -> anyhow::Result
 
 async fn approve(session: &Session, db: &Db, id: i64, keys: &[String], limit: Option<i32>, yes: bool) -> anyhow::Result<Answer> {
     let mut held = open(db, id).await?;
+    if names_no_record(&held) {
+        let (sync, reason) = (output::plain(&held["sync"]), output::plain(&held["reason"]));
+        return Err(Usage(format!(
+            "held change {id} names no record, so there is nothing to push: {reason}. Mend what it names, then `sluice trigger {sync}` sends rows that were never sent, `sluice reconcile {sync}` finds what else was missed, and `sluice held reject {id}` ends it"
+        ))
+        .into());
+    }
     if !keys.is_empty() {
         held["sample"] = named(db, &held, keys).await?;
     }
@@ -178,12 +185,21 @@ fn from_zoho(held: &Value) -> bool {
     matches!(held["operation"].as_str(), Some("pull" | "pull_delete" | "missing"))
 }
 
+/// Whether it is a change whose record nobody could tell.
+fn names_no_record(held: &Value) -> bool {
+    matches!(held["operation"].as_str(), Some("key" | "watch"))
+}
+
 /// What stands in a plan: why it is held, and a few of its records, not more than are meant.
 fn sample(held: &Value, limit: Option<i32>) -> String {
     let mut text = format!("\n  {} {}", output::plain(&held["sync"]), output::plain(&held["reason"]));
     let shown = held["sample"].as_array().map_or(&[][..], Vec::as_slice);
     let most = limit.and_then(|limit| usize::try_from(limit).ok()).map_or(PLANNED, |limit| limit.min(PLANNED));
     for one in shown.iter().take(most) {
+        if names_no_record(held) {
+            text.push_str(&format!("\n    {one}"));
+            continue;
+        }
         let fields = one["changed"].as_object().into_iter().flatten();
         let changed: Vec<String> = fields.map(|(field, pair)| format!("{field}: {} → {}", pair["old"], pair["new"])).collect();
         text.push_str(&format!("\n    {} {}  {}", output::plain(&one["operation"]), output::plain(&one["key"]), changed.join(", ")));

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use sluice_core::db::Db;
+use sluice_producer::trigger::Triggered;
 use sluice_producer::{Definitions, publish};
 use sluice_sync::read::Reader;
 
@@ -34,17 +35,31 @@ pub(crate) async fn run(session: &Session, args: Args) -> anyhow::Result<Answer>
         return Err(publish::Error::Invalid(errors).into());
     }
     let reader = Reader::new(db.clone(), config.database.expression_role.clone());
-    let jobs = match &args.zoho_id {
-        Some(zoho_id) => sluice_producer::trigger::pull(&db, &args.sync, zoho_id).await.map(|_| 1)?,
+    let Triggered { jobs, refused, reasons } = match &args.zoho_id {
+        Some(zoho_id) => {
+            sluice_producer::trigger::pull(&db, &args.sync, zoho_id).await?;
+            Triggered { jobs: 1, ..Triggered::default() }
+        }
         None => sluice_producer::trigger(&db, &reader, &definitions, Some(&args.sync), args.key.as_deref(), args.force).await?,
     };
     let held = if args.zoho_id.is_none() { held(&db, &args.sync).await? } else { 0 };
     if session.options.json {
-        output::json(&if held > 0 { json!({ "enqueued": jobs, "held": held }) } else { json!({ "enqueued": jobs }) })?;
+        let mut told = json!({ "enqueued": jobs });
+        if held > 0 {
+            told["held"] = json!(held);
+        }
+        if refused > 0 {
+            told["refused"] = json!(refused);
+            told["reasons"] = json!(reasons);
+        }
+        output::json(&told)?;
     } else {
         output::line(&format!("{jobs} job(s) of {} enqueued", args.sync))?;
         if held > 0 {
             output::line(&format!("{held} record(s) are held by the brake and were left out: sluice held list"))?;
+        }
+        if refused > 0 {
+            output::line(&format!("{refused} row(s) were left out, whose key can be no record's: {}", reasons.join("; ")))?;
         }
     }
     Ok(Answer::Yes)

@@ -71,7 +71,7 @@ impl World {
         let reader = Reader::new(db.clone(), config.database.expression_role.clone());
         let mut enqueued = BTreeMap::new();
         for (name, sync) in config.syncs.iter().filter(|(_, sync)| sync.direction.pushes() && sync.creates) {
-            let jobs = sluice_producer::trigger(&db, &reader, &definitions, Some(name), None, false).await?;
+            let jobs = sluice_producer::trigger(&db, &reader, &definitions, Some(name), None, false).await?.jobs;
             // of a sync that pulls as well, one of them is the poll
             enqueued.insert(name.clone(), jobs - u64::from(sync.direction.pulls()));
         }

@@ -7,10 +7,30 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 use sluice_sync::definition::Definition;
+use sluice_sync::key;
 use sluice_sync::read::Reader;
 
 /// Types whose JSON form, taken as text, is the text they print.
 const PRINTED_ALIKE: [&str; 8] = ["int2", "int4", "int8", "uuid", "text", "varchar", "bool", "numeric"];
+
+/// Why an image gives no key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Unfit {
+    /// A key column is null: no record has it.
+    Null(String),
+    /// It is not there, or no key of the sync's.
+    Wrong(String),
+}
+
+impl Unfit {
+    /// For people.
+    pub(super) fn reason(&self) -> String {
+        match self {
+            Self::Null(column) => format!("the key column `{column}` of a captured row is null"),
+            Self::Wrong(reason) => reason.clone(),
+        }
+    }
+}
 
 /// Finds keys for one drain; remembers what the database was asked.
 #[derive(Debug)]
@@ -24,21 +44,28 @@ impl<'a> Keys<'a> {
         Self { reader, asked: HashMap::new() }
     }
 
-    /// The key in an image of a row of the sync's own table. `None`: a key column is null, so no record has it.
-    pub(super) async fn of_image(&mut self, definition: &Definition, image: &Value) -> Result<Option<Result<String, String>>, sqlx::Error> {
+    /// The key in an image of a row of the sync's own table.
+    pub(super) async fn of_image(&mut self, definition: &Definition, image: &Value) -> Result<Result<String, Unfit>, sqlx::Error> {
         let mut parts = Vec::with_capacity(definition.key.len());
         for column in &definition.key {
             match image.get(&column.name) {
-                None | Some(Value::Null) => return Ok(None),
+                None => {
+                    let name = &column.name;
+                    let reason = format!("the key column `{name}` is not in the captured row: was it renamed or dropped?");
+                    return Ok(Err(Unfit::Wrong(reason)));
+                }
+                Some(Value::Null) => return Ok(Err(Unfit::Null(column.name.clone()))),
                 Some(Value::String(text)) => parts.push(text.clone()),
                 Some(other) => parts.push(other.to_string()),
             }
         }
         let text = joined(parts);
-        if definition.key.iter().all(|column| prints_alike(definition, &column.name)) {
-            return Ok(Some(Ok(text)));
-        }
-        self.ask(definition, text).await.map(Some)
+        let key = if definition.key.iter().all(|column| prints_alike(definition, &column.name)) {
+            allowed(text)
+        } else {
+            self.ask(definition, text).await?
+        };
+        Ok(key.map_err(Unfit::Wrong))
     }
 
     /// The canonical form of what a watch's expression yielded.
@@ -46,7 +73,7 @@ impl<'a> Keys<'a> {
         if let [column] = definition.key.as_slice()
             && is_canonical(base_type(definition, &column.name), &text)
         {
-            return Ok(Ok(text));
+            return Ok(allowed(text));
         }
         self.ask(definition, text).await
     }
@@ -57,8 +84,17 @@ impl<'a> Keys<'a> {
             return Ok(answer.clone());
         }
         let answer = self.reader.canonical_key(&definition.key, &question.1).await?;
+        let answer = answer.map_err(|reason| format!("the key `{}` cannot be read: {reason}", key::shown(&question.1))).and_then(allowed);
         self.asked.insert(question, answer.clone());
         Ok(answer)
+    }
+}
+
+/// A key that the insert of a job would take. Others must not get that far: their index entries, or the check, would stop everybody's changes.
+fn allowed(key: String) -> Result<String, String> {
+    match key::refused(&key) {
+        None => Ok(key),
+        Some(reason) => Err(reason),
     }
 }
 

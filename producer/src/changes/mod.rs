@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sluice_core::db::Db;
+use sluice_core::db::{Db, message};
 use sluice_queue::wake::{self, Channel};
 use sluice_sync::read::Reader;
 use tokio::sync::Notify;
@@ -15,6 +15,8 @@ use tokio_util::sync::CancellationToken;
 mod brake;
 pub mod drain;
 mod enqueue;
+mod held;
+mod isolate;
 mod keys;
 mod moved;
 mod packs;
@@ -26,6 +28,7 @@ mod watched;
 pub use drain::{Drained, drain_once};
 
 use crate::definitions::Definitions;
+use isolate::Suspicion;
 
 /// Between two drains while awake.
 const AWAKE_PAUSE: Duration = Duration::from_millis(40);
@@ -57,30 +60,32 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Drains until `shutdown`; what is in hand then is finished or rolled back. A failing database is tried again every second.
+    /// Drains until `shutdown`; what is in hand then is finished or rolled back. A failing database is tried again every second; a change that fails a
+    /// database that works is held, and the others go on.
     pub async fn run(&self, shutdown: CancellationToken) {
+        let mut suspicion = Suspicion::default();
         while !shutdown.is_cancelled() {
-            if let Err(error) = self.until_quiet(&shutdown).await {
-                tracing::error!(%error, "changes could not be turned into jobs; trying again");
+            if let Err(error) = self.until_quiet(&mut suspicion, &shutdown).await {
+                tracing::error!(error = message(&error), "changes could not be turned into jobs; trying again");
                 shutdown.run_until_cancelled(tokio::time::sleep(POLL_EVERY)).await;
             }
         }
     }
 
     /// Awake: drains until nothing comes. Then sleeps, and returns when something came.
-    async fn until_quiet(&self, shutdown: &CancellationToken) -> Result<(), sqlx::Error> {
+    async fn until_quiet(&self, suspicion: &mut Suspicion, shutdown: &CancellationToken) -> Result<(), sqlx::Error> {
         wake::set_asleep(&self.db, Channel::Change, false).await?;
         let mut empty = 0;
         while empty < DRAINS_BEFORE_SLEEP && !shutdown.is_cancelled() {
             let began = Instant::now();
-            let drained = self.drain().await?;
+            let drained = self.drain(suspicion).await?;
             empty = if drained.progressed() { 0 } else { empty + 1 };
             shutdown.run_until_cancelled(tokio::time::sleep(pause_after(&drained, began.elapsed()))).await;
         }
         wake::set_asleep(&self.db, Channel::Change, true).await?;
         let mut said = Instant::now();
         // One more look: what committed before the flag was up sent no notification.
-        while !shutdown.is_cancelled() && !self.drain().await?.progressed() {
+        while !shutdown.is_cancelled() && !self.drain(suspicion).await?.progressed() {
             if said.elapsed() > wake::SAY_AGAIN {
                 wake::set_asleep(&self.db, Channel::Change, true).await?;
                 said = Instant::now();
@@ -91,9 +96,20 @@ impl Listener {
         Ok(())
     }
 
-    async fn drain(&self) -> Result<Drained, sqlx::Error> {
-        let definitions = Arc::clone(&self.definitions.borrow());
-        drain_once(&self.db, &self.reader, &definitions).await
+    /// One drain. If it fails for the second time and that does not pass, smaller ones at once, down to the change that is to blame, which is held.
+    async fn drain(&self, suspicion: &mut Suspicion) -> Result<Drained, sqlx::Error> {
+        loop {
+            let definitions = Arc::clone(&self.definitions.borrow());
+            let gulp = suspicion.gulp();
+            match drain::drain(&self.db, &self.reader, &definitions, gulp).await {
+                Ok((drained, held)) => {
+                    suspicion.went(held, &drained);
+                    return Ok(drained);
+                }
+                Err(error) if isolate::passes(&error) || !suspicion.failed(&error) => return Err(error),
+                Err(_) => {}
+            }
+        }
     }
 }
 

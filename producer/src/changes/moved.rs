@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use sluice_core::db::Tx;
-use sluice_sync::read::{Error, Found, Reader};
+use sluice_core::db::{Tx, passes};
+use sluice_sync::read::Reader;
 
 use super::sift::{Move, Sifted};
 use super::store::{self, Change};
@@ -70,10 +70,11 @@ async fn follow_one(tx: &mut Tx, reader: &Reader, definitions: &Definitions, one
     .fetch_optional(&mut *tx)
     .await?;
     let Some(link) = link else { return Ok(Fate::Both) };
-    match reader.rows(definition, &ends[..1]).await {
-        Ok(rows) if rows.get(&one.from) == Some(&Found::Gone) => {}
-        Ok(_) | Err(Error::Broken { .. }) => return Ok(Fate::Both),
-        Err(Error::Unavailable(error)) => return Err(error),
+    match reader.is_gone(definition, &one.from).await {
+        Ok(true) => {}
+        Ok(false) => return Ok(Fate::Both),
+        Err(error) if passes(&error) => return Err(error),
+        Err(_) => return Ok(Fate::Both),
     }
     // Slots before links, as settle locks them; a slot that somebody holds is not waited for.
     let slots = sqlx::query_scalar!(r#"select count(*) as "n!" from sluice.slot where sync = $1 and key = any ($2)"#, one.sync, &ends)

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::json;
-use sluice_sync::definition::{Definition, Watch};
+use serde_json::Value;
+use sluice_sync::definition::{Columns, Definition, Watch};
 use sluice_sync::read::Reader;
 
-use super::keys::Keys;
-use super::store::{Change, Held, Operation};
+use super::held::Held;
+use super::keys::{Keys, Unfit};
+use super::store::{Change, Operation};
 use super::watched;
 use crate::definitions::Definitions;
 use crate::publish::relation;
@@ -21,7 +22,7 @@ pub(super) struct Sifted {
     pub(super) moves: Vec<Move>,
     /// Sync → calls not made.
     pub(super) avoided: BTreeMap<String, u64>,
-    pub(super) held: Vec<Held>,
+    pub(super) held: Held,
     /// Sync → records that changed and are as they were: what was held of them is undone.
     pub(super) equal: BTreeMap<String, Vec<String>>,
 }
@@ -45,8 +46,8 @@ impl Sifted {
         }
     }
 
-    fn hold(&mut self, definition: &Definition, reason: String, operation: &'static str, sample: serde_json::Value) {
-        self.held.push(Held { sync: definition.name().to_owned(), reason, operation, sample });
+    fn hold(&mut self, definition: &Definition, reason: &str, operation: &'static str, image: Option<&Value>) {
+        self.held.add(definition.name(), operation, reason, image);
     }
 }
 
@@ -82,7 +83,7 @@ pub(super) async fn sift(
 
 async fn own_change(sifted: &mut Sifted, keys: &mut Keys<'_>, definition: &Definition, change: &Change) -> Result<(), sqlx::Error> {
     if change.operation == Operation::Truncate {
-        sifted.hold(definition, format!("{} was truncated", change.relation), "truncate", json!([]));
+        sifted.hold(definition, &format!("{} was truncated", change.relation), "truncate", None);
         return Ok(());
     }
     if change.operation == Operation::Untouched {
@@ -96,12 +97,17 @@ async fn own_change(sifted: &mut Sifted, keys: &mut Keys<'_>, definition: &Defin
         return Ok(());
     }
     let mut found = Vec::new();
+    let mut held = Vec::new();
     for image in [&change.before, &change.after].into_iter().flatten() {
         match keys.of_image(definition, image).await? {
-            None => {}
-            Some(Ok(key)) => found.push(key),
-            Some(Err(reason)) => sifted.hold(definition, format!("the key cannot be read: {reason}"), "key", json!([image])),
+            Ok(key) => found.push(key),
+            Err(unfit) => held.push((image, unfit)),
         }
+    }
+    // A row that has only now got its key was no record before.
+    held.retain(|(image, unfit)| !(matches!(unfit, Unfit::Null(_)) && Some(*image) == change.before.as_ref() && !found.is_empty()));
+    for (image, unfit) in held {
+        sifted.hold(definition, &unfit.reason(), "key", Some(image));
     }
     match found.as_slice() {
         [from, to] if change.operation == Operation::Update && from != to => {
@@ -128,9 +134,18 @@ async fn watched_changes(
     let mut images = Vec::new();
     for change in changes {
         if change.operation == Operation::Truncate {
-            sifted.hold(definition, format!("{}, which the sync watches, was truncated", change.relation), "truncate", json!([]));
+            sifted.hold(definition, &format!("{}, which the sync watches, was truncated", change.relation), "truncate", None);
         }
-        images.extend([&change.before, &change.after].into_iter().flatten());
+        for image in [&change.before, &change.after].into_iter().flatten() {
+            match absent(watch, image) {
+                None => images.push(image),
+                Some(column) => {
+                    let table = &watch.relation;
+                    let reason = format!("watch on {table}: the column `{column}` is not in the captured row: was it renamed or dropped?");
+                    sifted.hold(definition, &reason, "watch", Some(image));
+                }
+            }
+        }
     }
     for (image, found) in watched::keys(reader, watch, &images).await? {
         match found {
@@ -138,12 +153,21 @@ async fn watched_changes(
                 for text in texts {
                     match keys.of_text(definition, text).await? {
                         Ok(key) => sifted.want(definition.name(), key),
-                        Err(reason) => sifted.hold(definition, format!("watch on {}: {reason}", watch.relation), "watch", json!([image])),
+                        Err(reason) => sifted.hold(definition, &format!("watch on {}: {reason}", watch.relation), "watch", Some(image)),
                     }
                 }
             }
-            Err(reason) => sifted.hold(definition, format!("watch on {}: {reason}", watch.relation), "watch", json!([image])),
+            Err(reason) => sifted.hold(definition, &format!("watch on {}: {reason}", watch.relation), "watch", Some(image)),
         }
     }
     Ok(())
+}
+
+/// A column that the watch's expression names and that the image has not: to the expression it would be null, and so concern nobody.
+fn absent<'a>(watch: &'a Watch, image: &Value) -> Option<&'a str> {
+    match &watch.columns {
+        Columns::Named(names) => names.iter().map(String::as_str).find(|name| image.get(name).is_none()),
+        // the expression names them all only as far as anybody can tell
+        Columns::All => None,
+    }
 }

@@ -53,15 +53,6 @@ pub(super) enum Operation {
     Untouched,
 }
 
-/// A change that waits for a person.
-#[derive(Debug, Clone)]
-pub(super) struct Held {
-    pub(super) sync: String,
-    pub(super) reason: String,
-    pub(super) operation: &'static str,
-    pub(super) sample: Value,
-}
-
 /// Takes changes, but for those of tables that concern a sync in `busy`.
 pub(super) async fn take(tx: &mut Tx, definitions: &Definitions, busy: &BTreeSet<String>, limit: i32) -> Result<Vec<Change>, sqlx::Error> {
     let (names, hashes) = own(definitions, busy);
@@ -207,29 +198,6 @@ impl Rows {
         }
         rows
     }
-}
-
-/// One row per held change; a truncate that is still open is not held twice, and somebody is told of it.
-pub(super) async fn hold(tx: &mut Tx, held: &[Held]) -> Result<(), sqlx::Error> {
-    for one in held {
-        sqlx::query!(
-            "with held as (
-               insert into sluice.held_change (sync, reason, operation, records, sample)
-               select $1, $2, $3, case when $3 = 'truncate' then (select count(*) from sluice.link l where l.sync = $1 and l.zoho_id is not null) end, $4
-               where $3 <> 'truncate' or not exists (select from sluice.held_change h where h.sync = $1 and h.operation = 'truncate' and h.resolution is null)
-               returning *)
-             insert into sluice.alert (occasion, subject, message)
-             select 'brake', sync, format('%s: %s, with %s records in Zoho. Nothing of it is sent before somebody decides: sluice held show %s', sync, reason, records, id)
-             from held where operation = 'truncate'",
-            one.sync,
-            one.reason,
-            one.operation,
-            one.sample
-        )
-        .execute(&mut *tx)
-        .await?;
-    }
-    Ok(())
 }
 
 /// Counts calls that were not made. The last thing in the transaction, and in one order: every producer counts in the same rows.

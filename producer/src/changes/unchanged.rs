@@ -1,6 +1,7 @@
 //! Changes that change nothing: the row, as it is now, equals what both sides agreed on. No job, no call.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use sluice_core::db::Tx;
 use sluice_sync::definition::Definition;
@@ -11,25 +12,37 @@ use sluice_sync::read::{Error, Found, Reader};
 use super::sift::Sifted;
 use crate::definitions::Definitions;
 
-/// Drops the wanted records that need nothing. Whatever is in doubt stays.
+/// How long one drain may read rows to find out that nothing is to be done for them. Other syncs' changes wait meanwhile; a job for what is in doubt costs
+/// a worker what it would cost here.
+const LIMIT: Duration = Duration::from_millis(500);
+
+/// Rows that are read in one go.
+const READ: usize = 500;
+
+/// Drops the wanted records that need nothing. Whatever is in doubt stays, and so does what [`LIMIT`] leaves no time for.
 pub(super) async fn drop_equal(tx: &mut Tx, reader: &Reader, definitions: &Definitions, sifted: &mut Sifted) -> Result<(), sqlx::Error> {
+    let started = Instant::now();
     for (sync, wanted) in &mut sifted.wanted {
         let Some(definition) = definitions.by_name.get(sync) else { continue };
         let keys: Vec<String> = wanted.keys().cloned().collect();
         let candidates = at_rest(tx, sync, &keys).await?;
-        if candidates.is_empty() {
-            continue;
-        }
-        let rows = match reader.rows(definition, &candidates).await {
-            Ok(rows) => rows,
-            // The run will say what is wrong, in a dead letter.
-            Err(Error::Broken { .. }) => continue,
-            Err(Error::Unavailable(error)) => return Err(error),
-        };
-        for key in equal(tx, definition, &rows).await? {
-            if let Some(changes) = wanted.remove(&key) {
-                *sifted.avoided.entry(sync.clone()).or_default() += changes;
-                sifted.equal.entry(sync.clone()).or_default().push(key);
+        for keys in candidates.chunks(READ) {
+            let left = LIMIT.saturating_sub(started.elapsed());
+            // a limit of less than a millisecond would be none
+            if left < Duration::from_millis(1) {
+                return Ok(());
+            }
+            let rows = match reader.clone().with_limits(left, left / 2).rows(definition, keys).await {
+                Ok(rows) => rows,
+                // The run will say what is wrong, in a dead letter.
+                Err(Error::Broken { .. } | Error::Unavailable(sqlx::Error::Database(_))) => break,
+                Err(Error::Unavailable(error)) => return Err(error),
+            };
+            for key in equal(tx, definition, &rows).await? {
+                if let Some(changes) = wanted.remove(&key) {
+                    *sifted.avoided.entry(sync.clone()).or_default() += changes;
+                    sifted.equal.entry(sync.clone()).or_default().push(key);
+                }
             }
         }
     }

@@ -70,11 +70,14 @@ pub(super) async fn trigger(Shared(state): Shared<State>, body: Option<Json<Trig
             return problem(StatusCode::UNPROCESSABLE_ENTITY, "a zoho_id goes with neither key nor force");
         }
         (None, Some(_)) => return problem(StatusCode::UNPROCESSABLE_ENTITY, "a zoho_id needs its sync"),
-        (Some(sync), Some(zoho_id)) => crate::trigger::pull(&state.0.db, sync, zoho_id).await.map(|_| 1),
-        (_, None) => crate::trigger::trigger(&state.0.db, &state.0.reader, &definitions, sync.as_deref(), key.as_deref(), force).await,
+        (Some(sync), Some(zoho_id)) => crate::trigger::pull(&state.0.db, sync, zoho_id).await.map(|_| (1, Vec::new())),
+        (_, None) => crate::trigger::trigger(&state.0.db, &state.0.reader, &definitions, sync.as_deref(), key.as_deref(), force)
+            .await
+            .map(|triggered| (triggered.jobs, triggered.reasons)),
     };
     match triggered {
-        Ok(jobs) => (StatusCode::ACCEPTED, Json(json!({ "jobs": jobs }))).into_response(),
+        Ok((jobs, refused)) if refused.is_empty() => (StatusCode::ACCEPTED, Json(json!({ "jobs": jobs }))).into_response(),
+        Ok((jobs, refused)) => (StatusCode::ACCEPTED, Json(json!({ "jobs": jobs, "refused": refused }))).into_response(),
         Err(crate::trigger::Error::UnknownSync(name)) => problem(StatusCode::NOT_FOUND, &format!("unknown sync \"{name}\"")),
         Err(none @ crate::trigger::Error::NoRow { .. }) => problem(StatusCode::NOT_FOUND, &none.to_string()),
         Err(held @ crate::trigger::Error::Held { .. }) => problem(StatusCode::CONFLICT, &held.to_string()),

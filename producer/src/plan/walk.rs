@@ -6,8 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
-use sluice_core::db::Db;
+use sluice_core::db::{Db, cut};
 use sluice_sync::definition::Definition;
+use sluice_sync::key;
 use sluice_sync::link::{self, Link};
 use sluice_sync::read::{self, Found, Parents, Reader, Ref, Row};
 
@@ -92,12 +93,15 @@ impl<'a> Walk<'a> {
     /// The next keys, with what `when` says where that decides who is asked for.
     async fn page(&self, after: Option<&str>) -> Result<Vec<(String, bool)>, Error> {
         match self.what {
-            What::Trigger { .. } => Ok(self.reader.keys_told_after(self.definition, after, PAGE).await.map_err(trigger::Error::from)?),
+            What::Trigger { .. } => match self.reader.keys_told_after(self.definition, after, PAGE).await {
+                Ok(keys) => Ok(keys),
+                Err(error) => Err(trigger::blamed(self.reader, self.definition, after, error).await.into()),
+            },
             What::Backfill { condition, .. } => {
                 let keys = self.reader.keys_after(self.definition, condition.as_deref(), after, PAGE).await;
                 match keys {
                     Ok(keys) => Ok(keys.into_iter().map(|key| (key, true)).collect()),
-                    Err(sqlx::Error::Database(refusal)) if condition.is_some() => Err(Error::Where(refusal.message().to_owned())),
+                    Err(sqlx::Error::Database(refusal)) if condition.is_some() => Err(Error::Where(cut(refusal.message()))),
                     Err(error) => Err(trigger::Error::from(error).into()),
                 }
             }
@@ -108,7 +112,8 @@ impl<'a> Walk<'a> {
     async fn asked_for(&mut self, keys: Vec<(String, bool)>) -> Result<(), Error> {
         let (within, excluded): (Vec<_>, Vec<_>) = keys.into_iter().partition(|(_, when)| *when);
         self.rows.excluded += count(&excluded);
-        let within: Vec<String> = within.into_iter().map(|(key, _)| key).collect();
+        let mut within: Vec<String> = within.into_iter().map(|(key, _)| key).collect();
+        within.retain(|key| self.may_be(key));
         let mut tx = self.db.begin_read_only(None, LIMIT).await?;
         let standings = trigger::standing(&mut tx, self.definition.name(), &within).await?;
         tx.rollback().await?;
@@ -125,6 +130,17 @@ impl<'a> Walk<'a> {
             self.decide(&keys).await?;
         }
         Ok(())
+    }
+
+    /// Whether the key can be a record's; otherwise a trigger leaves its row out.
+    fn may_be(&mut self, key: &str) -> bool {
+        let Some(reason) = key::refused(key) else { return true };
+        self.rows.due += 1;
+        self.rows.unmappable += 1;
+        if self.letters.len() < LETTERS {
+            self.letters.push(Letter { key: key::shown(key), class: "payload", field: "key".to_owned(), reason });
+        }
+        false
     }
 
     async fn decide(&mut self, keys: &[String]) -> Result<(), Error> {

@@ -11,5 +11,6 @@ mod receiving;
 mod schedules;
 mod served;
 mod setting;
+mod unfit;
 mod web;
 mod webhook;

@@ -111,8 +111,8 @@ async fn triggering_everything_enqueues_what_was_never_synced() {
     setting.run("insert into customers values (1, 'a'), (2, 'b'), (3, 'c')").await;
     setting.link("2", "b", None).await;
     let trigger = |force| sluice_producer::trigger(setting.db(), &setting.reader, &setting.definitions, Some("customers"), None, force);
-    assert_eq!(trigger(false).await.unwrap(), 2);
-    assert_eq!(trigger(true).await.unwrap(), 3);
+    assert_eq!(trigger(false).await.unwrap().jobs, 2);
+    assert_eq!(trigger(true).await.unwrap().jobs, 3);
     assert_eq!(setting.count("select count(*) from sluice.link where fields = '{}'").await, 1);
 }
 

@@ -9,6 +9,7 @@ pub mod bulk;
 pub mod catalog;
 pub mod cursor;
 pub mod definition;
+pub mod key;
 pub mod link;
 pub mod merge;
 pub mod module;

@@ -40,6 +40,7 @@ mod stale_readings;
 mod suspected;
 mod suspicions;
 mod tokens;
+mod unread;
 mod watching;
 mod world;
 mod written_here;

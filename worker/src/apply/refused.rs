@@ -1,8 +1,8 @@
 //! Why a table refused what Zoho says, and which field it was about.
 
 use serde_json::{Value, json};
-use sluice_core::db::Db;
 use sluice_core::db::dynamic::{self, Ident, Sql};
+use sluice_core::db::{Db, cut};
 use sluice_sync::definition::Definition;
 
 use super::rows;
@@ -21,7 +21,7 @@ pub(super) fn why(error: &sqlx::Error) -> Option<Refused> {
     let database = error.as_database_error()?;
     let words = [("constraint", database.constraint()), ("table", database.table())];
     let at = words.iter().find_map(|(what, name)| name.map(|name| format!(" ({what} {name})"))).unwrap_or_default();
-    let reason = format!("{}{at}", database.message());
+    let reason = format!("{}{at}", cut(database.message()));
     match database.code()?.get(..2)? {
         "21" | "22" | "23" | "2F" | "38" | "39" | "P0" => Some(Refused::Row(reason)),
         "0A" | "3D" | "3F" | "42" | "25" => Some(Refused::Table(reason)),

@@ -11,9 +11,7 @@ use sluice_sync::plan;
 use sluice_sync::read::{Error, Found, Reader, Row};
 
 use super::Class;
-
-/// Characters of a value that a sample shows.
-const VALUE_MAX: usize = 120;
+use crate::changes::held::cut_value;
 
 /// Fields that a sample shows.
 const FIELDS_MAX: usize = 8;
@@ -36,7 +34,7 @@ impl Judged {
             .changed
             .iter()
             .take(FIELDS_MAX)
-            .map(|(field, (old, new))| (field.clone(), json!({ "old": short(old), "new": short(new) })));
+            .map(|(field, (old, new))| (field.clone(), json!({ "old": cut_value(old), "new": cut_value(new) })));
         json!({ "key": self.key, "operation": self.operation, "changed": fields.collect::<Map<_, _>>() })
     }
 }
@@ -48,7 +46,7 @@ pub(super) async fn judge(tx: &mut Tx, reader: &Reader, definition: &Definition,
     }
     let rows = match reader.rows(definition, keys).await {
         Ok(rows) => rows,
-        Err(Error::Broken { .. }) => {
+        Err(Error::Broken { .. } | Error::Unavailable(sqlx::Error::Database(_))) => {
             let unread = |key: &String| Judged { key: key.clone(), class: Class::Change, operation: "update", changed: BTreeMap::new() };
             return Ok(keys.iter().map(unread).collect());
         }
@@ -87,18 +85,5 @@ fn one(definition: &Definition, key: &str, row: Option<&Row>, link: Option<&Link
             let filled = row.fields.iter().filter(|(_, value)| !value.is_null());
             judged(Class::Change, "create", filled.map(|(field, value)| (field.clone(), (Value::Null, value.local()))).collect())
         }
-    }
-}
-
-fn short(value: &Value) -> Value {
-    let text = match value {
-        Value::String(text) => text.clone(),
-        Value::Array(_) | Value::Object(_) => value.to_string(),
-        Value::Null | Value::Bool(_) | Value::Number(_) => return value.clone(),
-    };
-    match text.char_indices().nth(VALUE_MAX) {
-        Some((end, _)) => Value::String(format!("{}…", &text[..end])),
-        None if value.is_string() => Value::String(text),
-        None => value.clone(),
     }
 }

@@ -8,7 +8,10 @@ pub mod dynamic;
 mod executor;
 pub mod listen;
 pub mod migrate;
+mod refusal;
 mod types;
+
+pub use refusal::{MESSAGE_MAX, cut, message, passes};
 
 use std::time::Duration;
 

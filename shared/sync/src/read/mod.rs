@@ -8,25 +8,29 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use sluice_core::db::dynamic::{self, Expression, Ident};
-use sluice_core::db::{Db, Tx};
+use sluice_core::db::{Db, Tx, message};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
 use crate::definition::{Definition, KeyColumn, Watch};
 
+mod blame;
 mod decode;
+mod fault;
 mod probe;
 mod pulled;
 mod row;
 mod statement;
 
+use fault::{Fault, is_time_out};
 pub use row::{Class, FieldValue, Parents, Problem, Ref, Row};
 use statement::Part;
 
 /// How long one statement with expressions of the configuration may take.
 pub const STATEMENT_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long the search for the guilty rows of a batch may take. What is not told apart by then fails with the batch's error.
+/// How long the search for the guilty rows of a batch may take. What is not told apart by then is [`Class::Unread`]: another row's error is not
+/// its own, and a later run of fewer rows finds out. Parts of the batch that nobody has tried by then are tried once, for as long again.
 pub const ISOLATION_LIMIT: Duration = Duration::from_secs(15);
 
 /// What was found under a key.
@@ -82,26 +86,39 @@ impl Reader {
         let mut parts: Vec<Vec<String>> = vec![found.keys().cloned().collect()];
         let started = Instant::now();
         while let Some(keys) = parts.pop().filter(|keys| !keys.is_empty()) {
+            if started.elapsed() > self.isolation_limit * 2 {
+                found.extend(keys.into_iter().map(|key| (key.clone(), unread(key, NOT_IN_TIME))));
+                continue;
+            }
             match self.part(definition, Part::Whole, &keys).await {
                 Ok(rows) => assemble(definition, rows, &mut found),
                 Err(error) => match Fault::of(&error) {
                     Fault::Passing => return Err(error.into()),
                     Fault::Definition => return Err(self.explain(definition, error).await?),
-                    Fault::Row if keys.len() > 1 && started.elapsed() < self.isolation_limit => {
-                        let (left, right) = keys.split_at(keys.len() / 2);
-                        parts.extend([left.to_vec(), right.to_vec()]);
-                    }
-                    Fault::Row if started.elapsed() < self.isolation_limit => {
+                    // one row alone has no other to be taken for
+                    Fault::Row | Fault::Elsewhere if keys.len() == 1 && (found.len() == 1 || started.elapsed() < self.isolation_limit) => {
                         for key in keys {
                             let row = self.alone(definition, &key, &error, started).await?;
                             found.insert(key, row);
                         }
                     }
-                    Fault::Row => found.extend(keys.into_iter().map(|key| (key.clone(), failed(key, message(&error))))),
+                    Fault::Row | Fault::Elsewhere if started.elapsed() < self.isolation_limit => {
+                        let (left, right) = keys.split_at(keys.len() / 2);
+                        parts.extend([left.to_vec(), right.to_vec()]);
+                    }
+                    Fault::Row | Fault::Elsewhere => found.extend(keys.into_iter().map(|key| (key.clone(), unread(key, NOT_IN_TIME)))),
                 },
             }
         }
         Ok(found)
+    }
+
+    /// Whether no row has this canonical key. No expression is asked.
+    ///
+    /// # Errors
+    /// The database's, also when the key does not fit the column any more.
+    pub async fn is_gone(&self, definition: &Definition, key: &str) -> Result<bool, sqlx::Error> {
+        Ok(self.part(definition, Part::Fields(&[]), &[key.to_owned()]).await?.is_empty())
     }
 
     /// The canonical keys after `after` in key order, at most `limit`: walk the table by giving the last one back. `filter` is SQL
@@ -163,8 +180,9 @@ impl Reader {
         tx.rollback().await?;
         match answer {
             Ok(key) => Ok(Ok(key)),
-            Err(error) if matches!(Fault::of(&error), Fault::Row) => Ok(Err(message(&error))),
-            Err(error) => Err(error),
+            Err(error) if matches!(Fault::of(&error), Fault::Passing) => Err(error),
+            // also a type of the key's that is gone by now
+            Err(error) => Ok(Err(message(&error))),
         }
     }
 
@@ -204,7 +222,7 @@ impl Reader {
             tx.rollback().await?;
             match answer {
                 Ok(_) => {}
-                Err(error) if matches!(Fault::of(&error), Fault::Passing) || is_time_out(&error) => return Err(error),
+                Err(error) if matches!(Fault::of(&error), Fault::Passing | Fault::Elsewhere) || is_time_out(&error) => return Err(error),
                 Err(error) => problems.push(Problem::payload(&probe.at, probe::said(&error, &text, &probe.expressions))),
             }
         }
@@ -239,8 +257,11 @@ impl Reader {
                     [only] => fill(definition, part, only, &mut row),
                     _ => return Ok(failed(keys[0].clone(), NOT_UNIQUE.to_owned())),
                 },
-                Err(error) if matches!(Fault::of(&error), Fault::Passing) => return Err(error),
-                Err(error) => row.problems.push(Problem::payload(named(part), message(&error))),
+                Err(error) => match Fault::of(&error) {
+                    Fault::Passing => return Err(error),
+                    Fault::Elsewhere => row.problems.push(Problem::unread(named(part), message(&error))),
+                    Fault::Row | Fault::Definition => row.problems.push(Problem::payload(named(part), message(&error))),
+                },
             }
         }
         // Nothing fails any more: the row was edited meanwhile, or only all parts together took too long. The parts may then be of
@@ -269,6 +290,8 @@ async fn steady_texts(tx: &mut Tx) -> Result<(), sqlx::Error> {
 
 const NOT_UNIQUE: &str = "more than one row has this key";
 
+const NOT_IN_TIME: &str = "not read in time: an expression is slow, or fails on another row of the batch; tried again with fewer rows";
+
 fn named(part: Part<'_>) -> String {
     match part {
         Part::Field(path) => path.to_owned(),
@@ -278,6 +301,10 @@ fn named(part: Part<'_>) -> String {
 
 fn failed(key: String, message: String) -> Found {
     Found::Row(Row { key, when: true, fields: BTreeMap::new(), problems: vec![Problem::payload("key", message)] })
+}
+
+fn unread(key: String, message: &str) -> Found {
+    Found::Row(Row { key, when: true, fields: BTreeMap::new(), problems: vec![Problem::unread("key", message)] })
 }
 
 fn assemble(definition: &Definition, rows: Vec<PgRow>, found: &mut BTreeMap<String, Found>) {
@@ -310,45 +337,5 @@ fn fill(definition: &Definition, part: Part<'_>, read: &PgRow, row: &mut Row) {
             Ok(value) => drop(row.fields.insert(path.to_owned(), value)),
             Err(problem) => row.problems.push(problem),
         }
-    }
-}
-
-/// Whose fault a failed statement is.
-enum Fault {
-    /// One row's data.
-    Row,
-    /// The table's or an expression's: no row can be read.
-    Definition,
-    /// Nobody's: it passes.
-    Passing,
-}
-
-impl Fault {
-    /// By SQLSTATE: data exceptions, violations and errors that functions raise concern a row, and so may a time-out; syntax and
-    /// missing objects or rights concern the definition; everything else (connection, resources, shutdown) passes.
-    fn of(error: &sqlx::Error) -> Self {
-        let sqlx::Error::Database(error) = error else {
-            return Self::Passing;
-        };
-        let Some(code) = error.code() else {
-            return Self::Passing;
-        };
-        match code.get(..2) {
-            Some("21" | "22" | "23" | "25" | "2F" | "38" | "39" | "54" | "P0") => Self::Row,
-            Some("0A" | "3D" | "3F" | "42") => Self::Definition,
-            Some("57") if code == "57014" => Self::Row,
-            _ => Self::Passing,
-        }
-    }
-}
-
-fn is_time_out(error: &sqlx::Error) -> bool {
-    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "57014")
-}
-
-fn message(error: &sqlx::Error) -> String {
-    match error {
-        sqlx::Error::Database(error) => error.message().to_owned(),
-        other => other.to_string(),
     }
 }

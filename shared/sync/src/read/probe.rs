@@ -64,7 +64,7 @@ fn gather<'a>(field: &'a Field, expressions: &mut Vec<&'a str>) {
 /// PostgreSQL's words, where in the expression it stumbled, and its advice.
 pub(super) fn said(error: &sqlx::Error, statement: &str, expressions: &[&str]) -> String {
     let Some(error) = error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>()) else {
-        return error.to_string();
+        return sluice_core::db::message(error);
     };
     let place = match error.position() {
         Some(PgErrorPosition::Original(at)) => place(at, statement, expressions),

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use sluice_core::config::field::Field;
 use sluice_core::db::dynamic::Expression;
-use sluice_core::db::{Tx, dynamic};
+use sluice_core::db::{Tx, dynamic, message};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
 use super::statement::{self, Part};
-use super::{Fault, Found, Problem, Reader, Row, fill, is_time_out, message, steady_texts};
+use super::{Fault, Found, Problem, Reader, Row, fill, is_time_out, steady_texts};
 use crate::definition::Definition;
 
 impl Reader {
@@ -28,7 +28,7 @@ impl Reader {
         }
         match self.evaluate(definition, records).await {
             Ok(all) => Ok(all.into_iter().map(Ok).collect()),
-            Err(error) if matches!(Fault::of(&error), Fault::Passing) => Err(error),
+            Err(error) if matches!(Fault::of(&error), Fault::Passing | Fault::Elsewhere) => Err(error),
             Err(error) if records.len() == 1 => Ok(vec![Err(Problem::payload("columns", message(&error)))]),
             Err(_) => {
                 let mut each = Vec::with_capacity(records.len());

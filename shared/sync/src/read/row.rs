@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
+use sluice_core::db::cut;
 
 use crate::value;
 
@@ -53,7 +54,7 @@ pub struct Problem {
     pub class: Class,
     /// The Zoho field; `when` or `key` for those.
     pub field: String,
-    /// What is wrong.
+    /// What is wrong; at most [`sluice_core::db::MESSAGE_MAX`] characters.
     pub message: String,
 }
 
@@ -64,15 +65,27 @@ pub enum Class {
     Validation,
     /// No value could be made at all: an expression failed, or its JSON cannot be read.
     Payload,
+    /// Nobody knows: the row was not read in time, or a foreign server that an expression asks did not answer. A later run finds out; it is nothing
+    /// to give up for.
+    Unread,
 }
 
 impl Problem {
     pub(crate) fn payload(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { class: Class::Payload, field: field.into(), message: message.into() }
+        Self::of(Class::Payload, field, message)
     }
 
     pub(crate) fn validation(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { class: Class::Validation, field: field.into(), message: message.into() }
+        Self::of(Class::Validation, field, message)
+    }
+
+    pub(crate) fn unread(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::of(Class::Unread, field, message)
+    }
+
+    /// A message may hold the row's value, and that may be megabytes.
+    fn of(class: Class, field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { class, field: field.into(), message: cut(&message.into()) }
     }
 }
 
@@ -80,6 +93,11 @@ impl Problem {
 pub type Parents = BTreeMap<(String, String), String>;
 
 impl Row {
+    /// Why the row could not be read this time, if a later run may.
+    pub fn unread(&self) -> Option<&Problem> {
+        self.problems.iter().find(|problem| problem.class == Class::Unread)
+    }
+
     /// All references that the row makes, by field.
     pub fn refs(&self) -> Vec<Ref> {
         self.fields.iter().flat_map(|(field, value)| value.refs(field)).collect()

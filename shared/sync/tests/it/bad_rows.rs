@@ -114,5 +114,81 @@ async fn an_expression_that_takes_too_long_is_cut_off_and_bounded_over_the_batch
         .await
         .unwrap();
     assert!(started.elapsed().as_secs() < 10, "{:?}", started.elapsed());
-    assert!(found.values().all(|found| problems(found)[0].1.contains("statement timeout")), "{found:?}");
+    let unread = |found: &&Found| matches!(found, Found::Row(row) if row.unread().is_some() && row.when);
+    assert!(found.values().filter(unread).count() >= 10, "most were not told apart: {found:?}");
+    let guilty = found.values().filter(|found| !unread(found));
+    assert!(guilty.clone().all(|found| problems(found)[0].0 == "id"), "those that were, by their field: {found:?}");
+}
+
+/// 50 rows became dead letters with the error of another.
+#[tokio::test]
+async fn what_was_not_told_apart_in_time_has_nobody_elses_error_and_is_read_among_fewer() {
+    let test = database("create table things (id bigint primary key); insert into things select generate_series(1, 40)").await;
+    let slow = "case this.id when 40 then length(pg_sleep(30)::text) when 39 then 1 / (this.id - 39) else this.id end";
+    let definition = things(&test, &format!("n = {{ sql = \"{slow}\" }}")).await;
+    let keys: Vec<String> = (1..=40).map(|key| key.to_string()).collect();
+    let reader = Reader::new(test.db().clone(), None);
+    let hasty = reader.clone().with_limits(Duration::from_millis(300), Duration::from_millis(200));
+    let found = hasty.rows(&definition, &keys).await.unwrap();
+    for (key, found) in &found {
+        let Found::Row(row) = found else { panic!("{key} is gone") };
+        assert!(row.problems.is_empty() || row.unread().is_some(), "{row:?}");
+        assert!(row.problems.iter().all(|problem| !problem.message.contains("zero") && !problem.message.contains("canceling")), "{row:?}");
+    }
+    let few = reader.with_limits(Duration::from_millis(300), Duration::from_secs(60)).rows(&definition, &keys[37..]).await.unwrap();
+    assert_eq!(problems(&few["38"]), []);
+    assert_eq!(problems(&few["39"]), [("n", "division by zero")]);
+    assert!(problems(&few["40"])[0].1.contains("statement timeout"), "{few:?}");
+}
+
+/// The whole batch waited for ever.
+#[tokio::test]
+async fn a_code_that_nobody_foresaw_concerns_its_row_and_a_foreign_server_that_is_down_kills_nobody() {
+    let test = database(
+        "create table things (id bigint primary key, n int); insert into things select i, i from generate_series(1, 12) i;
+         create function told(n int) returns int language plpgsql as $$ begin
+           if n = 5 then raise 'told so' using errcode = 'U0001'; elsif n = 6 then raise 'tuple' using errcode = 'XX000';
+           elsif n = 7 then raise 'could not connect to server' using errcode = '08001'; elsif n = 8 then raise 'no session' using errcode = 'HV00N'; end if;
+           return n; end $$",
+    )
+    .await;
+    let definition = things(&test, "n = { sql = \"told(this.n)\" }").await;
+    let keys: Vec<String> = (1..=12).map(|key| key.to_string()).collect();
+    let found = read(&test, &definition, &keys.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    assert_eq!(problems(&found["5"]), [("n", "told so")]);
+    assert_eq!(problems(&found["6"]), [("n", "tuple")]);
+    assert_eq!(problems(&found["7"]), [("n", "could not connect to server")]);
+    for (key, class) in [("5", Class::Payload), ("6", Class::Payload), ("7", Class::Unread), ("8", Class::Unread)] {
+        assert!(matches!(&found[key], Found::Row(row) if row.problems[0].class == class), "{key}: {found:?}");
+    }
+    assert_eq!(found.values().filter(|found| problems(found).is_empty()).count(), 8);
+}
+
+#[tokio::test]
+async fn an_error_that_holds_a_whole_value_is_cut() {
+    let test = database("create table things (id bigint primary key, t text); insert into things values (1, repeat('x', 3000000))").await;
+    let definition = things(&test, "t = { sql = \"this.t::int\" }").await;
+    let found = read(&test, &definition, &["1"]).await;
+    let message = problems(&found["1"])[0].1;
+    assert!(message.starts_with("invalid input syntax for type integer") && message.ends_with('…'), "{:.100}", message);
+    assert_eq!(message.chars().count(), sluice_core::db::MESSAGE_MAX + 1);
+}
+
+#[tokio::test]
+async fn a_key_whose_type_is_gone_is_no_key_and_no_outage() {
+    let test = database("create type colour as enum ('red'); create table things (id colour primary key, name text)").await;
+    let definition = things(&test, "name = \"name\"").await;
+    run(&test, "alter type colour rename to color").await;
+    let reader = Reader::new(test.db().clone(), None);
+    let said = reader.canonical_key(&definition.key, "red").await.unwrap();
+    assert!(said.as_ref().is_err_and(|reason| reason.contains("does not exist")), "{said:?}");
+}
+
+#[tokio::test]
+async fn whether_a_row_is_gone_asks_no_expression() {
+    let test = database("create table things (id bigint primary key, n int); insert into things values (1, 0)").await;
+    let definition = things(&test, "n = { sql = \"1 / this.n\" }").await;
+    let reader = Reader::new(test.db().clone(), None);
+    assert!(!reader.is_gone(&definition, "1").await.unwrap());
+    assert!(reader.is_gone(&definition, "2").await.unwrap());
 }

@@ -255,7 +255,7 @@ impl World {
     async fn trigger_with(&self, sync: &str, force: bool) -> u64 {
         let definitions = Definitions::compile(self.db(), &self.config).await.expect("definitions");
         let reader = sluice_sync::read::Reader::new(self.db().clone(), None);
-        sluice_producer::trigger(self.db(), &reader, &definitions, Some(sync), None, force).await.expect("a trigger")
+        sluice_producer::trigger(self.db(), &reader, &definitions, Some(sync), None, force).await.expect("a trigger").jobs
     }
 
     /// Asks for what changed in Zoho, as the schedule does.

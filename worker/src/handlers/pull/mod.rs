@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sluice_queue::{Claimed, Outcome};
+use sluice_sync::key::WITHOUT_ROW;
 use sluice_sync::merge::Merge;
 use sluice_sync::sighting::Sighting;
 
@@ -38,9 +39,6 @@ const PENDING: Duration = Duration::from_millis(200);
 
 /// A row that is not there may have another key, under which its link is soon.
 const MOVING: Duration = Duration::from_millis(500);
-
-/// The prefix of the slot of a Zoho record without a row.
-const WITHOUT_ROW: &str = "zoho:";
 
 /// What a run over a batch gathers beside the verdicts.
 #[derive(Default)]
@@ -97,7 +95,7 @@ pub(super) async fn run(engine: &Engine, work: &Work, session: &Session<'_>) -> 
 }
 
 fn unknown(work: &Work, error: &sqlx::Error) -> Handled {
-    tracing::warn!(%error, sync = work.batch.sync, "what is known of the records could not be read");
+    tracing::warn!(error = sluice_core::db::message(error), sync = work.batch.sync, "what is known of the records could not be read");
     all(work, |_| snooze(Duration::from_secs(1), "what is known of the records could not be read"))
 }
 
@@ -119,7 +117,12 @@ impl Run<'_> {
         for slot in self.work.batch.slots.iter().filter(|slot| pending.contains(&slot.key)) {
             verdicts.insert(slot.id, Verdict::of(snooze(PENDING, "what Zoho changed is being written to the row")));
         }
-        records.retain(|record| !pending.contains(&record.slot.key));
+        for record in &records {
+            if let Some(outcome) = push::later(self.engine, record, self.work.batch.slots.len()) {
+                verdicts.entry(record.slot.id).or_insert_with(|| Verdict::of(outcome));
+            }
+        }
+        records.retain(|record| !verdicts.contains_key(&record.slot.id));
         let strangers: Vec<&Claimed> = strangers.into_iter().filter(|slot| !pending.contains(&slot.key)).collect();
         let wanted: Vec<String> = records
             .iter()

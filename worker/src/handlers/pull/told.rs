@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use sluice_queue::Outcome;
+use sluice_sync::key::WITHOUT_ROW;
 use sluice_sync::link::store::Agreed;
 use sluice_sync::sighting::{Sighting, Used};
 
-use super::{Gathered, Run, Verdict, WITHOUT_ROW};
+use super::{Gathered, Run, Verdict};
 use crate::work::{Conflict, Fate, Handled, Pull, Sums};
 
 impl Run<'_> {

@@ -9,6 +9,7 @@ mod lookup;
 mod parents;
 mod search;
 mod similar;
+mod unread;
 
 pub(crate) use finance::finance_module;
 
@@ -18,6 +19,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use sluice_core::config::Field;
 use sluice_core::config::sync::Product;
+use sluice_core::db::cut;
 use sluice_queue::outcome::{Class, Letter};
 use sluice_queue::settle::Create;
 use sluice_queue::{Claimed, Outcome, Settlement};
@@ -30,6 +32,7 @@ use sluice_sync::read::{self, Found, Parents, Row};
 use sluice_zoho::mask;
 
 use self::braked::Braked;
+pub(super) use self::unread::{later, unread};
 use super::{all, snooze};
 use crate::engine::Engine;
 use crate::session::{Ended, Session};
@@ -150,21 +153,6 @@ pub(super) async fn run(engine: &Engine, work: &Work, session: &Session<'_>) -> 
     run.report(verdicts)
 }
 
-/// Rows could not be read: nobody's fault among the records, so they wait.
-pub(super) fn unread(work: &Work, definition: &Definition, error: &read::Error) -> Handled {
-    match error {
-        read::Error::Broken { problems } => {
-            let reason = problems.iter().map(|p| format!("{}: {}", p.field, p.message)).collect::<Vec<_>>().join("; ");
-            tracing::error!(sync = definition.name(), reason, "the mapping no longer fits the table; the sync's records wait");
-            all(work, |_| snooze(Duration::from_secs(60), &format!("the mapping no longer fits the table: {reason}")))
-        }
-        read::Error::Unavailable(error) => {
-            tracing::warn!(%error, sync = definition.name(), "rows could not be read");
-            all(work, |_| snooze(Duration::from_secs(1), "rows could not be read"))
-        }
-    }
-}
-
 /// The records of these slots: their rows as they are now, and their links.
 pub(super) async fn load<'a>(
     engine: &Engine,
@@ -210,6 +198,10 @@ impl Run<'_> {
         for mut record in records {
             if let Some(letter) = self.engine.policy.exhausted(record.slot) {
                 verdicts.insert(record.slot.id, Verdict::dead(letter));
+                continue;
+            }
+            if let Some(outcome) = later(self.engine, &record, self.work.batch.slots.len()) {
+                verdicts.insert(record.slot.id, Verdict::of(outcome));
                 continue;
             }
             let mut step = self.step(&record);
@@ -283,9 +275,9 @@ impl Run<'_> {
                 let first = problems.first()?;
                 let class = match first.class {
                     read::Class::Validation => Class::Validation,
-                    read::Class::Payload => Class::Payload,
+                    read::Class::Payload | read::Class::Unread => Class::Payload,
                 };
-                let message = problems.iter().map(|p| format!("{}: {}", p.field, p.message)).collect::<Vec<_>>().join("; ");
+                let message = cut(&problems.iter().map(|p| format!("{}: {}", p.field, p.message)).collect::<Vec<_>>().join("; "));
                 Some(Verdict::dead(
                     Letter::new(class, message).field(first.field.clone()).hint("mend the row or the mapping, then requeue"),
                 ))

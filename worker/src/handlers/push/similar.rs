@@ -110,7 +110,12 @@ impl Run<'_> {
         let answers = match self.engine.reader.column(self.definition, column, &keys).await {
             Ok(answers) => answers,
             Err(error) => {
-                tracing::warn!(%error, sync = self.definition.name(), column, "the column could not be read");
+                tracing::warn!(
+                    error = sluice_core::db::message(&error),
+                    sync = self.definition.name(),
+                    column,
+                    "the column could not be read"
+                );
                 let wait = |(record, _): &(Record<'_>, Step)| (record.slot.id, Verdict::of(snooze(NEXT, "rows could not be read")));
                 verdicts.extend(creates.iter().map(wait));
                 return None;

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use sluice_core::config::units::format_duration;
-use sluice_core::db::Tx;
+use sluice_core::db::{Tx, cut};
+use sluice_sync::key;
 use sluice_sync::link::{Link, store as links};
 use sluice_sync::plan::{self, Facts, Step};
 use sluice_sync::read::{Error, Found, Row};
@@ -17,6 +18,9 @@ use crate::work::Sums;
 /// Rows that are looked at in one go.
 const CHUNK: u32 = 500;
 
+/// Rows of a chunk whose keys are named where they can be no record's.
+const REFUSED: usize = 3;
+
 impl Sweep<'_> {
     /// Looks at the next rows of the table.
     pub(super) async fn rows(&self, mut place: Place) -> Result<Next, sqlx::Error> {
@@ -27,12 +31,24 @@ impl Sweep<'_> {
             Vec::new()
         };
         let mut sums = Sums::default();
-        let candidates = self.at_rest(&keys).await?;
+        // no job can name these: nothing would be pushed of all the others
+        let (refused, possible): (Vec<String>, Vec<String>) = keys.iter().cloned().partition(|one| key::refused(one).is_some());
+        sums.messages
+            .extend(refused.iter().filter_map(|one| key::refused(one)).take(REFUSED).map(|why| format!("a row is left out: {why}")));
+        let candidates = self.at_rest(&possible).await?;
+        let mut broken = false;
         let rows = match reader.rows(definition, &candidates).await {
-            Ok(rows) => rows,
+            Ok(rows) => {
+                let unread = |found: &Found| matches!(found, Found::Row(row) if row.unread().is_some());
+                if rows.values().any(unread) {
+                    place.incomplete.get_or_insert_with(|| "some of the table's rows could not be read in time".to_owned());
+                }
+                rows
+            }
             Err(error @ Error::Broken { .. }) => {
                 place.incomplete.get_or_insert_with(|| "the table's rows could not be read".to_owned());
-                sums.messages.push(error.to_string());
+                sums.messages.push(cut(&error.to_string()));
+                broken = true;
                 BTreeMap::new()
             }
             Err(Error::Unavailable(error)) => return Err(error),
@@ -43,7 +59,6 @@ impl Sweep<'_> {
         let drift = self.differing(&mut tx, &rows, &still).await?;
         store_drift(&mut tx, sync, place.run_id, &drift).await?;
         place.drift += i64::try_from(drift.len()).unwrap_or(i64::MAX);
-        let broken = !sums.messages.is_empty();
         let next = match keys.last().filter(|_| !broken) {
             Some(last) => {
                 place.after = Some(last.clone());

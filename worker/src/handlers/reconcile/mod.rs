@@ -60,7 +60,7 @@ pub(super) async fn run(engine: &Engine, work: &Work, session: &Session<'_>) -> 
     let outcome = match engine.policy.exhausted(slot) {
         Some(letter) => Outcome::Dead(Box::new(letter)),
         None => sweep.go_on().await.unwrap_or_else(|error| {
-            tracing::warn!(%error, sync = definition.name(), "what a sweep found could not be stored");
+            tracing::warn!(error = sluice_core::db::message(&error), sync = definition.name(), "what a sweep found could not be stored");
             snooze(Duration::from_secs(1), "what it found could not be stored")
         }),
     };
