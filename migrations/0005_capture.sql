@@ -49,7 +49,7 @@ from sluice.change_history h,
 
 -- Of one relation; packs that say by `keys` that the key is not among theirs are not unpacked. Changes in the long form come all.
 create function sluice.changes_of(p_relation text, p_key text, p_since timestamptz) returns setof sluice.change_log
-language sql stable set search_path = pg_catalog, sluice as $$
+language sql stable set search_path = pg_catalog, sluice, pg_temp as $$
   select h.relation, h.operation, h.kept, h.relid, h.layout, c.key, c.before, c.after, c.changed, c.touched, nullif(c.origin, ''), c.captured_at, h.consumed_at
   from sluice.change_history h,
        unnest(h.keys, h.before, h.after, h.changed, h.touched, h.origins, h.captured_at) as c (key, before, after, changed, touched, origin, captured_at)
@@ -65,7 +65,7 @@ language sql immutable as $$ select array(select e.key from jsonb_each(p_after) 
 
 -- A table's columns, by number, name and type, as one number. Null: it is gone.
 create function sluice.layout(p_table oid) returns integer
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
   select hashtext(string_agg(a.attnum || ' ' || a.attname || ' ' || a.atttypid, ',' order by a.attnum)) from pg_attribute a where a.attrelid = p_table and a.attnum >= 1 and not a.attisdropped
 $$;
 
@@ -73,7 +73,7 @@ $$;
 -- when it runs. A plan that names the table as a constant of type regclass is made anew whenever the table's definition changes. Privileges
 -- are looked up by today's names: the rest of the catalogue is seen as of the transaction's snapshot, which may be older than the table.
 create function sluice.same_layout(p_table regclass, p_layout integer) returns boolean
-language plpgsql immutable set search_path = pg_catalog, sluice as $$
+language plpgsql immutable set search_path = pg_catalog, sluice, pg_temp as $$
 begin
   perform has_column_privilege(p_table, a.attname, 'select') from pg_attribute a where a.attrelid = p_table and a.attnum >= 1 and not a.attisdropped;
   return sluice.layout(p_table) = p_layout;
@@ -85,7 +85,7 @@ end $$;
 -- the business statement goes through. Arguments: what to call the table (schema.name of the configured one), then the columns to keep.
 -- Updates of a table without partitions and children have a form of their own, below, that costs half.
 create function sluice.capture() returns trigger
-language plpgsql security definer set search_path = pg_catalog, sluice as $$
+language plpgsql security definer set search_path = pg_catalog, sluice, pg_temp as $$
 declare
   kept text[] := tg_argv[1:];
 begin
@@ -120,7 +120,7 @@ end $$;
 
 -- What a generated capture function falls back on when the table no longer has the columns that it was made for.
 create function sluice.capture_update(p_table oid, p_relation text, p_kept text[], p_before jsonb, p_after jsonb) returns void
-language sql set search_path = pg_catalog, sluice as $$
+language sql set search_path = pg_catalog, sluice, pg_temp as $$
   insert into sluice.change (relation, operation, before, after, changed, layout, relid, move, origin)
   select p_relation, 'update', c.before, c.after, sluice.changed(p_before, p_after), sluice.layout(p_table), p_table, case when c.before <> c.after then nextval('sluice.change_move') end,
          current_setting('sluice.origin', true)
@@ -148,7 +148,7 @@ $$;
 -- It runs with its owner's rights under the caller's search_path, since setting that took a sixth of a small transaction. So every name in
 -- it, operators included, is qualified: nothing that a caller has put into a schema of his own is ever called.
 create function sluice.capture_source(p_table regclass, p_relation text, p_kept text[]) returns text
-language plpgsql stable set search_path = pg_catalog, sluice as $$
+language plpgsql stable set search_path = pg_catalog, sluice, pg_temp as $$
 declare
   comparisons text;
   before text;
@@ -230,7 +230,7 @@ create function sluice.differ(character, character) returns boolean language sql
 
 -- Whether a column differs, compared as values of the type; without one, by an operator for any (that it may not be null today says nothing of tomorrow).
 create function sluice.differs(p_column name, p_type regtype) returns text
-language sql stable set search_path = pg_catalog as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
   select case when p_type is null then format('(old.%1$I operator(pg_catalog.<>) new.%1$I) is not false and (old.%1$I is not null or new.%1$I is not null)', p_column)
               else format('sluice.differ(old.%1$I::pg_catalog.%2$I, new.%1$I::pg_catalog.%2$I)', p_column, (select t.typname from pg_type t where t.oid = p_type)) end
 $$;
@@ -248,7 +248,7 @@ language sql immutable as $$ select ('capture_update_' || left(md5(p_relation), 
 
 -- Makes a table's own capture function, or makes it anew. The caller holds a lock on the table.
 create function sluice.make_capture(p_table regclass, p_relation text, p_kept text[]) returns void
-language plpgsql set search_path = pg_catalog, sluice as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp as $$
 begin
   execute format('create or replace function sluice.%I() returns trigger language plpgsql security definer as %L',
                  sluice.capture_name(p_relation), sluice.capture_source(p_table, p_relation, p_kept));
@@ -258,7 +258,7 @@ end $$;
 
 -- Drops the functions whose triggers are gone, with their tables or by detach.
 create function sluice.drop_unused_captures() returns void
-language plpgsql set search_path = pg_catalog, sluice as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp as $$
 declare
   unused name;
 begin
@@ -273,7 +273,7 @@ end $$;
 
 -- The table is the truth and polling the guarantee: this only spares a sleeper the wait.
 create function sluice.wake_sleeper(p_channel text) returns void
-language plpgsql set search_path = pg_catalog, sluice as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp as $$
 begin
   if sluice.has_sleeper(p_channel) then
     perform pg_notify('sluice_' || p_channel, '');
@@ -290,7 +290,7 @@ end $$;
 create function sluice.take_changes(p_names text[], p_hashes text[], p_limit integer)
 returns table (relation text, operation text, kept text, relid oid, layout integer, keys text[], before jsonb[], after jsonb[], changed jsonb[], touched bigint[], moves bigint[], origins text[], captured_at timestamptz[])
 -- By its place each change is found at once: a scan would pass by everything that waits behind. Packs are grouped by hash: what they are grouped by is long, and its order means nothing.
-language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off set jit = off as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off set jit = off as $$
 #variable_conflict use_column
 declare
   strangers text[] := array(
@@ -335,7 +335,7 @@ end $$;
 
 -- Whether there is a partition to remember changes in. That there is none costs history, never a change.
 create function sluice.keeps_history() returns boolean
-language plpgsql stable set search_path = pg_catalog, sluice as $$
+language plpgsql stable set search_path = pg_catalog, sluice, pg_temp as $$
 begin
   if to_regclass('sluice.change_history_' || to_char(clock_timestamp() at time zone 'UTC', 'YYYYMMDD')) is null then
     raise warning 'sluice.change_history has no partition for today';
