@@ -78,13 +78,13 @@ end $$;
 
 -- A path that means what it says: one leading slash and nothing that a server or a proxy could read as another path.
 create function sluice.path_is_plain(p_path text) returns boolean
-language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
+language sql immutable parallel safe set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $$
   select p_path ~ '^/[^?#\\[:cntrl:][:space:]]*$' and p_path !~ '//' and p_path !~ '\.\.' and p_path !~* '%(2e|2f|5c|3f|23|25|0|1)'
 $$;
 
 -- Checked against tables, so that a wrong row fails in the statement that inserts it and not at night in a worker.
 create function sluice.check_job() returns trigger
-language plpgsql security definer set search_path = pg_catalog, sluice, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, sluice, pg_temp set standard_conforming_strings = on as $$
 declare
   k sluice.job_kind;
   y sluice.sync;
