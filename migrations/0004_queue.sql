@@ -203,13 +203,13 @@ create sequence sluice.change_sleeper as bigint minvalue 0;
 create sequence sluice.job_sleeper as bigint minvalue 0;
 
 create function sluice.has_sleeper(p_channel text) returns boolean
-language sql volatile set search_path = pg_catalog, sluice as $$
+language sql volatile set search_path = pg_catalog, sluice, pg_temp as $$
   select coalesce(pg_sequence_last_value(format('sluice.%I', p_channel || '_sleeper')::regclass) > extract(epoch from clock_timestamp()), false)
 $$;
 
 -- Says for 30 s that somebody sleeps, or that nobody does. Takes effect at once, whatever becomes of the transaction; writes only what is new.
 create function sluice.set_asleep(p_channel text, p_asleep boolean) returns void
-language plpgsql set search_path = pg_catalog, sluice as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp as $$
 declare
   sleeper regclass := format('sluice.%I', p_channel || '_sleeper');
   now_second bigint := extract(epoch from clock_timestamp());

@@ -45,7 +45,7 @@ create index unlinked_unlinked_at_idx on sluice.unlinked (unlinked_at);
 -- Our reference for a new record of that key, where "<sync>:<key>" is another record's: one keeps the reference that it was created with when its
 -- key changes, and a create under the same reference would find that record and overwrite it. Null: the usual one is free.
 create function sluice.free_reference(p_sync text, p_key text) returns text
-language plpgsql stable set search_path = pg_catalog, sluice set enable_seqscan = off set enable_bitmapscan = off as $$
+language plpgsql stable set search_path = pg_catalog, sluice, pg_temp set enable_seqscan = off set enable_bitmapscan = off as $$
 declare
   usual constant text := p_sync || ':' || p_key;
   nth integer := 2;

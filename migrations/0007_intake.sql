@@ -14,7 +14,7 @@ $$;
 -- A key as the key columns' own types print it, so that `042` and `42`, or a UUID in any case, are one record. Several columns: a JSON
 -- array of their texts, in the order of the sync's `key`.
 create function sluice.canonical_key(p_sync text, p_key jsonb) returns text
-language plpgsql stable set search_path = pg_catalog, sluice
+language plpgsql stable set search_path = pg_catalog, sluice, pg_temp
 -- a date or a time must not look different because of the caller's session; rows are read under the same settings
 set datestyle = 'ISO, YMD' set timezone = 'UTC' set intervalstyle = 'iso_8601' set extra_float_digits = 1 set bytea_output = 'hex' as $$
 declare
@@ -78,13 +78,13 @@ end $$;
 
 -- A path that means what it says: one leading slash and nothing that a server or a proxy could read as another path.
 create function sluice.path_is_plain(p_path text) returns boolean
-language sql immutable parallel safe set search_path = pg_catalog as $$
+language sql immutable parallel safe set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $$
   select p_path ~ '^/[^?#\\[:cntrl:][:space:]]*$' and p_path !~ '//' and p_path !~ '\.\.' and p_path !~* '%(2e|2f|5c|3f|23|25|0|1)'
 $$;
 
 -- Checked against tables, so that a wrong row fails in the statement that inserts it and not at night in a worker.
 create function sluice.check_job() returns trigger
-language plpgsql security definer set search_path = pg_catalog, sluice as $$
+language plpgsql security definer set search_path = pg_catalog, sluice, pg_temp set standard_conforming_strings = on as $$
 declare
   k sluice.job_kind;
   y sluice.sync;
@@ -237,7 +237,7 @@ end $$;
 -- Runs as the caller, which a security definer function cannot do: any request under our token is for administrators. The tables' owner is
 -- one: `requeue`, which only administrators may execute, inserts as the owner.
 create function sluice.check_call_right() returns trigger
-language plpgsql set search_path = pg_catalog as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   if new.kind = 'call' and not exists (
     select from pg_roles r
@@ -250,7 +250,7 @@ begin
 end $$;
 
 create function sluice.job_arrived() returns trigger
-language plpgsql security definer set search_path = pg_catalog, sluice as $$
+language plpgsql security definer set search_path = pg_catalog, sluice, pg_temp as $$
 begin
   perform sluice.wake_sleeper('job');
   return null;
@@ -268,7 +268,7 @@ create trigger job_arrived after insert on sluice.job for each statement execute
 -- other has made since it looked, and wait for it while it holds slots that were to be had. It is one statement, so a worker that is stopped
 -- in the middle keeps nobody out: the server finishes it.
 create function sluice.fold(out folded integer, out next_run_at timestamptz)
-language plpgsql set search_path = pg_catalog, sluice
+language plpgsql set search_path = pg_catalog, sluice, pg_temp
 set enable_seqscan = off set enable_bitmapscan = off set enable_mergejoin = off set jit = off as $$
 declare
   now_ timestamptz := clock_timestamp();
@@ -302,7 +302,7 @@ begin
 end $$;
 
 create function sluice.raise_slots(p_jobs bigint[]) returns void
-language plpgsql set search_path = pg_catalog, sluice
+language plpgsql set search_path = pg_catalog, sluice, pg_temp
 set enable_seqscan = off set enable_bitmapscan = off set enable_mergejoin = off set jit = off as $$
 begin
   with taken as (

@@ -8,7 +8,7 @@
 -- would be planned at each of the two times a claim asks.
 create type sluice.head as (budget_id bigint, shape_id bigint, product text, lane smallint, rank smallint, due_at timestamptz, served_at timestamptz);
 create function sluice.heads(p_shapes bigint[]) returns setof sluice.head
-language plpgsql stable set search_path = pg_catalog, sluice set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = on set jit = off as $$
+language plpgsql stable set search_path = pg_catalog, sluice, pg_temp set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = on set jit = off as $$
 begin
   return query
   select p.budget_id, s.id, s.product, l.lane,
@@ -37,7 +37,7 @@ end $$;
 -- but for settles, which only free them. Returns null and sets ready_at where there is none; heavy_id alone may be null without that.
 create function sluice.take_places(p_budget sluice.budget, p_now timestamptz, p_bulk boolean, p_flight boolean, p_heavy boolean,
   out place_id bigint, out flight_id bigint, out heavy_id bigint, out ready_at timestamptz)
-language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 declare
   free timestamptz;
 begin
@@ -76,7 +76,7 @@ end $$;
 
 -- The distance between two grants while bulk work waits: a place comes back a window after its answer, so this many fit.
 create function sluice.grid_step(p_budget sluice.budget, p_now timestamptz) returns interval
-language plpgsql stable set search_path = pg_catalog, sluice as $$
+language plpgsql stable set search_path = pg_catalog, sluice, pg_temp as $$
 begin
   return (
   select (p_budget.call_window + coalesce(max(answer), interval '0')) / p_budget.cap
@@ -87,7 +87,7 @@ end $$;
 -- arrive; settle makes that earlier when there is one. A late grant does not move the grid, unless nobody asked for several points.
 create function sluice.note_grant(p_budget sluice.budget, p_places bigint[], p_token bigint, p_lane smallint, p_now timestamptz,
   p_send_by timestamptz, p_timeout interval, p_bulk boolean) returns void
-language plpgsql set search_path = pg_catalog, sluice as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp as $$
 declare
   step interval;
 begin
@@ -103,7 +103,7 @@ end $$;
 -- Which lane the next point of the grid belongs to: the most urgent one with due work, unless a lower one got less than its floor of the
 -- last window's grants.
 create function sluice.choose_lane(p_budget_id bigint, p_window interval, p_lanes smallint[], p_now timestamptz) returns smallint
-language plpgsql stable set search_path = pg_catalog, sluice as $$
+language plpgsql stable set search_path = pg_catalog, sluice, pg_temp as $$
 begin
   return (
   with got as (
@@ -119,7 +119,7 @@ end $$;
 -- Takes what one call of a shape can carry, at most `p_room`: the lane that the grant is for first, then what else may ride along: lanes up to
 -- `p_last`. A suspect rides only with its like.
 create function sluice.take_slots(p_shape bigint, p_lane smallint, p_last smallint, p_room integer, p_now timestamptz) returns bigint[]
-language plpgsql set search_path = pg_catalog, sluice
+language plpgsql set search_path = pg_catalog, sluice, pg_temp
 set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off as $$
 declare
   ids bigint[] := '{}';
@@ -165,7 +165,7 @@ end $$;
 -- Which lanes each product's meter allows, and when to look again. Says so once a day where due work is kept back. The caller holds the budget's row.
 create function sluice.allowances(p_budget sluice.budget, p_heads sluice.head[], p_now timestamptz,
   out products text[], out lanes smallint[], out ready_at timestamptz)
-language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 declare
   m sluice.meter;
   allowed record;
@@ -189,7 +189,7 @@ end $$;
 -- The claim of a record without link is itself the intent of a create, committed before the call. Answers which of the records are marked
 -- by this claim, and which were in doubt before it. Linked records are not touched: their links may be in use.
 create function sluice.intend(p_sync text, p_keys text[], p_now timestamptz, out intents text[], out doubts jsonb)
-language plpgsql set search_path = pg_catalog, sluice
+language plpgsql set search_path = pg_catalog, sluice, pg_temp
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
 begin
   select coalesce(jsonb_object_agg(l.key, jsonb_build_object('since', l.create_sent_at, 'creates', l.creates)), '{}') into doubts
@@ -206,7 +206,7 @@ end $$;
 
 -- Grant, then claim, in one round trip. Answers a batch, or when to ask again.
 create function sluice.claim(p_worker text, p_shapes bigint[], p_lease interval, p_timeout interval) returns jsonb
-language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
 declare
   now_ timestamptz := clock_timestamp();
   wait_until timestamptz := 'infinity';
@@ -281,7 +281,7 @@ end $$;
 
 -- How many records a call of this shape may carry now: ten where the heavy pool has no place, and what the credits left to the lane pay for.
 create function sluice.call_room(p_budget sluice.budget, p_product text, p_batch_max integer, p_lane smallint, p_heavy_free boolean, p_now timestamptz) returns integer
-language plpgsql stable set search_path = pg_catalog, sluice as $$
+language plpgsql stable set search_path = pg_catalog, sluice, pg_temp as $$
 declare
   m sluice.meter;
   room integer := p_batch_max;
@@ -299,7 +299,7 @@ end $$;
 -- The grant and its batch: every limit that the call counts against is charged here, with the largest cost that it can have.
 create function sluice.open_batch(p_budget sluice.budget, p_place bigint, p_flight bigint, p_heavy bigint, p_shape bigint, p_lane smallint, p_records integer,
   p_worker text, p_lease interval, p_timeout interval, p_bulk boolean, p_now timestamptz) returns bigint
-language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 declare
   s sluice.shape;
   m sluice.meter;
@@ -327,7 +327,7 @@ end $$;
 
 -- The records of a batch begin to run. Answers what the worker must know of them.
 create function sluice.carry(p_token bigint, p_shape bigint, p_slots bigint[], p_now timestamptz) returns jsonb
-language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
 declare
   s sluice.shape;
   intended record;

@@ -6,7 +6,7 @@
 --   "day_limit": int, "day_remaining": int, "day_resets_ms": int, "credits_remaining": int, "minute_remaining": int, "health": answered|unanswered,
 --   "told": bool: the refusal is known already, by note_refusal}
 create function sluice.free_place(p_batch sluice.batch, p_budget sluice.budget, p_report jsonb, p_now timestamptz) returns void
-language plpgsql set search_path = pg_catalog, sluice as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp as $$
 declare
   told constant boolean := coalesce((p_report ->> 'told')::boolean, false);
   before sluice.meter;
@@ -47,7 +47,7 @@ end $$;
 -- A refusal because of a limit, the moment it came: what is left of its batch may take seconds, and whoever gets a grant meanwhile would be refused
 -- as well. The report of the batch says `told` from then on. Locks the budget and none before it; a batch that was taken back tells nothing.
 create function sluice.note_refusal(p_token bigint, p_report jsonb) returns void
-language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 declare
   b sluice.batch;
   budget sluice.budget;
@@ -70,7 +70,7 @@ end $$;
 
 -- What the other calls under way may still cost, where the answer says how many credits are left.
 create function sluice.under_way(p_batch sluice.batch, p_report jsonb) returns integer
-language plpgsql stable set search_path = pg_catalog, sluice as $$
+language plpgsql stable set search_path = pg_catalog, sluice, pg_temp as $$
 begin
   return case when p_report ->> 'credits_remaining' is not null
     then (select coalesce(sum(x.cost), 0)::integer from sluice.batch x where x.budget_id = p_batch.budget_id and x.token <> p_batch.token) end;
@@ -79,7 +79,7 @@ end $$;
 -- FSM says with each answer how many calls are left of the minute, whoever makes them (FSM sheet §8.1). Those of ours that are under way may not be in
 -- it yet; when there is none for another, nothing is granted for a window: in which unit its header counts the rest of the minute is not documented.
 create function sluice.note_minute(p_budget sluice.budget, p_left integer, p_now timestamptz) returns void
-language plpgsql set search_path = pg_catalog, sluice as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp as $$
 begin
   update sluice.budget set blocked_reason = 'Zoho says that the calls of the minute are used up', blocked_until = greatest(blocked_until, p_now + call_window)
   where id = p_budget.id
@@ -89,7 +89,7 @@ end $$;
 -- Zoho says that the day, or the credits, are spent, whatever we counted: nothing is granted until it says otherwise. One call at a time asks: when
 -- Zoho said that the day ends, or else after an hour, since our midnight need not be Zoho's; and after a quarter of an hour for credits, which come back all day.
 create function sluice.meter_spent(m sluice.meter, p_budget sluice.budget, p_report jsonb, p_now timestamptz) returns sluice.meter
-language plpgsql set search_path = pg_catalog, sluice as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp as $$
 begin
   m.refused_at := p_now;
   m.blocked_until := least(coalesce(p_now + make_interval(secs => (p_report ->> 'retry_after_ms')::float8 / 1000),
@@ -117,7 +117,7 @@ end $$;
 -- seconds, and a pause that doubles from one second to a minute while it goes on. A spent day concerns one product: its meter stops it, and
 -- the budget only where there is no meter.
 create function sluice.note_throttle(p_budget sluice.budget, p_report jsonb, p_metered boolean, p_now timestamptz) returns void
-language plpgsql set search_path = pg_catalog, sluice as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp as $$
 declare
   throttle constant text := p_report ->> 'throttle';
   retry_after constant interval := make_interval(secs => (p_report ->> 'retry_after_ms')::float8 / 1000);
@@ -142,7 +142,7 @@ end $$;
 
 -- Five calls of a product in a row without an answer below 500 open its circuit: from then on one probe every five seconds.
 create function sluice.note_health(p_connection text, p_product text, p_report jsonb, p_now timestamptz) returns void
-language plpgsql set search_path = pg_catalog, sluice as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp as $$
 begin
   case p_report ->> 'health'
     when 'answered' then
@@ -161,7 +161,7 @@ end $$;
 
 -- A handler that needs another call asks once, without waiting, and says what it costs. The call before is settled here. Null: the lease is lost.
 create function sluice.grant_again(p_token bigint, p_worker text, p_report jsonb, p_cost integer, p_heavy boolean) returns jsonb
-language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 declare
   b sluice.batch;
   budget sluice.budget;
@@ -216,7 +216,7 @@ end $$;
 
 -- Heartbeat. Returns the tokens that are still this worker's; the others were taken away and must be dropped.
 create function sluice.extend(p_worker text, p_tokens bigint[], p_lease interval) returns setof bigint
-language sql set search_path = pg_catalog, sluice as $$
+language sql set search_path = pg_catalog, sluice, pg_temp as $$
   update sluice.batch set lease_until = clock_timestamp() + p_lease
   where token = any (p_tokens) and worker = p_worker and lease_until > clock_timestamp() returning token
 $$;
@@ -227,7 +227,7 @@ $$;
 --   "panic": bool, "max_batch", "progress", "waiting_sync", "waiting_key", "create": none|settled|doubt, "reason", "class", "code", "field", "message",
 --   "hint", "http_status", "request", "response", "depends_sync", "depends_key", "ms", "calls", "sent_fields", "unwritten": bool}]
 create function sluice.settle(p_token bigint, p_worker text, p_report jsonb, p_outcomes jsonb) returns boolean
-language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
 declare
   b sluice.batch;
   budget sluice.budget;
@@ -256,7 +256,7 @@ create type sluice.outcome as (
 );
 
 create function sluice.settle_slots(b sluice.batch, now_ timestamptz, p_outcomes jsonb) returns void
-language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
 declare
   shape_ sluice.shape;
   rest interval;
@@ -391,7 +391,7 @@ end $$;
 -- One batch whose worker stopped beating; false: there is none. What it held in the ledger frees itself. The records: a lost write may still arrive until the
 -- request's time-out, so none is touched before that. A worker's death counts only for a record that was alone in its batch.
 create function sluice.rescue() returns boolean
-language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
 declare
   b sluice.batch;
   now_ timestamptz;

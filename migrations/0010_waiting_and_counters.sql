@@ -1,7 +1,7 @@
 -- Children that waited for these records, and letters that died for want of them. Its own transaction, after the settle: it touches
 -- slots of other records, and must wait for none of them.
 create function sluice.wake_waiting(p_sync text, p_keys text[], p_linked boolean) returns integer
-language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
 declare
   ids bigint[] := array(select s.id from sluice.slot s where s.waiting_sync = p_sync and s.waiting_key = any (p_keys) and s.state = 'available'
                         for update skip locked);
@@ -24,7 +24,7 @@ end $$;
 -- cancelled), looks again, and so does whoever waits, over any number of others, for itself. Looks at 1,000 a time, each time at the next
 -- ones, and one worker at a time: at a first import a hundred thousand may wait. The same for letters. Keeps the counters short as well.
 create function sluice.sweep_waiting() returns integer
-language plpgsql set search_path = pg_catalog, sluice
+language plpgsql set search_path = pg_catalog, sluice, pg_temp
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
 declare
   last sluice.sweep;
@@ -68,7 +68,7 @@ end $$;
 
 -- Whether the first record waits, directly or over others, for the second.
 create function sluice.waits_on(p_sync text, p_key text, p_target_sync text, p_target_key text) returns boolean
-language sql stable set search_path = pg_catalog, sluice as $$
+language sql stable set search_path = pg_catalog, sluice, pg_temp as $$
   with recursive chain (sync, key, depth) as (
     select p_sync, p_key, 0
     union all
@@ -85,7 +85,7 @@ language sql immutable as $$                                     -- without sear
 $$;
 
 create function sluice.count_slots() returns trigger
-language plpgsql set search_path = pg_catalog, sluice as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp as $$
 begin
   if tg_op = 'INSERT' then
     insert into sluice.sync_difference (sync, pending)
@@ -112,7 +112,7 @@ create trigger count_updated after update on sluice.slot referencing old table a
 create trigger count_deleted after delete on sluice.slot referencing old table as old_rows for each statement execute function sluice.count_slots();
 
 create function sluice.count_failed() returns trigger
-language plpgsql set search_path = pg_catalog, sluice as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp as $$
 begin
   if tg_op = 'INSERT' then
     insert into sluice.sync_difference (sync, failed)
@@ -128,7 +128,7 @@ create trigger count_inserted after insert on sluice.dead_letter referencing new
 create trigger count_updated after update on sluice.dead_letter referencing old table as old_rows new table as new_rows for each statement execute function sluice.count_failed();
 
 create function sluice.count_linked() returns trigger
-language plpgsql set search_path = pg_catalog, sluice as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp as $$
 begin
   if tg_op = 'INSERT' then
     insert into sluice.sync_difference (sync, linked) select sync, count(*) from new_rows where zoho_id is not null group by sync;
@@ -148,7 +148,7 @@ create trigger count_deleted after delete on sluice.link referencing old table a
 -- Adds up what the triggers appended: the rows that it sees, 10,000 at most. Two at once cannot meet on a row of sync_tally for long: both
 -- take the syncs in order.
 create function sluice.gather_counts() returns void
-language sql set search_path = pg_catalog, sluice set enable_seqscan = off set jit = off as $$
+language sql set search_path = pg_catalog, sluice, pg_temp set enable_seqscan = off set jit = off as $$
   with taken as (
     delete from sluice.sync_difference
     where id = any (array(select id from sluice.sync_difference order by id limit 10000 for update skip locked)) returning *

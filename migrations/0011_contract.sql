@@ -2,18 +2,18 @@
 
 -- Runs as the caller, so that the rights of an INSERT are its rights.
 create function sluice.enqueue(kind text, args jsonb default '{}', lane text default null, run_at timestamptz default null, max_failures integer default null) returns bigint
-language sql set search_path = pg_catalog, sluice as $$
+language sql set search_path = pg_catalog, sluice, pg_temp as $$
   insert into sluice.job (kind, args, lane, run_at, max_failures) values ($1, $2, $3, $4, $5) returning id
 $$;
 
 create function sluice.zoho_id(sync text, key text) returns text
-language sql stable security definer set search_path = pg_catalog, sluice as $$
+language sql stable security definer set search_path = pg_catalog, sluice, pg_temp as $$
   select l.zoho_id from sluice.link l where l.sync = $1 and l.key = sluice.canonical_key($1, to_jsonb($2))
 $$;
 
 -- waiting, running, done, dead, cancelled; null for an id that history no longer holds.
 create function sluice.job_result(job_id bigint) returns text
-language sql stable security definer set search_path = pg_catalog, sluice as $$
+language sql stable security definer set search_path = pg_catalog, sluice, pg_temp as $$
   select coalesce(
     (select 'waiting' from sluice.job j where j.id = $1),
     (select case when s.state = 'running' and sj.work <= s.claimed_work then 'running' else 'waiting' end
@@ -25,7 +25,7 @@ $$;
 -- running, finished, unknown, or in somebody's hands at this moment. May stand in a transaction of any length: it never keeps hold of
 -- anything that a running batch needs.
 create function sluice.cancel(job_id bigint) returns boolean
-language plpgsql security definer set search_path = pg_catalog, sluice as $$
+language plpgsql security definer set search_path = pg_catalog, sluice, pg_temp as $$
 declare
   j sluice.job;
   sj sluice.slot_job;
@@ -65,7 +65,7 @@ end $$;
 
 -- Runs the dead letter's job again, now, with the row as it is now. Answers the new job's id.
 create function sluice.requeue(dead_letter_id bigint) returns bigint
-language plpgsql security definer set search_path = pg_catalog, sluice as $$
+language plpgsql security definer set search_path = pg_catalog, sluice, pg_temp as $$
 declare
   d sluice.dead_letter;
   job bigint;
@@ -80,7 +80,7 @@ begin
 end $$;
 
 create function sluice.discard(dead_letter_id bigint) returns void
-language plpgsql security definer set search_path = pg_catalog, sluice as $$
+language plpgsql security definer set search_path = pg_catalog, sluice, pg_temp as $$
 begin
   update sluice.dead_letter set resolution = 'discarded', resolved_by = session_user, resolved_at = clock_timestamp() where id = $1 and resolution is null;
   if not found then
@@ -91,7 +91,7 @@ end $$;
 -- The kill switch. Jobs keep arriving and wait. Neither named: every connection. A connection that is resumed takes along its syncs that
 -- Sluice itself had paused, but not those that a person did.
 create function sluice.pause(connection text default null, sync text default null, reason text default null) returns void
-language plpgsql security definer set search_path = pg_catalog, sluice as $$
+language plpgsql security definer set search_path = pg_catalog, sluice, pg_temp as $$
 begin
   if $2 is not null then
     update sluice.sync y set paused_at = coalesce(y.paused_at, clock_timestamp()), paused_by = session_user, pause_reason = $3, pause_cause = null where y.name = $2;
@@ -105,7 +105,7 @@ begin
 end $$;
 
 create function sluice.resume(connection text default null, sync text default null) returns void
-language plpgsql security definer set search_path = pg_catalog, sluice as $$
+language plpgsql security definer set search_path = pg_catalog, sluice, pg_temp as $$
 begin
   if $2 is not null then
     update sluice.sync y set paused_at = null, paused_by = null, pause_reason = null, pause_cause = null where y.name = $2;

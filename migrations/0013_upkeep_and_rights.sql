@@ -3,7 +3,7 @@
 -- Makes the days ahead and drops those past their keeping, with whatever else is kept for a time only. A lock that is not there within
 -- 200 ms is not waited for, since whatever waits behind it would stall inserts: the next call tries again. One caller at a time.
 create function sluice.keep_partitions(p_days_ahead integer, p_days_kept integer) returns void
-language plpgsql set search_path = pg_catalog, sluice set lock_timeout = '200ms' as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp set lock_timeout = '200ms' as $$
 declare
   today constant date := (clock_timestamp() at time zone 'UTC')::date;
   parent text;

@@ -5,7 +5,7 @@
 -- calls take as many places there: two connections to one organisation share one minute. False: it was known before, or is not published.
 -- Locks the connection, then the budgets by id, then places and products: as publishing does.
 create function sluice.learn_organization(p_connection text, p_organization_id text) returns boolean
-language plpgsql set search_path = pg_catalog, sluice as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp as $$
 declare
   own constant text := 'connection:' || p_connection;
   twin record;
@@ -53,7 +53,7 @@ end $$;
 -- gave of a day of calls stands; CRM's header says only what is left.
 create function sluice.learn_plan(p_connection text, p_product text, p_plan text, p_users integer, p_in_flight integer, p_in_flight_else integer, p_day integer,
   p_time_zone text) returns boolean
-language plpgsql set search_path = pg_catalog, sluice as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp as $$
 declare
   b sluice.budget;
   wanted integer;
@@ -89,7 +89,7 @@ end $$;
 
 -- Zoho does not say: the defaults stand, and it is asked again after a day.
 create function sluice.plan_unsaid(p_connection text, p_product text, p_why text) returns void
-language sql set search_path = pg_catalog, sluice as $$
+language sql set search_path = pg_catalog, sluice, pg_temp as $$
   update sluice.product set plan_failure = p_why, plan_due_at = clock_timestamp() + interval '1 day' where connection = p_connection and product = p_product
 $$;
 
@@ -97,7 +97,7 @@ $$;
 -- settle and rescue hold for it as for any other; pauses do not, since a paused connection is the one to ask about. Null: nothing is
 -- published under that name.
 create function sluice.grant_alone(p_worker text, p_connection text, p_product text, p_lease interval, p_timeout interval) returns jsonb
-language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 declare
   budget sluice.budget;
   places record;

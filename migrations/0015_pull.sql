@@ -82,14 +82,14 @@ alter table sluice.local_write add column pull jsonb;
 
 -- Points a job at its record: the slot of the linked key, else one of its own under `zoho:<id>`, which no key may be called.
 create function sluice.aim_pull(p_sync sluice.sync, p_zoho_id text) returns text
-language sql stable set search_path = pg_catalog, sluice as $$
+language sql stable set search_path = pg_catalog, sluice, pg_temp as $$
   select coalesce((select l.key from sluice.link l where l.sync = p_sync.name and l.zoho_id = p_zoho_id), 'zoho:' || p_zoho_id)
 $$;
 
 -- An event leads to the `pull` of each record that it names: the first one's is the `apply` job itself, the others get jobs of their own.
 -- Answers the sync and the first Zoho id.
 create function sluice.aim_apply(p_event bigint, p_lane text, p_run_at timestamptz, out sync text, out zoho_id text)
-language plpgsql set search_path = pg_catalog, sluice as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp as $$
 declare
   e record;
 begin
@@ -107,7 +107,7 @@ end $$;
 
 -- A person decides a conflict. The record's next run, which this asks for, carries it out.
 create function sluice.resolve(conflict_id bigint, side text) returns void
-language plpgsql security definer set search_path = pg_catalog, sluice as $$
+language plpgsql security definer set search_path = pg_catalog, sluice, pg_temp as $$
 declare
   c sluice.conflict;
 begin
@@ -127,7 +127,7 @@ end $$;
 -- Adds to a run's sums; the first twenty messages are kept.
 create function sluice.note_run(p_run bigint, p_total bigint, p_created bigint, p_updated bigint, p_unchanged bigint, p_failed bigint, p_messages jsonb,
   p_calls bigint default 0) returns void
-language sql set search_path = pg_catalog, sluice as $$
+language sql set search_path = pg_catalog, sluice, pg_temp as $$
   update sluice.run set total = total + p_total, created = created + p_created, updated = updated + p_updated, unchanged = unchanged + p_unchanged,
     failed = failed + p_failed, calls = calls + p_calls,
     messages = case when jsonb_array_length(messages) >= 20 then messages

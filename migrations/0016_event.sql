@@ -70,7 +70,7 @@ create table sluice.event_refusal (
 -- write. Zoho's own notes on a write (who, when) count as among the fields written. While a run of the record is under way nothing can be said:
 -- what it writes stands in the link only when it has settled; nor while a create is, whose Zoho id nobody knows yet. A delete is no echo.
 create function sluice.weigh_event(e sluice.event, out reads text[], out keys text[], out echoes integer, out unsettled boolean)
-language plpgsql stable set search_path = pg_catalog, sluice
+language plpgsql stable set search_path = pg_catalog, sluice, pg_temp
 set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 declare
   l sluice.link;
@@ -109,7 +109,7 @@ end $$;
 
 -- What becomes of an event that may be acted on. It never fails: what the jobs' check refuses stands as the event's outcome.
 create function sluice.decide_event(e sluice.event) returns sluice.event
-language plpgsql set search_path = pg_catalog, sluice as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp as $$
 declare
   y sluice.sync;
   w record;
@@ -158,7 +158,7 @@ end $$;
 -- Stores an event together with the jobs that it leads to. `p_event` has the columns by name; an `outcome` in it stands. An event that was acted
 -- on before, within `p_window`, is a duplicate. `waits`: it is decided later, by decide_waiting.
 create function sluice.store_event(p_event jsonb, p_body bytea, p_window interval, out id bigint, out outcome text, out waits boolean)
-language plpgsql set search_path = pg_catalog, sluice as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp as $$
 declare
   e sluice.event := jsonb_populate_record(null::sluice.event, p_event);
 begin
@@ -190,7 +190,7 @@ end $$;
 
 -- Counts an event that is refused, and keeps it among the last twenty of its source. Nothing of it is acted on.
 create function sluice.refuse_event(p_event jsonb, p_body bytea) returns void
-language plpgsql set search_path = pg_catalog, sluice as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp as $$
 declare
   e sluice.event := jsonb_populate_record(null::sluice.event, p_event);
 begin
@@ -208,7 +208,7 @@ end $$;
 
 -- Decides events that waited for a run to end, at most 500, the oldest first. Any producer may; `next_at` is when to look again, if anything waits.
 create function sluice.decide_waiting(out decided integer, out next_at timestamptz)
-language plpgsql set search_path = pg_catalog, sluice set enable_seqscan = off set enable_bitmapscan = off as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp set enable_seqscan = off set enable_bitmapscan = off as $$
 declare
   e sluice.event;
 begin
@@ -226,14 +226,14 @@ end $$;
 
 -- The records that an event names, as a job of kind `apply` reads them.
 create function sluice.event_jobs(event_id bigint) returns table (sync text, zoho_id text)
-language sql stable set search_path = pg_catalog, sluice as $$
+language sql stable set search_path = pg_catalog, sluice, pg_temp as $$
   select distinct v.sync, n.zoho_id from sluice.event v cross join unnest(v.zoho_ids) n (zoho_id) where v.id = $1 and v.sync is not null
 $$;
 
 -- Acts on a stored event, whatever became of it before: what it names is read. `sync` stands in for one that the event was stored without.
 -- Answers the job.
 create function sluice.replay_event(event_id bigint, lane text default 'interactive', sync text default null) returns bigint
-language plpgsql security definer set search_path = pg_catalog, sluice as $$
+language plpgsql security definer set search_path = pg_catalog, sluice, pg_temp as $$
 declare
   e sluice.event;
   job bigint;
@@ -273,7 +273,7 @@ create table sluice.receiver (
 -- Notes that a producer receives, or that it stops, and sweeps what may have been lost before: a `poll` of these syncs, which goes on from where
 -- the last one ended. Answers how many syncs are swept. The very first producer sweeps nothing.
 create function sluice.note_receiver(p_name text, p_syncs text[], p_stops boolean) returns integer
-language plpgsql set search_path = pg_catalog, sluice as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp as $$
 declare
   silence constant interval := '20 s';
   now_ constant timestamptz := clock_timestamp();
@@ -300,7 +300,7 @@ end $$;
 
 -- Asks for a poll of each of these syncs that pulls; with `p_known` only of those that were polled before.
 create function sluice.poll_gap(p_syncs text[], p_known boolean) returns integer
-language plpgsql set search_path = pg_catalog, sluice as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp as $$
 declare
   asked integer;
 begin
@@ -337,7 +337,7 @@ insert into sluice.job_kind (name, built_in, product, args) values
 
 -- Says what channel a webhook wants, and asks for a job if there is none such or if it is time to renew it. True: it asked.
 create function sluice.want_channel(p_source text, p_connection text, p_syncs text[], p_events text[], p_notify_url text, p_token_hash text) returns boolean
-language plpgsql set search_path = pg_catalog, sluice as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp as $$
 begin
   insert into sluice.channel as c (source, connection, syncs, events, notify_url, token_hash)
   values (p_source, p_connection, p_syncs, p_events, p_notify_url, p_token_hash)
@@ -361,7 +361,7 @@ end $$;
 -- A channel is open until `p_expires_at`. Where events may have been lost before, since Zoho did not know it (any more) or sent what we no longer
 -- take, its syncs are polled; those of a first channel only if they were polled before.
 create function sluice.open_channel(p_source text, p_channel_id bigint, p_expires_at timestamptz, p_created boolean) returns integer
-language plpgsql set search_path = pg_catalog, sluice as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp as $$
 declare
   c sluice.channel;
 begin

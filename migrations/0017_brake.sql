@@ -41,7 +41,7 @@ create index brake_record_passed_at_idx on sluice.brake_record (sync, operation,
 -- Sends what was held: all of it, the records named, or the first so many; the rest stays held. A record is pushed as it is when its job runs, so what
 -- happened to it since is sent as well, and a row that is gone is treated by `on_delete`. Answers how many jobs it enqueued.
 create function sluice.approve(held_id bigint, keys text[] default null, max_records integer default null) returns bigint
-language plpgsql security definer set search_path = pg_catalog, sluice as $$
+language plpgsql security definer set search_path = pg_catalog, sluice, pg_temp as $$
 #variable_conflict use_column
 declare
   h sluice.held_change := sluice.open_held($1, false);
@@ -77,7 +77,7 @@ end $$;
 
 -- Drops what was held: nothing is sent. Rows and Zoho's records stay as they are, and differ, until the row changes again, or a backfill.
 create function sluice.reject(held_id bigint) returns void
-language plpgsql security definer set search_path = pg_catalog, sluice as $$
+language plpgsql security definer set search_path = pg_catalog, sluice, pg_temp as $$
 #variable_conflict use_column
 declare
   h sluice.held_change := sluice.open_held($1, true);
@@ -88,7 +88,7 @@ end $$;
 
 -- The held change, locked, if it can be decided. One that is being gathered is not locked, since a producer works on it.
 create function sluice.open_held(held_id bigint, or_gathering boolean) returns sluice.held_change
-language plpgsql set search_path = pg_catalog, sluice as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp as $$
 declare
   h sluice.held_change;
 begin
@@ -103,7 +103,7 @@ end $$;
 
 -- After records left a held change: their number, and the samples of those that are left. Without any it is resolved.
 create function sluice.recount_held(held_id bigint, resolution text, resolved_by text) returns void
-language plpgsql set search_path = pg_catalog, sluice as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp as $$
 #variable_conflict use_column
 declare
   left_over constant bigint := (select count(*) from sluice.held_record r where r.held_id = $1 and r.resolution is null);

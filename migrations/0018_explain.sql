@@ -2,7 +2,7 @@
 
 -- Of an attempt without a call: why there was none.
 create function sluice.why_no_call(p_reason text) returns text
-language sql immutable set search_path = pg_catalog, sluice as $$
+language sql immutable set search_path = pg_catalog, sluice, pg_temp as $$
   select case p_reason
     when 'no_change' then 'no mapped value differs from what was agreed on'
     when 'when_false' then 'the row does not match `when` and never came to Zoho'
@@ -16,7 +16,7 @@ $$;
 
 -- The key of an image that capture kept, as it stands in links and jobs. Null: the image is of another kind.
 create function sluice.image_key(p_image jsonb, p_columns text[]) returns text
-language sql immutable set search_path = pg_catalog, sluice as $$
+language sql immutable set search_path = pg_catalog, sluice, pg_temp as $$
   select case when cardinality(p_columns) = 1 then p_image ->> p_columns[1]
               else (select jsonb_agg(p_image ->> c order by n)::text from unnest(p_columns) with ordinality as t (c, n)) end
 $$;
@@ -25,7 +25,7 @@ $$;
 -- `since` costs more. `detail` is the row itself, with values masked as they are stored. A watched table's changes are seen as the jobs that they led to.
 create function sluice.explain(sync text, key text, since timestamptz default now() - interval '7 days')
 returns table (at timestamptz, what text, says text, detail jsonb)
-language plpgsql stable set search_path = pg_catalog, sluice as $$
+language plpgsql stable set search_path = pg_catalog, sluice, pg_temp as $$
 #variable_conflict use_column
 declare
   y sluice.sync;
@@ -48,7 +48,7 @@ end $$;
 -- The same, of a Zoho record: of the record that it is linked to, or of what is known without one.
 create function sluice.explain_zoho_id(sync text, zoho_id text, since timestamptz default now() - interval '7 days')
 returns table (at timestamptz, what text, says text, detail jsonb)
-language plpgsql stable set search_path = pg_catalog, sluice as $$
+language plpgsql stable set search_path = pg_catalog, sluice, pg_temp as $$
 #variable_conflict use_column
 declare
   own constant text := (select l.key from sluice.link l where l.sync = $1 and l.zoho_id = $2);
@@ -67,7 +67,7 @@ end $$;
 -- Changes of its row, and of each what came of it. A change and the job for it are written by one transaction, seconds apart at most.
 create function sluice.explain_changes(y sluice.sync, own text, since timestamptz)
 returns table (at timestamptz, what text, says text, detail jsonb)
-language plpgsql stable set search_path = pg_catalog, sluice as $$
+language plpgsql stable set search_path = pg_catalog, sluice, pg_temp as $$
 #variable_conflict use_column
 begin
   return query
@@ -106,7 +106,7 @@ end $$;
 -- What was asked for, what was done, and what is still to be done.
 create function sluice.explain_work(sync text, own text, zoho_id text, since timestamptz)
 returns table (at timestamptz, what text, says text, detail jsonb)
-language plpgsql stable set search_path = pg_catalog, sluice as $$
+language plpgsql stable set search_path = pg_catalog, sluice, pg_temp as $$
 #variable_conflict use_column
 declare
   keys constant text[] := array[own] || coalesce('zoho:' || $3, null);
@@ -134,7 +134,7 @@ end $$;
 -- What gave up or was held, and what people made of it.
 create function sluice.explain_letters(sync text, own text, since timestamptz)
 returns table (at timestamptz, what text, says text, detail jsonb)
-language plpgsql stable set search_path = pg_catalog, sluice as $$
+language plpgsql stable set search_path = pg_catalog, sluice, pg_temp as $$
 #variable_conflict use_column
 begin
   return query
@@ -160,7 +160,7 @@ end $$;
 -- What was heard of its Zoho record.
 create function sluice.explain_zoho(sync text, own text, zoho_id text, since timestamptz)
 returns table (at timestamptz, what text, says text, detail jsonb)
-language plpgsql stable set search_path = pg_catalog, sluice as $$
+language plpgsql stable set search_path = pg_catalog, sluice, pg_temp as $$
 #variable_conflict use_column
 begin
   return query
@@ -179,7 +179,7 @@ end $$;
 -- How it stands.
 create function sluice.explain_now(sync text, own text)
 returns table (at timestamptz, what text, says text, detail jsonb)
-language plpgsql stable set search_path = pg_catalog, sluice as $$
+language plpgsql stable set search_path = pg_catalog, sluice, pg_temp as $$
 #variable_conflict use_column
 begin
   return query

@@ -31,7 +31,7 @@ create index event_bad_signature_idx on sluice.event (received_at) where verdict
 -- Writes an alert for what has come up since the last look: one caller at a time, others have nothing to do. Budgets and brakes write their own.
 -- What goes on is told again after six hours, a sync's dead letters at most once a minute, by their number.
 create function sluice.raise_alerts() returns void
-language plpgsql set search_path = pg_catalog, sluice as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp as $$
 begin
   if not pg_try_advisory_xact_lock(hashtext('sluice.raise_alerts')) then
     return;
@@ -81,7 +81,7 @@ end $$;
 -- first appears is not told any more.
 create function sluice.take_deliveries(p_names text[], p_occasions jsonb, p_lease interval, p_limit integer)
 returns table (alert_id bigint, name text, tries integer, occasion text, subject text, message text, raised_at timestamptz)
-language plpgsql set search_path = pg_catalog, sluice as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp as $$
 #variable_conflict use_column
 begin
   insert into sluice.alert_delivery (alert_id, name)
@@ -103,7 +103,7 @@ end $$;
 
 -- What became of a delivery; a null error: it arrived. After a day it is given up. False: the lease was another's by then.
 create function sluice.settle_delivery(p_alert bigint, p_name text, p_tries integer, p_error text, p_pause interval) returns boolean
-language plpgsql set search_path = pg_catalog, sluice as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp as $$
 begin
   update sluice.alert_delivery d set error = p_error, lease_until = '-infinity', due_at = clock_timestamp() + p_pause,
     sent_at = case when p_error is null then clock_timestamp() end,

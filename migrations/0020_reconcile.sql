@@ -35,7 +35,7 @@ create unique index run_reconcile_key on sluice.run (sync) where kind = 'reconci
 
 -- Asks for a sweep, or hurries the one that is under way. Answers its run.
 create function sluice.reconcile(sync text, lane text default null) returns bigint
-language plpgsql security definer set search_path = pg_catalog, sluice as $$
+language plpgsql security definer set search_path = pg_catalog, sluice, pg_temp as $$
 #variable_conflict use_column
 declare
   run bigint;
@@ -52,7 +52,7 @@ end $$;
 -- The producer asks when the last complete sweep, and the time that it took, is longer ago than `p_within`; again after a day (or `p_within`, if
 -- that is shorter) where none came to its end. Whoever moves `asked_at` is the one that asks.
 create function sluice.reconcile_if_due(p_sync text, p_hash text, p_within interval) returns bigint
-language plpgsql set search_path = pg_catalog, sluice as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp as $$
 begin
   -- a producer whose file differs from what is published asks for nothing
   if not exists (select from sluice.sync y where y.name = p_sync and y.hash = p_hash and y.retired_at is null) then
@@ -95,7 +95,7 @@ alter table sluice.brake_record add constraint brake_record_operation_check chec
 -- Which of these pulls (`[{"key", "operation", "weight", "pull"}]`, all of one limit) may be applied; the others are held, or were rejected before. What was approved
 -- passes once. One settle at a time decides for a sync; it is the last thing that it does.
 create function sluice.brake_pulls(p_sync text, p_class text, p_allowed bigint, p_limit text, p_per interval, p_pulls jsonb) returns setof text
-language plpgsql set search_path = pg_catalog, sluice as $$
+language plpgsql set search_path = pg_catalog, sluice, pg_temp as $$
 declare
   now_ timestamptz;
   fresh text[];
@@ -176,7 +176,7 @@ end $$;
 
 -- As before; and what Zoho changed, or has no more, is read anew and applied as it is then.
 create or replace function sluice.approve(held_id bigint, keys text[] default null, max_records integer default null) returns bigint
-language plpgsql security definer set search_path = pg_catalog, sluice as $$
+language plpgsql security definer set search_path = pg_catalog, sluice, pg_temp as $$
 #variable_conflict use_column
 declare
   h sluice.held_change := sluice.open_held($1, false);

@@ -2,7 +2,7 @@
 
 -- Of an attempt without a call: why there was none.
 create or replace function sluice.why_no_call(p_reason text) returns text
-language sql immutable set search_path = pg_catalog, sluice as $$
+language sql immutable set search_path = pg_catalog, sluice, pg_temp as $$
   select case p_reason
     when 'no_change' then 'no mapped value differs from what was agreed on'
     when 'not_applied' then 'an edit of a side that does not own the field was recorded, not applied'

@@ -182,9 +182,29 @@ impl fmt::Display for Target {
 struct Capture {
     /// What to call the table, then the columns to keep.
     arguments: Vec<String>,
-    /// The function that captures updates row by row, for a table that a statement changes alone: at half the price of the general form.
-    /// A table with partitions or children has none: rows move between them, and a row's trigger would see a delete and an insert.
-    own: Option<Function>,
+    /// The functions that are made for the table's columns; a partition, or a table that inherits, has none.
+    own: Option<Functions>,
+}
+
+/// A table's own functions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Functions {
+    /// Captures statements.
+    statements: Function,
+    /// Captures updates row by row, for a table that a statement changes alone: at half the price.
+    updates: Option<Function>,
+}
+
+impl Capture {
+    /// The table's own function for an event of [`TRIGGERS`], and whether it is called once a row; `None`: the general one.
+    fn function(&self, event: &str) -> Option<(&Function, bool)> {
+        let own = self.own.as_ref()?;
+        match (event, &own.updates) {
+            ("truncate", _) => None,
+            ("update", Some(updates)) => Some((updates, true)),
+            _ => Some((&own.statements, false)),
+        }
+    }
 }
 
 /// A generated function.
@@ -221,7 +241,7 @@ async fn wanted(db: &Db, definitions: &Definitions, only: &[String]) -> Result<(
         let arguments: Vec<String> = std::iter::once(name.clone()).chain(columns).collect();
         match table.kind {
             Kind::Table | Kind::Partitioned => {
-                let function = store::function(db, &own, &arguments).await?;
+                let functions = store::functions(db, &own, &arguments).await?;
                 for (part, foreign) in store::parts(db, table).await? {
                     if foreign {
                         let why = "a foreign table that is a partition, or inherits, can have no capture trigger; changes made to it by its own name are not seen".to_owned();
@@ -232,8 +252,8 @@ async fn wanted(db: &Db, definitions: &Definitions, only: &[String]) -> Result<(
                         );
                         uncaptured.push(Uncaptured { table: part.to_string(), why });
                     } else {
-                        let function = function.clone().filter(|_| part == own);
-                        targets.insert(part, Capture { arguments: arguments.clone(), own: function });
+                        let functions = functions.clone().filter(|_| part == own);
+                        targets.insert(part, Capture { arguments: arguments.clone(), own: functions });
                     }
                 }
             }
@@ -251,7 +271,7 @@ async fn wanted(db: &Db, definitions: &Definitions, only: &[String]) -> Result<(
     Ok((targets, uncaptured))
 }
 
-/// The four events, and the transition tables that `sluice.capture` reads in each.
+/// The four events, and the transition tables that are read in each.
 const TRIGGERS: [(&str, &str, &str); 4] = [
     ("sluice_capture_insert", "insert", " referencing new table as new_rows"),
     ("sluice_capture_update", "update", " referencing old table as old_rows new table as new_rows"),
@@ -274,11 +294,12 @@ fn install(table: &Target, capture: &Capture) -> Vec<Sql> {
     });
     let trigger = |(name, event, transition): (&'static str, &'static str, &'static str)| {
         let sql = Sql::new("create or replace trigger ").text(name).text(" after ").text(event).text(" on ").ident(&table.ident());
-        let sql = match &capture.own {
-            Some(function) if event == "update" => {
-                sql.text(" for each row execute function ").ident(&Ident::qualified("sluice", &function.name))
+        let sql = match capture.function(event) {
+            Some((function, true)) => sql.text(" for each row execute function ").ident(&Ident::qualified("sluice", &function.name)),
+            Some((function, false)) => {
+                sql.text(transition).text(" for each statement execute function ").ident(&Ident::qualified("sluice", &function.name))
             }
-            _ => sql.text(transition).text(" for each statement execute function sluice.capture"),
+            None => sql.text(transition).text(" for each statement execute function sluice.capture"),
         };
         listed(sql.text("("), &capture.arguments).text(")")
     };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sluice_core::db::Db;
 use sluice_sync::catalog::Table;
 
-use super::{Capture, Function, TRIGGERS, Target};
+use super::{Capture, Function, Functions, TRIGGERS, Target};
 
 /// The capture triggers of one table.
 #[derive(Debug, Clone, Default)]
@@ -23,8 +23,8 @@ impl Installed {
     /// Whether all triggers are there, enabled, and capture that.
     pub(super) fn is_whole(&self, capture: &Capture) -> bool {
         TRIGGERS.iter().all(|(name, event, _)| {
-            let own = if *event == "update" { &capture.own } else { &None };
-            self.0.get(*name).is_some_and(|trigger| trigger.fires && trigger.arguments == capture.arguments && trigger.own == *own)
+            let own = capture.function(event).map(|(function, _)| function);
+            self.0.get(*name).is_some_and(|trigger| trigger.fires && trigger.arguments == capture.arguments && trigger.own.as_ref() == own)
         })
     }
 
@@ -41,7 +41,7 @@ pub(super) async fn installed(db: &Db) -> Result<BTreeMap<Target, Installed>, sq
            join pg_catalog.pg_proc p on p.oid = t.tgfoid
            join pg_catalog.pg_class c on c.oid = t.tgrelid
            join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-           where p.pronamespace = 'sluice'::regnamespace and (p.proname = 'capture' or p.proname like 'capture\_update\_%') and not t.tgisinternal"#
+           where p.pronamespace = 'sluice'::regnamespace and p.proname ~ '^capture(_(update|rows)_.*)?$' and not t.tgisinternal"#
     )
     .fetch_all(db)
     .await?;
@@ -58,23 +58,26 @@ pub(super) async fn installed(db: &Db) -> Result<BTreeMap<Target, Installed>, sq
     Ok(installed)
 }
 
-/// The function that captures updates of a table row by row; `None` where statements change more than that table.
-pub(super) async fn function(db: &Db, table: &Target, arguments: &[String]) -> Result<Option<Function>, sqlx::Error> {
+/// The functions that are made for the table's columns.
+pub(super) async fn functions(db: &Db, table: &Target, arguments: &[String]) -> Result<Option<Functions>, sqlx::Error> {
     let [relation, kept @ ..] = arguments else { return Ok(None) };
-    sqlx::query_as!(
-        Function,
-        r#"select sluice.capture_name($3)::text as "name!", sluice.capture_source(c.oid, $3, $4) as "source!"
+    let row = sqlx::query!(
+        r#"select sluice.capture_rows_name($3)::text as "statements!", sluice.capture_rows_source(c.oid, $3, $4) as "statements_source!",
+                  sluice.capture_name($3)::text as "updates!", case when sluice.updates_by_row(c.oid) then sluice.capture_source(c.oid, $3, $4) end as updates_source
            from pg_catalog.pg_class c
            join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-           where n.nspname = $1 and c.relname = $2 and c.relkind = 'r' and not c.relispartition
-             and not exists (select from pg_catalog.pg_inherits i where i.inhparent = c.oid or i.inhrelid = c.oid)"#,
+           where n.nspname = $1 and c.relname = $2 and c.relkind in ('r', 'p')"#,
         table.schema,
         table.name,
         relation,
         kept
     )
     .fetch_optional(db)
-    .await
+    .await?;
+    Ok(row.map(|row| Functions {
+        statements: Function { name: row.statements, source: row.statements_source },
+        updates: row.updates_source.map(|source| Function { name: row.updates, source }),
+    }))
 }
 
 /// Drops the functions whose tables or triggers are gone.

@@ -146,7 +146,7 @@ async fn shape(tx: &mut Tx, definition: &Definition, any_of: &[&str], kind: &str
 
 /// The key columns' types with their schema where it is not `pg_catalog`: the check of an insert runs without the user's search path.
 async fn key_types(tx: &mut Tx, definition: &Definition) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query!("select set_config('search_path', 'pg_catalog', true)").fetch_one(&mut *tx).await?;
+    sqlx::query!("select set_config('search_path', 'pg_catalog, pg_temp', true)").fetch_one(&mut *tx).await?;
     sqlx::query_scalar!(
         r#"select format_type(a.atttypid, case when a.atttypid = 'numeric'::regtype then a.atttypmod else -1 end) as "type!"
            from unnest($3::text[]) with ordinality as k (name, number)

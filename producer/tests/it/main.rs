@@ -4,6 +4,7 @@
 mod alerts;
 mod brakes;
 mod capture;
+mod captured;
 mod changes;
 mod measure;
 mod publish;

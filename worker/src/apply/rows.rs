@@ -146,7 +146,7 @@ pub(super) async fn refused(db: &Db, definition: &Definition, pull: &Pull, named
             }
             continue;
         }
-        let sql = Sql::new("select count(to_jsonb(g)) from jsonb_populate_recordset(null::").ident(&table(list)).text(", $1) g");
+        let sql = Sql::new("select count(to_jsonb(g.*)) from jsonb_populate_recordset(null::").ident(&table(list)).text(", $1) g");
         match dynamic::query_scalar::<i64>(sql).bind(json!(children.rows)).fetch_one(db).await {
             Ok(_) => {}
             Err(sqlx::Error::Database(_)) => return Ok(Some(path.clone())),

@@ -74,6 +74,17 @@ async fn a_call_that_is_not_plainly_one_request_to_a_published_connection_is_ref
         .await;
 }
 
+/// A setting of the caller's session: with it, backslashes in constants meant something else, and every path was refused.
+#[tokio::test]
+async fn a_session_without_standard_conforming_strings_may_insert_calls_all_the_same() {
+    let world = World::new().await;
+    let call = |path: &str| format!(r#"'call', '{{"connection": "main", "product": "billing", "method": "GET", "path": "{path}"}}'"#);
+    let insert = |path: &str| format!("set standard_conforming_strings = off; insert into sluice.job (kind, args) values ({})", call(path));
+    world.run(insert("/items/1.5/ab")).await;
+    let (code, message) = world.refused(insert("/a/../b")).await;
+    assert!(code == "22023" && message.contains("must start with one"), "{code} {message}");
+}
+
 #[tokio::test]
 async fn sizes_lanes_and_times_that_would_harm_everybody_else_are_refused() {
     let world = World::new().await;

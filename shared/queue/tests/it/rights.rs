@@ -128,3 +128,34 @@ async fn sluice_admin_can_act_and_everybody_else_can_do_nothing() {
     assert!(as_role(&world, "sluice_admin", "select * from sluice.credential").await.is_err());
     world.run(format!("drop role {role}")).await;
 }
+
+/// `pg_temp` is searched first for tables and types wherever it is not named, and anybody may put there what he likes.
+#[tokio::test]
+async fn every_function_that_chooses_a_search_path_looks_into_pg_temp_last() {
+    let world = World::new().await;
+    let open: serde_json::Value = world
+        .get(
+            "select coalesce(jsonb_agg(p.oid::regprocedure::text), '[]')
+             from pg_proc p left join lateral (select s from unnest(p.proconfig) s where s like 'search_path=%') c on true
+             where p.pronamespace = 'sluice'::regnamespace and case when c.s is null then p.prosecdef or p.prorettype = 'trigger'::regtype else c.s !~ ', pg_temp$' end",
+        )
+        .await;
+    assert_eq!(open, serde_json::json!([]));
+}
+
+/// A type and a table of the caller's own, named like PostgreSQL's: with them a caller became Sluice's owner, and could do any request.
+#[tokio::test]
+async fn what_a_caller_puts_into_pg_temp_is_neither_called_nor_believed() {
+    let world = World::new().await;
+    let trap = "create function pg_temp.sprung(pg_catalog.text) returns boolean language plpgsql as
+                  $$ begin if current_user <> 'sluice_enqueue' then raise exception 'sprung as %', current_user; end if; return true; end $$;
+                create domain pg_temp.text as pg_catalog.text check (pg_temp.sprung(value));";
+    as_role(&world, "sluice_enqueue", &format!("{trap} insert into sluice.job (kind, args) values ({PUSH}); drop domain pg_temp.text"))
+        .await
+        .unwrap();
+    let roles =
+        "create temp table pg_roles as select 'sluice_admin'::name as rolname, oid from pg_catalog.pg_roles where rolname = current_user;";
+    let (code, message) =
+        as_role(&world, "sluice_enqueue", &format!("{roles} insert into sluice.job (kind, args) values ({CALL})")).await.unwrap_err();
+    assert_eq!(code, "42501", "{message}");
+}
