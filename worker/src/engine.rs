@@ -152,6 +152,10 @@ impl Engine {
     }
 
     async fn say_asleep(&self, asleep: bool) -> bool {
+        // Where nothing listens, a notification would cost every commit something and wake nobody.
+        if self.db.settings().only_polls() {
+            return asleep;
+        }
         match wake::set_asleep(&self.db, Channel::Job, asleep).await {
             Ok(()) => asleep,
             Err(error) => {

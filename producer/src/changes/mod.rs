@@ -74,7 +74,7 @@ impl Listener {
 
     /// Awake: drains until nothing comes. Then sleeps, and returns when something came.
     async fn until_quiet(&self, suspicion: &mut Suspicion, shutdown: &CancellationToken) -> Result<(), sqlx::Error> {
-        wake::set_asleep(&self.db, Channel::Change, false).await?;
+        self.say_asleep(false).await?;
         let mut empty = 0;
         while empty < DRAINS_BEFORE_SLEEP && !shutdown.is_cancelled() {
             let began = Instant::now();
@@ -82,18 +82,26 @@ impl Listener {
             empty = if drained.progressed() { 0 } else { empty + 1 };
             shutdown.run_until_cancelled(tokio::time::sleep(pause_after(&drained, began.elapsed()))).await;
         }
-        wake::set_asleep(&self.db, Channel::Change, true).await?;
+        self.say_asleep(true).await?;
         let mut said = Instant::now();
         // One more look: what committed before the flag was up sent no notification.
         while !shutdown.is_cancelled() && !self.drain(suspicion).await?.progressed() {
             if said.elapsed() > wake::SAY_AGAIN {
-                wake::set_asleep(&self.db, Channel::Change, true).await?;
+                self.say_asleep(true).await?;
                 said = Instant::now();
             }
             let woken = tokio::time::timeout(POLL_EVERY, self.wake.notified());
             shutdown.run_until_cancelled(woken).await;
         }
         Ok(())
+    }
+
+    /// Where nothing listens, a notification would cost every commit something and wake nobody.
+    async fn say_asleep(&self, asleep: bool) -> Result<(), sqlx::Error> {
+        if self.db.settings().only_polls() {
+            return Ok(());
+        }
+        wake::set_asleep(&self.db, Channel::Change, asleep).await
     }
 
     /// One drain. If it fails for the second time and that does not pass, smaller ones at once, down to the change that is to blame, which is held.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sluice_core::db::listen;
+use sluice_core::db::{Db, Pooler, Settings, listen};
 use sluice_producer::changes::{Drained, Listener};
 use sluice_producer::publish;
 use sluice_tests::wait_until;
@@ -239,6 +239,35 @@ async fn a_sleeping_listener_is_woken_by_a_commit() {
     waits.sort();
     println!("commit to job, asleep: {waits:?}");
     assert!(waits[2] < Duration::from_millis(900), "the poll found it, not the notification: {waits:?}");
+}
+
+/// Behind a transaction pooler, without a direct address: every commit would pay for a notification to nobody, and none could be prepared.
+#[tokio::test]
+async fn a_listener_that_only_polls_asks_for_no_notification() {
+    let setting = Setting::of(CUSTOMERS).await;
+    setting
+        .run(
+            "create table said (asleep boolean);
+             create or replace function sluice.set_asleep(p_channel text, p_asleep boolean) returns void language sql as 'insert into public.said values (p_asleep)'",
+        )
+        .await;
+    for (pooler, says) in [(Pooler::Transaction, false), (Pooler::None, true)] {
+        let db = Db::connect(Settings { pooler, ..setting.db().settings().clone() }).await.unwrap();
+        let (shutdown, wake) = (CancellationToken::new(), Arc::new(Notify::new()));
+        let (_keep, definitions) = watch::channel(Arc::new(setting.definitions.clone()));
+        let listener = Listener { db: db.clone(), reader: setting.reader.clone(), definitions, wake };
+        let running = tokio::spawn({
+            let shutdown = shutdown.clone();
+            async move { listener.run(shutdown).await }
+        });
+        setting.run(&format!("insert into customers values ({}, 'a')", i32::from(says))).await;
+        wait_until(Duration::from_secs(60), || async { setting.count("select count(*) from sluice.change").await == 0 }).await;
+        shutdown.cancel();
+        running.await.unwrap();
+        db.close().await;
+        // the first thing that a listener does is to say that he is awake
+        assert_eq!(setting.count("select count(*) from said").await > 0, says, "{pooler:?}");
+    }
 }
 
 /// A second producer would take the later step of a chain for the first.

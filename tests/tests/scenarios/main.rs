@@ -27,6 +27,7 @@ mod parents;
 mod planning;
 mod planning_only;
 mod plans;
+mod polling;
 mod provisioning;
 mod pulling;
 mod recipe_crm;

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Pooler, Settings};
+use super::Settings;
 
 /// A connection that has been silent this long is asked whether it still lives.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -40,7 +40,7 @@ impl Listener {
     /// Listens on `channels` and calls [`Notify::notify_one`] on `wake` for each notification, and after each (re)connection
     /// because some may have been missed. Ends when `shutdown` is cancelled.
     pub fn spawn(settings: &Settings, channels: &'static [&'static str], wake: Arc<Notify>, shutdown: CancellationToken) -> Self {
-        let behind_pooler = settings.pooler == Pooler::Transaction && settings.listen_url.is_none();
+        let behind_pooler = settings.only_polls();
         let (report, state) = watch::channel(if behind_pooler { State::PollingOnly } else { State::Reconnecting });
         let settings = settings.clone();
         let task = tokio::spawn(async move {

@@ -60,6 +60,11 @@ impl Settings {
         }
     }
 
+    /// Whether nothing ever listens: a transaction pooler, and no direct address. Then nobody is to be notified either.
+    pub fn only_polls(&self) -> bool {
+        self.pooler == Pooler::Transaction && self.listen_url.is_none()
+    }
+
     /// For the pool: through the pooler, if there is one.
     fn pooled(&self) -> Result<PgConnectOptions, sqlx::Error> {
         let options = self.parse(&self.url)?;
