@@ -59,6 +59,15 @@ fn forget(sifted: &mut Sifted, sync: &str, key: &str) {
     }
 }
 
+/// Whether no row has this key any more, or only one that is equal to it and written otherwise.
+fn is_gone(found: Option<&Found>, key: &str) -> bool {
+    match found {
+        Some(Found::Gone) => true,
+        Some(Found::Row(row)) => row.key != key,
+        None => false,
+    }
+}
+
 async fn follow_one(tx: &mut Tx, reader: &Reader, definitions: &Definitions, one: &Move) -> Result<Fate, sqlx::Error> {
     let Some(definition) = definitions.by_name.get(&one.sync) else { return Ok(Fate::Both) };
     let ends = [one.from.clone(), one.to.clone()];
@@ -71,7 +80,7 @@ async fn follow_one(tx: &mut Tx, reader: &Reader, definitions: &Definitions, one
     .await?;
     let Some(link) = link else { return Ok(Fate::Both) };
     match reader.rows(definition, &ends[..1]).await {
-        Ok(rows) if rows.get(&one.from) == Some(&Found::Gone) => {}
+        Ok(rows) if is_gone(rows.get(&one.from), &one.from) => {}
         Ok(_) | Err(Error::Broken { .. }) => return Ok(Fate::Both),
         Err(Error::Unavailable(error)) => return Err(error),
     }

@@ -18,6 +18,7 @@ mod flapping;
 mod hints;
 mod images;
 mod in_bulk;
+mod keys_alike;
 mod leaving;
 mod locks;
 mod lost;

@@ -15,6 +15,7 @@ use sqlx::postgres::PgRow;
 use crate::definition::{Definition, KeyColumn, Watch};
 
 mod decode;
+mod key;
 mod probe;
 mod pulled;
 mod row;
@@ -159,10 +160,14 @@ impl Reader {
             return Ok(Err(format!("the key must be a JSON array of {} values: {}", columns.len(), columns.join(", "))));
         }
         let mut tx = self.begin().await?;
-        let answer = dynamic::query_scalar::<String>(statement::canonical_key(key)).bind(text).fetch_one(&mut tx).await;
+        let answer = dynamic::query_as::<(String, bool)>(statement::canonical_key(key)).bind(text).fetch_one(&mut tx).await;
         tx.rollback().await?;
         match answer {
-            Ok(key) => Ok(Ok(key)),
+            Ok((key, true)) => Ok(Ok(key)),
+            Ok((_, false)) => {
+                let types: Vec<&str> = key.iter().map(|column| column.type_name.as_str()).collect();
+                Ok(Err(format!("the key {text} does not fit its column, which is {}", types.join(", "))))
+            }
             Err(error) if matches!(Fault::of(&error), Fault::Row) => Ok(Err(message(&error))),
             Err(error) => Err(error),
         }
@@ -213,7 +218,7 @@ impl Reader {
 
     async fn begin(&self) -> Result<Tx, sqlx::Error> {
         let mut tx = self.db.begin_read_only(self.role.as_deref(), self.statement_limit).await?;
-        steady_texts(&mut tx).await?;
+        reading(&mut tx).await?;
         Ok(tx)
     }
 
@@ -236,7 +241,10 @@ impl Reader {
             match self.part(definition, part, &keys).await {
                 Ok(rows) => match rows.as_slice() {
                     [] => return Ok(Found::Gone),
-                    [only] => fill(definition, part, only, &mut row),
+                    [only] => match under_another_form(only, key) {
+                        Some(other) => return Ok(other),
+                        None => fill(definition, part, only, &mut row),
+                    },
                     _ => return Ok(failed(keys[0].clone(), NOT_UNIQUE.to_owned())),
                 },
                 Err(error) if matches!(Fault::of(&error), Fault::Passing) => return Err(error),
@@ -260,10 +268,13 @@ impl Reader {
 }
 
 /// Texts must not depend on the session: a time is UTC, a date is ISO, whatever the role's defaults are.
-async fn steady_texts(tx: &mut Tx) -> Result<(), sqlx::Error> {
-    sqlx::query("select set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO, YMD', true), set_config('IntervalStyle', 'iso_8601', true)")
-        .execute(tx)
-        .await?;
+async fn reading(tx: &mut Tx) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "select set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO, YMD', true), set_config('IntervalStyle', 'iso_8601', true),
+           set_config('bytea_output', 'hex', true), set_config('extra_float_digits', '1', true)",
+    )
+    .execute(tx)
+    .await?;
     Ok(())
 }
 
@@ -283,16 +294,32 @@ fn failed(key: String, message: String) -> Found {
 fn assemble(definition: &Definition, rows: Vec<PgRow>, found: &mut BTreeMap<String, Found>) {
     for read in rows {
         let key: String = read.get(0);
-        let mut row = Row { key: key.clone(), when: false, fields: BTreeMap::new(), problems: Vec::new() };
-        fill(definition, Part::Whole, &read, &mut row);
         let twice = matches!(found.get(&key), Some(Found::Row(_)));
-        found.insert(key.clone(), if twice { failed(key, NOT_UNIQUE.to_owned()) } else { Found::Row(row) });
+        let row = if twice {
+            failed(key.clone(), NOT_UNIQUE.to_owned())
+        } else if let Some(other) = under_another_form(&read, &key) {
+            other
+        } else {
+            let mut row = Row { key: key.clone(), when: false, fields: BTreeMap::new(), problems: Vec::new() };
+            fill(definition, Part::Whole, &read, &mut row);
+            Found::Row(row)
+        };
+        found.insert(key, row);
     }
+}
+
+/// A row whose own key is equal to the one asked for, and written otherwise: it is another record's, or its record would be made twice.
+fn under_another_form(read: &PgRow, asked: &str) -> Option<Found> {
+    let own: String = read.get(1);
+    (own != asked).then(|| {
+        let message = format!("the row itself writes this key `{own}`, and is synced under that; `{asked}` is no key of it");
+        failed(own, message)
+    })
 }
 
 /// Takes what a part of the statement read into the row.
 fn fill(definition: &Definition, part: Part<'_>, read: &PgRow, row: &mut Row) {
-    let mut column = 1;
+    let mut column = 2;
     if part.has_when() {
         row.when = read.get(column);
         column += 1;
