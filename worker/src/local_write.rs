@@ -256,6 +256,13 @@ pub(crate) async fn own_settings(tx: &mut Tx) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
+/// Whether a policy hides rows from us without a word. Not while we look for one: then PostgreSQL refuses the statement, since a row that is
+/// hidden is not gone. Else as usual, for the sake of what the table's triggers read.
+pub(crate) async fn policies_hide(tx: &mut Tx, hide: bool) -> Result<(), sqlx::Error> {
+    sqlx::query("select set_config('row_security', $1, true)").bind(if hide { "on" } else { "off" }).execute(tx).await?;
+    Ok(())
+}
+
 /// Locks the row of a key without ever waiting for it.
 pub(crate) async fn take_row(tx: &mut Tx, definition: &Definition, key: &str) -> Result<Taken, sqlx::Error> {
     let key_values = key_values(definition, key);
@@ -266,8 +273,10 @@ pub(crate) async fn take_row(tx: &mut Tx, definition: &Definition, key: &str) ->
         let head = Sql::new("with given as (select g.* from jsonb_populate_record(null::").ident(&table).text(", $1) g) select 1 from ");
         of_same_key(head.ident(&table).text(" t join given on "), definition)
     };
+    policies_hide(tx, false).await?;
     let held = dynamic::query(of_key().text(" for no key update of t skip locked")).bind(&record).fetch_optional(&mut *tx).await?.is_some();
     let there = held || dynamic::query(of_key()).bind(&record).fetch_optional(&mut *tx).await?.is_some();
+    policies_hide(tx, true).await?;
     Ok(match (held, there) {
         (true, _) => Taken::Held,
         (false, true) => Taken::Locked,

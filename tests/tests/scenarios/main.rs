@@ -15,6 +15,7 @@ mod connecting;
 mod converging;
 mod dropped;
 mod flapping;
+mod hidden_rows;
 mod hints;
 mod images;
 mod in_bulk;
