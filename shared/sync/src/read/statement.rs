@@ -9,6 +9,9 @@ use sluice_core::db::dynamic::{Expression, Ident, Sql};
 use super::key;
 use crate::definition::{Definition, KeyColumn};
 
+/// The name in the object that a time becomes which Zoho has no form for.
+pub(super) const NO_TIME: &str = "sluice_no_time";
+
 /// Which parts of a mapping a statement reads.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Part<'a> {
@@ -194,7 +197,7 @@ fn value(sql: Sql, definition: &Definition, field: &Field, from: &From<'_>) -> S
         Field::Column(field) => match from {
             From::This(definition) if is_time(definition, &field.column) => {
                 let column = from.column(Sql::new("("), &field.column).text(")::pg_catalog.timestamptz");
-                sql.text("pg_catalog.to_jsonb(").append(&time(&column, definition)).text(")")
+                sql.append(&time(&column, definition))
             }
             From::This(_) => from.column(sql.text("pg_catalog.to_jsonb("), &field.column).text(")"),
             From::Item => of_any_type(sql, definition, &from.column(Sql::new(""), &field.column)),
@@ -239,19 +242,24 @@ fn object(sql: Sql, definition: &Definition, fields: &Fields, from: &From<'_>) -
     sql.text("]::pg_catalog.jsonb[])")
 }
 
-/// A time as Zoho reads it: UTC, to the second, which is as finely as Zoho keeps time.
+/// A time as Zoho reads it, as jsonb: UTC, to the second, which is as finely as Zoho keeps time. One that cannot be written so (infinite,
+/// before the year 1, after 9999) would be written as another one: it becomes an object that only we make, and that is refused.
 fn time(timestamptz: &Sql, definition: &Definition) -> Sql {
     let format = format!("YYYY-MM-DD\"T\"HH24:MI:SS\"{}\"", definition.module.utc_offset());
-    Sql::new("pg_catalog.to_char(").append(timestamptz).text(" at time zone 'UTC', ").literal(&format).text(")")
+    let sql = Sql::new("case when ").append(timestamptz).text(" >= '0001-01-01 00:00Z'::pg_catalog.timestamptz and ").append(timestamptz);
+    let sql = sql.text(" < '10000-01-01 00:00Z'::pg_catalog.timestamptz then pg_catalog.to_jsonb(pg_catalog.to_char(").append(timestamptz);
+    let sql = sql.text(" at time zone 'UTC', ").literal(&format).text(")) when ").append(timestamptz);
+    let sql = sql.text(" is not null then pg_catalog.jsonb_build_object(").literal(NO_TIME).text(", ").append(timestamptz);
+    sql.text("::pg_catalog.text) end")
 }
 
 /// A value whose type only the database knows: times are told apart while it runs.
 fn of_any_type(sql: Sql, definition: &Definition, value: &Sql) -> Sql {
     let as_time = time(&Sql::new("sluice_value.sluice_value::pg_catalog.text::pg_catalog.timestamptz"), definition);
     sql.text("(select case when pg_catalog.pg_typeof(sluice_value.sluice_value) in ")
-        .text("('pg_catalog.timestamptz'::pg_catalog.regtype, 'pg_catalog.timestamp'::pg_catalog.regtype) then pg_catalog.to_jsonb(")
+        .text("('pg_catalog.timestamptz'::pg_catalog.regtype, 'pg_catalog.timestamp'::pg_catalog.regtype) then ")
         .append(&as_time)
-        .text(") else pg_catalog.to_jsonb(sluice_value.sluice_value) end from (select ")
+        .text(" else pg_catalog.to_jsonb(sluice_value.sluice_value) end from (select ")
         .append(value)
         .text(" as sluice_value) as sluice_value)")
 }
