@@ -12,7 +12,8 @@ language sql immutable parallel safe as $$
 $$;
 
 -- A key as the key columns' own types print it, so that `042` and `42`, or a UUID in any case, are one record. Several columns: a JSON
--- array of their texts, in the order of the sync's `key`.
+-- array of their texts, in the order of the sync's `key`. Types that print equal values differently have one form here, which is the one
+-- that rows' own keys are read in (shared/sync/src/read/key.rs).
 create function sluice.canonical_key(p_sync text, p_key jsonb) returns text
 language plpgsql stable set search_path = pg_catalog, sluice, pg_temp
 -- a date or a time must not look different because of the caller's session; rows are read under the same settings
@@ -22,6 +23,7 @@ declare
   given text[];
   one text;
   whole text;                                                     -- the type without its length or scale, where a cast to it loses nothing
+  value text;
   fits boolean;
   canonical text[] := '{}';
 begin
@@ -52,7 +54,13 @@ begin
     begin
       whole := case when y.key_types[i] like 'numeric(%' then 'numeric' when y.key_types[i] like 'character(%' then 'bpchar'
                     when y.key_types[i] like 'character varying(%' then 'text' else y.key_types[i] end;
-      execute format('select ($1::%1$s)::text, ($1::%1$s)::%2$s = $1::%2$s', y.key_types[i], whole) into one, fits using given[i];
+      value := format('$1::%s', y.key_types[i]);
+      value := case when y.key_types[i] = 'numeric' then format('trim_scale(%s)', value)
+                    when y.key_types[i] = 'interval' then format('justify_interval(%s)', value)
+                    when y.key_types[i] in ('real', 'double precision') then format('%s + ''0''::%s', value, y.key_types[i])
+                    when y.key_types[i] ~ '(^|\.)citext$' then format('lower((%s)::text collate "default")', value)
+                    else value end;
+      execute format('select (%3$s)::text, ($1::%1$s)::%2$s = $1::%2$s', y.key_types[i], whole, value) into one, fits using given[i];
       if not fits then
         raise exception 'another value';
       end if;

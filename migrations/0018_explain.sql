@@ -15,10 +15,17 @@ language sql immutable set search_path = pg_catalog, sluice, pg_temp as $$
 $$;
 
 -- The key of an image that capture kept, as it stands in links and jobs. Null: the image is of another kind.
-create function sluice.image_key(p_image jsonb, p_columns text[]) returns text
+create function sluice.key_form(p_text text, p_type text) returns text
 language sql immutable set search_path = pg_catalog, sluice, pg_temp as $$
-  select case when cardinality(p_columns) = 1 then p_image ->> p_columns[1]
-              else (select jsonb_agg(p_image ->> c order by n)::text from unnest(p_columns) with ordinality as t (c, n)) end
+  select case when p_type = 'numeric' and p_text ~ '^-?[0-9]+\.[0-9]+$' then trim_scale(p_text::numeric)::text
+              when p_type ~ '(^|\.)citext$' then lower(p_text collate "default") else p_text end
+$$;
+
+-- A captured key. Types that write equal values differently have their canonical form only where that needs no session's settings.
+create function sluice.image_key(p_image jsonb, p_columns text[], p_types text[]) returns text
+language sql immutable set search_path = pg_catalog, sluice, pg_temp as $$
+  select case when cardinality(p_columns) = 1 then sluice.key_form(p_image ->> p_columns[1], p_types[1])
+              else (select jsonb_agg(sluice.key_form(p_image ->> c, t) order by n)::text from unnest(p_columns, p_types) with ordinality as k (c, t, n)) end
 $$;
 
 -- Everything known of the record (sync, key) since then, by time. History has no index by record but for attempts: it is read by its days, so a longer
@@ -74,13 +81,16 @@ begin
     with captured as (
       select c.operation, c.captured_at, c.consumed_at, c.before, c.after, c.kept, c.key, c.origin,
              sluice.changed_columns(case when c.changed is not null then array(select jsonb_array_elements_text(c.changed)) end, c.relid, c.touched, c.layout) as changed
-      from sluice.changes_of(y.relation, own, since) c
-      where (c.operation = 'truncate' or coalesce(c.key, sluice.image_key(c.after, y.key_columns)) = own or sluice.image_key(c.before, y.key_columns) = own)
+      from (select o.* from sluice.changes_of(y.relation, own, since) o
+            -- and those that say the key in another form: of a numeric without scale each has it as it was written
+            union all select o.* from sluice.change_log o
+            where y.key_types = array['numeric'] and o.relation = y.relation and o.consumed_at >= since and o.key <> own and sluice.key_form(o.key, 'numeric') = own) c
+      where (c.operation = 'truncate' or coalesce(sluice.key_form(c.key, y.key_types[1]), sluice.image_key(c.after, y.key_columns, y.key_types)) = own or sluice.image_key(c.before, y.key_columns, y.key_types) = own)
       union all
       select c.operation, c.captured_at, null, c.before, c.after, c.kept, c.key, c.origin, sluice.changed_columns(c.changed, c.relid, c.touched, c.layout)
       from sluice.change c
       where c.relation = y.relation
-        and (c.operation = 'truncate' or coalesce(c.key, sluice.image_key(c.after, y.key_columns)) = own or sluice.image_key(c.before, y.key_columns) = own)
+        and (c.operation = 'truncate' or coalesce(sluice.key_form(c.key, y.key_types[1]), sluice.image_key(c.after, y.key_columns, y.key_types)) = own or sluice.image_key(c.before, y.key_columns, y.key_types) = own)
     ), asked as (
       select j.created_at from sluice.job_history j where j.finished_at >= since and j.sync = y.name and j.key = own
       union all select j.created_at from sluice.job j where j.sync = y.name and j.key = own
@@ -198,7 +208,7 @@ end $$;
 
 revoke all on function sluice.explain(text, text, timestamptz), sluice.explain_zoho_id(text, text, timestamptz), sluice.explain_changes(sluice.sync, text, timestamptz), sluice.explain_work(text, text, text, timestamptz),
   sluice.explain_letters(text, text, timestamptz), sluice.explain_zoho(text, text, text, timestamptz), sluice.explain_now(text, text),
-  sluice.why_no_call(text), sluice.image_key(jsonb, text[]) from public;
+  sluice.why_no_call(text), sluice.key_form(text, text), sluice.image_key(jsonb, text[], text[]) from public;
 do $$
 declare role_name text;
 begin
@@ -206,7 +216,7 @@ begin
     if exists (select from pg_roles where rolname = role_name) then
       execute format('grant execute on function sluice.explain(text, text, timestamptz), sluice.explain_zoho_id(text, text, timestamptz), sluice.explain_changes(sluice.sync, text, timestamptz),
         sluice.explain_work(text, text, text, timestamptz), sluice.explain_letters(text, text, timestamptz), sluice.explain_zoho(text, text, text, timestamptz),
-        sluice.explain_now(text, text), sluice.why_no_call(text), sluice.image_key(jsonb, text[]) to %I', role_name);
+        sluice.explain_now(text, text), sluice.why_no_call(text), sluice.key_form(text, text), sluice.image_key(jsonb, text[], text[]) to %I', role_name);
     end if;
   end loop;
 end $$;

@@ -363,8 +363,15 @@ async fn delete(tx: &mut Tx, definition: &Definition, key: &str) -> Result<(), s
 /// `this.<key> = <part of $2>` for each key column.
 fn of_key(mut sql: Sql, definition: &Definition) -> Sql {
     for (index, column) in definition.key.iter().enumerate() {
-        sql = sql.text(if index > 0 { " and " } else { "" }).text("this.").ident(&Ident::name(&column.name)).text(" = (");
-        sql = sql.numbered(2).text("::text[])[").literal(&(index + 1).to_string()).text("::int]::").ident(&column.type_ident);
+        sql = sql.text(if index > 0 { " and " } else { "" }).text("this.").ident(&Ident::name(&column.name));
+        sql = column
+            .equals(sql)
+            .text("(")
+            .numbered(2)
+            .text("::text[])[")
+            .literal(&(index + 1).to_string())
+            .text("::int]::")
+            .ident(&column.type_ident);
     }
     sql
 }

@@ -256,22 +256,32 @@ pub(crate) async fn own_settings(tx: &mut Tx) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
+/// Whether a policy hides rows from us without a word. Not while we look for one: then PostgreSQL refuses the statement, since a row that is
+/// hidden is not gone. Else as usual, for the sake of what the table's triggers read.
+pub(crate) async fn policies_hide(tx: &mut Tx, hide: bool) -> Result<(), sqlx::Error> {
+    sqlx::query("select set_config('row_security', $1, true)").bind(if hide { "on" } else { "off" }).execute(tx).await?;
+    Ok(())
+}
+
 /// Locks the row of a key without ever waiting for it.
 pub(crate) async fn take_row(tx: &mut Tx, definition: &Definition, key: &str) -> Result<Taken, sqlx::Error> {
     let key_values = key_values(definition, key);
-    let key_names: Vec<Ident> = key_values.iter().map(|(name, _)| Ident::name(name)).collect();
     let record: Map<String, Value> = key_values.into_iter().map(|(name, value)| (name, Value::String(value))).collect();
     let record = Value::Object(record);
     let table = Ident::table(&definition.sync.table);
     let of_key = || {
         let head = Sql::new("with given as (select g.* from jsonb_populate_record(null::").ident(&table).text(", $1) g) select 1 from ");
-        matching(head, &table, &key_names)
+        of_same_key(head.ident(&table).text(" t join given on "), definition)
     };
-    if dynamic::query(of_key().text(" for no key update of t skip locked")).bind(&record).fetch_optional(&mut *tx).await?.is_some() {
-        return Ok(Taken::Held);
-    }
-    let there = dynamic::query(of_key()).bind(&record).fetch_optional(&mut *tx).await?.is_some();
-    Ok(if there { Taken::Locked } else { Taken::Gone })
+    policies_hide(tx, false).await?;
+    let held = dynamic::query(of_key().text(" for no key update of t skip locked")).bind(&record).fetch_optional(&mut *tx).await?.is_some();
+    let there = held || dynamic::query(of_key()).bind(&record).fetch_optional(&mut *tx).await?.is_some();
+    policies_hide(tx, true).await?;
+    Ok(match (held, there) {
+        (true, _) => Taken::Held,
+        (false, true) => Taken::Locked,
+        (false, false) => Taken::Gone,
+    })
 }
 
 /// Writes the columns into the row, or finds it locked. A row that is gone needs no writing. Values take the columns' own types by way of
@@ -283,9 +293,7 @@ async fn write(tx: &mut Tx, definition: &Definition, key: &str, columns: &Value)
     if names.is_empty() {
         return Ok(Written::Done);
     }
-    let key_values = key_values(definition, key);
-    let key_names: Vec<Ident> = key_values.iter().map(|(name, _)| Ident::name(name)).collect();
-    for (name, value) in key_values {
+    for (name, value) in key_values(definition, key) {
         record.insert(name, Value::String(value));
     }
     let record = Value::Object(record);
@@ -302,11 +310,7 @@ async fn write(tx: &mut Tx, definition: &Definition, key: &str, columns: &Value)
         update = update.ident(name).text(" = given.").ident(name);
     }
     update = update.text(" from jsonb_populate_record(null::").ident(&table).text(", $1) given where ");
-    for (i, name) in key_names.iter().enumerate() {
-        update = if i > 0 { update.text(" and ") } else { update };
-        update = update.text("t.").ident(name).text(" = given.").ident(name);
-    }
-    update = update.text(" and (");
+    update = of_same_key(update, definition).text(" and (");
     for (i, name) in names.iter().enumerate() {
         update = if i > 0 { update.text(" or ") } else { update };
         update = update.text("t.").ident(name).text(" is distinct from given.").ident(name);
@@ -324,12 +328,12 @@ fn key_values(definition: &Definition, key: &str) -> Vec<(String, String)> {
     definition.key.iter().map(|column| column.name.clone()).zip(texts).collect()
 }
 
-/// `… <table> t, given where t.key = given.key and …`
-fn matching(head: Sql, table: &Ident, keys: &[Ident]) -> Sql {
-    let mut sql = head.ident(table).text(" t join given on ");
-    for (i, key) in keys.iter().enumerate() {
+/// `t.key = given.key and …`
+fn of_same_key(mut sql: Sql, definition: &Definition) -> Sql {
+    for (i, column) in definition.key.iter().enumerate() {
+        let name = Ident::name(&column.name);
         sql = if i > 0 { sql.text(" and ") } else { sql };
-        sql = sql.text("t.").ident(key).text(" = given.").ident(key);
+        sql = column.equals(sql.text("t.").ident(&name)).text("given.").ident(&name);
     }
     sql
 }

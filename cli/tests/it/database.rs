@@ -434,3 +434,26 @@ async fn a_changed_brake_concerns_no_linked_record_and_a_changed_mapping_all() {
     let ended = Folder::with(&mapped).on(db.url()).run(&["attach"]);
     assert!(ended.code == 0 && ended.out.contains("1 linked records keep what they have"), "{ended:?}");
 }
+
+#[tokio::test]
+async fn check_asks_for_the_right_to_see_rows_that_a_policy_hides() {
+    let (db, folder) = attached().await;
+    let tables = "do $$ begin create role sluice_cli_reader; exception when duplicate_object or unique_violation then null; end $$;
+                  grant select on public.customers to sluice_cli_reader; alter table public.customers enable row level security;
+                  create policy everything on public.customers using (true);";
+    sqlx::raw_sql(tables).execute(db.db()).await.unwrap();
+    assert_eq!(folder.run(&["check", "--offline"]).code, 0, "it does not apply to a superuser");
+    let folder = Folder::with(&format!("{CONFIG}\n[database]\nexpression_role = \"sluice_cli_reader\"\n")).on(db.url());
+    let said = [
+        "syncs.customers.table",
+        "row-level security",
+        "alter role \"sluice_cli_reader\" bypassrls;",
+        "grant \"",
+        "to \"sluice_cli_reader\";",
+    ];
+    for (arguments, code) in [(&["check", "--offline"][..], 1), (&["attach"], 2), (&["trigger", "customers"], 2)] {
+        refuses(&folder, arguments, code, &said);
+    }
+    sqlx::raw_sql("alter table public.customers disable row level security").execute(db.db()).await.unwrap();
+    assert_eq!(folder.run(&["check", "--offline"]).code, 0);
+}

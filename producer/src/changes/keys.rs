@@ -10,7 +10,7 @@ use sluice_sync::definition::Definition;
 use sluice_sync::key;
 use sluice_sync::read::Reader;
 
-/// Types whose JSON form, taken as text, is the text they print.
+/// Types whose JSON form, taken as text, is the text they print; of a `numeric` without scale, but for the zeros at its end.
 const PRINTED_ALIKE: [&str; 8] = ["int2", "int4", "int8", "uuid", "text", "varchar", "bool", "numeric"];
 
 /// Why an image gives no key.
@@ -48,16 +48,18 @@ impl<'a> Keys<'a> {
     pub(super) async fn of_image(&mut self, definition: &Definition, image: &Value) -> Result<Result<String, Unfit>, sqlx::Error> {
         let mut parts = Vec::with_capacity(definition.key.len());
         for column in &definition.key {
-            match image.get(&column.name) {
+            let text = match image.get(&column.name) {
                 None => {
                     let name = &column.name;
                     let reason = format!("the key column `{name}` is not in the captured row: was it renamed or dropped?");
                     return Ok(Err(Unfit::Wrong(reason)));
                 }
                 Some(Value::Null) => return Ok(Err(Unfit::Null(column.name.clone()))),
-                Some(Value::String(text)) => parts.push(text.clone()),
-                Some(other) => parts.push(other.to_string()),
-            }
+                Some(Value::String(text)) => text.clone(),
+                Some(other) => other.to_string(),
+            };
+            let any_scale = column.base_type == "numeric" && column.numeric_modifier.is_none();
+            parts.push(if any_scale { without_trailing_zeros(&text).to_owned() } else { text });
         }
         let text = joined(parts);
         let key = if definition.key.iter().all(|column| prints_alike(definition, &column.name)) {
@@ -106,6 +108,11 @@ fn joined(mut parts: Vec<String>) -> String {
     }
 }
 
+/// As `trim_scale` prints it.
+fn without_trailing_zeros(numeral: &str) -> &str {
+    if numeral.contains('.') { numeral.trim_end_matches('0').trim_end_matches('.') } else { numeral }
+}
+
 fn prints_alike(definition: &Definition, column: &str) -> bool {
     PRINTED_ALIKE.contains(&base_type(definition, column))
 }
@@ -132,6 +139,13 @@ mod tests {
     fn several_parts_are_printed_as_jsonb_prints_them() {
         assert_eq!(joined(vec!["42".into()]), "42");
         assert_eq!(joined(vec!["42".into(), "a \"b\"".into()]), r#"["42", "a \"b\""]"#);
+    }
+
+    #[test]
+    fn a_numeral_without_scale_has_one_form() {
+        for (given, canonical) in [("10.00", "10"), ("10.50", "10.5"), ("100", "100"), ("0.0", "0"), ("-0.10", "-0.1")] {
+            assert_eq!(without_trailing_zeros(given), canonical);
+        }
     }
 
     #[test]

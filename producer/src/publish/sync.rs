@@ -144,15 +144,20 @@ async fn shape(tx: &mut Tx, definition: &Definition, any_of: &[&str], kind: &str
     Ok(())
 }
 
-/// The key columns' types with their schema where it is not `pg_catalog`: the check of an insert runs without the user's search path.
+/// The key columns' types below domains, with their schema where it is not `pg_catalog`: the check of an insert runs without the user's search path.
 async fn key_types(tx: &mut Tx, definition: &Definition) -> Result<Vec<String>, sqlx::Error> {
     sqlx::query!("select set_config('search_path', 'pg_catalog, pg_temp', true)").fetch_one(&mut *tx).await?;
     sqlx::query_scalar!(
-        r#"select format_type(a.atttypid, case when a.atttypid = 'numeric'::regtype then a.atttypmod else -1 end) as "type!"
-           from unnest($3::text[]) with ordinality as k (name, number)
-           join pg_catalog.pg_class c on c.relname = $2 and c.relnamespace = (select oid from pg_catalog.pg_namespace where nspname = $1)
-           join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attname = k.name
-           order by k.number"#,
+        r#"with recursive base as (
+             select k.number, a.atttypmod as modifier, a.atttypid as type
+             from unnest($3::text[]) with ordinality as k (name, number)
+             join pg_catalog.pg_class c on c.relname = $2 and c.relnamespace = (select oid from pg_catalog.pg_namespace where nspname = $1)
+             join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attname = k.name
+             union all
+             select b.number, t.typtypmod, t.typbasetype from base b join pg_catalog.pg_type t on t.oid = b.type and t.typtype = 'd'
+           )
+           select format_type(t.oid, case when t.oid = 'numeric'::regtype then b.modifier else -1 end) as "type!"
+           from base b join pg_catalog.pg_type t on t.oid = b.type and t.typtype <> 'd' order by b.number"#,
         definition.table.schema,
         definition.table.name,
         definition.sync.key.columns()

@@ -43,14 +43,16 @@ pub enum Kind {
 pub struct Column {
     /// The name, unquoted.
     pub name: String,
-    /// The type as SQL writes it, without length, so that a cast to it never truncates: `bigint`, `character varying`. A `numeric` has its scale, which its text shows.
+    /// The type below domains as SQL writes it, without length, so that a cast to it never truncates: `bigint`, `character varying`. A `numeric` has its scale, which its text shows.
     pub type_name: String,
-    /// The schema of the type.
+    /// The schema of the type below domains.
     pub type_schema: String,
-    /// The type's own name, `pg_type.typname`: `int8`. With its schema it is what a statement casts to.
-    pub type_ident: String,
-    /// The type below domains, as `pg_type.typname`: `timestamptz`.
+    /// The type below domains, as `pg_type.typname`: `timestamptz`. With its schema it is what a statement casts to.
     pub base_type: String,
+    /// Precision and scale of a `numeric`, its own or its domain's, as `pg_attribute.atttypmod`. `None`: any, and of other types.
+    pub numeric_modifier: Option<i32>,
+    /// Whether its values that are equal are written alike as far as its collation decides.
+    pub deterministic: bool,
 }
 
 impl Catalog {
@@ -111,18 +113,19 @@ async fn load_table(tx: &mut Tx, name: &str) -> Result<Option<Table>, sqlx::Erro
     let columns = sqlx::query_as!(
         Column,
         r#"with recursive base as (
-             select a.attnum, a.attname, a.atttypid, a.atttypmod, a.atttypid as type from pg_catalog.pg_attribute a
+             select a.attnum, a.attname, a.attcollation, a.atttypmod as modifier, a.atttypid as type from pg_catalog.pg_attribute a
              where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped
              union all
-             select b.attnum, b.attname, b.atttypid, b.atttypmod, t.typbasetype from base b
+             select b.attnum, b.attname, b.attcollation, t.typtypmod, t.typbasetype from base b
              join pg_catalog.pg_type t on t.oid = b.type and t.typtype = 'd'
            )
-           select b.attname::text as "name!", pg_catalog.format_type(b.atttypid, case when b.atttypid = 'numeric'::regtype then b.atttypmod else -1 end) as "type_name!",
-             n.nspname::text as "type_schema!", own.typname::text as "type_ident!", t.typname::text as "base_type!"
+           select b.attname::text as "name!", pg_catalog.format_type(t.oid, case when t.oid = 'numeric'::regtype then b.modifier else -1 end) as "type_name!",
+             n.nspname::text as "type_schema!", t.typname::text as "base_type!",
+             case when t.oid = 'numeric'::regtype and b.modifier <> -1 then b.modifier end as "numeric_modifier?", coalesce(c.collisdeterministic, true) as "deterministic!"
            from base b
            join pg_catalog.pg_type t on t.oid = b.type and t.typtype <> 'd'
-           join pg_catalog.pg_type own on own.oid = b.atttypid
-           join pg_catalog.pg_namespace n on n.oid = own.typnamespace
+           join pg_catalog.pg_namespace n on n.oid = t.typnamespace
+           left join pg_catalog.pg_collation c on c.oid = b.attcollation
            order by b.attnum"#,
         table.oid
     )

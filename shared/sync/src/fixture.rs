@@ -19,8 +19,9 @@ pub(crate) fn table(name: &str, columns: &[(&str, &str)]) -> Table {
         name: (*name).to_owned(),
         type_name: (*kind).to_owned(),
         type_schema: "pg_catalog".to_owned(),
-        type_ident: (*kind).to_owned(),
         base_type: (*kind).to_owned(),
+        numeric_modifier: None,
+        deterministic: true,
     };
     Table {
         schema: "public".to_owned(),

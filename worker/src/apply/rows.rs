@@ -12,6 +12,7 @@ use sluice_core::db::{Db, Tx};
 use sluice_sync::definition::{Definition, Rows};
 
 use super::key_parts;
+use crate::local_write::policies_hide;
 use crate::work::Pull;
 
 /// Writes the rows of all lists. `false`: one is held by somebody.
@@ -50,7 +51,10 @@ async fn is_held(tx: &mut Tx, list: &Rows, removed: &Value, rows: &Value) -> Res
     };
     let sql =
         there(Sql::new("with mine as (select 1")).text(" for update skip locked) select (select count(*) from mine) < (select count(*)");
-    dynamic::query_scalar(there(sql).text(")")).bind(removed).bind(rows).fetch_one(tx).await
+    policies_hide(tx, false).await?;
+    let held = dynamic::query_scalar(there(sql).text(")")).bind(removed).bind(rows).fetch_one(&mut *tx).await?;
+    policies_hide(tx, true).await?;
+    Ok(held)
 }
 
 /// What the list shows no more, by the sync's word.

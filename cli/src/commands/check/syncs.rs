@@ -8,6 +8,7 @@ use sluice_core::db::dynamic::Ident;
 use sluice_producer::Definitions;
 use sluice_sync::definition::{self, Definition};
 use sluice_sync::module::{Create, Lookup, Refusal};
+use sluice_sync::read::hidden_from;
 
 use super::Finding;
 
@@ -73,6 +74,10 @@ async fn writeback(definition: &Definition, db: &Db) -> Result<Vec<Finding>, sql
             )
         })
         .collect();
+    let writes = !known.is_empty() || definition.sync.direction.pulls();
+    if writes && let Some(hidden) = hidden(&relation, db).await? {
+        findings.push(Finding::error(&at, hidden));
+    }
     for column in known {
         let may = sqlx::query_scalar!(
             r#"select coalesce(has_column_privilege(to_regclass($1)::oid, $2, 'UPDATE'), false) as "may!""#,
@@ -86,6 +91,14 @@ async fn writeback(definition: &Definition, db: &Db) -> Result<Vec<Finding>, sql
         }
     }
     Ok(findings)
+}
+
+/// Whether a policy hides rows from the role that writes, which with `[database] expression_role` is not the one that reads.
+async fn hidden(table: &Ident, db: &Db) -> Result<Option<String>, sqlx::Error> {
+    let mut tx = db.begin().await?;
+    let hidden = hidden_from(&mut tx, table).await?;
+    tx.rollback().await?;
+    Ok(hidden)
 }
 
 /// The child tables that lists become rows of, and our rights on them.
@@ -103,6 +116,9 @@ async fn rows(definition: &Definition, db: &Db) -> Result<Vec<Finding>, sqlx::Er
         )
         .fetch_all(db)
         .await?;
+        if let Some(hidden) = hidden(&table, db).await? {
+            findings.push(Finding::error(&at, hidden));
+        }
         let by = format!("{} and {}", list.field.parent.columns().join(", "), list.matched);
         if missing.is_empty() {
             findings.push(Finding::ok(&at, format!("its objects are rows of {}, told apart by {by}", list.field.table)));

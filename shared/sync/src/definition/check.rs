@@ -235,6 +235,23 @@ pub(super) fn key_is_unique(sync: &Sync, table: &Table, findings: &mut Findings)
     }
 }
 
+/// What the database takes for equal and writes differently is one record only where its canonical form is known.
+pub(super) fn key_has_one_form(sync: &Sync, table: &Table, findings: &mut Findings) {
+    for column in sync.key.columns().iter().filter_map(|name| table.column(name)) {
+        let several = !column.deterministic || column.base_type == "jsonb" || column.base_type.starts_with('_');
+        if several && column.base_type != "citext" {
+            let name = &column.name;
+            findings.warning(
+                "key",
+                format!(
+                    "values of `{name}` can be equal and written differently (its type or collation allows it): a record has the key as its row writes it, and a job, \
+                     a reference or a watch that writes it otherwise becomes a dead letter. A column of a plain type and a deterministic collation has no such keys"
+                ),
+            );
+        }
+    }
+}
+
 /// A view has no capture trigger.
 pub(super) fn changes_are_seen(sync: &Sync, table: &Table, findings: &mut Findings) {
     if sync.direction.pushes() && sync.watch.is_empty() && matches!(table.kind, Kind::View | Kind::Foreign) {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use sluice_core::config::field::{Field, Fields};
 use sluice_core::config::sync::{Sync, Watch as WatchConfig};
-use sluice_core::db::dynamic::Ident;
+use sluice_core::db::dynamic::{Ident, Sql};
 
 use crate::catalog::{Catalog, Column, Table};
 use crate::link::Link;
@@ -49,16 +49,40 @@ pub struct KeyColumn {
     pub name: String,
     /// What a key's text is cast to and back, as in `sluice.sync.key_types`.
     pub type_name: String,
-    /// The same type as a quoted name.
+    /// The type below domains as a quoted name, to which a cast loses nothing.
     pub type_ident: Ident,
+    /// The schema of the same type, quoted.
+    pub type_schema: Ident,
+    /// Its own name: `int8`.
+    pub base_type: String,
+    /// As in [`Column::numeric_modifier`].
+    pub numeric_modifier: Option<i32>,
 }
 
 impl KeyColumn {
+    /// Adds the operator `=` of the column's type. That of `citext` is named with its schema: where that is not on the search path, texts would be
+    /// compared, and `Abc` would not be found as `abc`.
+    pub fn equals(&self, sql: Sql) -> Sql {
+        self.operator(sql, "=")
+    }
+
+    /// The same for another operator.
+    pub(crate) fn operator(&self, sql: Sql, operator: &'static str) -> Sql {
+        if self.base_type == "citext" {
+            sql.text(" operator(").ident(&self.type_schema).text(".").text(operator).text(") ")
+        } else {
+            sql.text(" ").text(operator).text(" ")
+        }
+    }
+
     fn of(column: &Column) -> Self {
         Self {
             name: column.name.clone(),
             type_name: column.type_name.clone(),
-            type_ident: Ident::qualified(&column.type_schema, &column.type_ident),
+            type_ident: Ident::qualified(&column.type_schema, &column.base_type),
+            type_schema: Ident::name(&column.type_schema),
+            base_type: column.base_type.clone(),
+            numeric_modifier: column.numeric_modifier,
         }
     }
 }
@@ -98,6 +122,7 @@ impl Definition {
         };
         let key = key_columns(sync, table, &mut findings);
         check::key_is_unique(sync, table, &mut findings);
+        check::key_has_one_form(sync, table, &mut findings);
         check::columns(sync, table, &mut findings);
         check::pulled_columns(sync, table, &mut findings);
         check::marks(sync, &mut findings);

@@ -6,6 +6,7 @@ use serde_json::Value;
 use sluice_core::config::field::{Field, Fields, Meanings};
 
 use super::row::{FieldValue, Problem};
+use super::statement::NO_TIME;
 use crate::value::scalar_text;
 
 /// Decodes one field from its column's text, `None` being SQL's null. Constants pass `None`.
@@ -24,6 +25,9 @@ fn scalar(field: &Field, value: &Value) -> Result<FieldValue, String> {
     Ok(match field {
         Field::Value(constant) => FieldValue::Plain(constant.clone()),
         _ if value.is_null() => FieldValue::Plain(Value::Null),
+        _ if value.get(NO_TIME).is_some() => {
+            return Err(format!("Zoho has no form for the time {}: it knows the years 1 to 9999", scalar_text(&value[NO_TIME])));
+        }
         Field::Sql(field) if field.values.is_empty() => FieldValue::Plain(value.clone()),
         Field::Sql(field) => translated(&field.values, value, "what the expression yields")?,
         Field::Ref(field) => FieldValue::Ref { sync: field.sync.clone(), key: scalar_text(value) },

@@ -17,12 +17,15 @@ use crate::definition::{Definition, KeyColumn, Watch};
 mod blame;
 mod decode;
 mod fault;
+mod hidden;
+mod key;
 mod probe;
 mod pulled;
 mod row;
 mod statement;
 
 use fault::{Fault, is_time_out};
+pub use hidden::hidden_from;
 pub use row::{Class, FieldValue, Parents, Problem, Ref, Row};
 use statement::Part;
 
@@ -118,7 +121,9 @@ impl Reader {
     /// # Errors
     /// The database's, also when the key does not fit the column any more.
     pub async fn is_gone(&self, definition: &Definition, key: &str) -> Result<bool, sqlx::Error> {
-        Ok(self.part(definition, Part::Fields(&[]), &[key.to_owned()]).await?.is_empty())
+        let rows = self.part(definition, Part::Fields(&[]), &[key.to_owned()]).await?;
+        // one that is equal to it and written otherwise is another key's
+        Ok(rows.iter().all(|row| under_another_form(row, key).is_some()))
     }
 
     /// The canonical keys after `after` in key order, at most `limit`: walk the table by giving the last one back. `filter` is SQL
@@ -176,10 +181,14 @@ impl Reader {
             return Ok(Err(format!("the key must be a JSON array of {} values: {}", columns.len(), columns.join(", "))));
         }
         let mut tx = self.begin().await?;
-        let answer = dynamic::query_scalar::<String>(statement::canonical_key(key)).bind(text).fetch_one(&mut tx).await;
+        let answer = dynamic::query_as::<(String, bool)>(statement::canonical_key(key)).bind(text).fetch_one(&mut tx).await;
         tx.rollback().await?;
         match answer {
-            Ok(key) => Ok(Ok(key)),
+            Ok((key, true)) => Ok(Ok(key)),
+            Ok((_, false)) => {
+                let types: Vec<&str> = key.iter().map(|column| column.type_name.as_str()).collect();
+                Ok(Err(format!("the key {text} does not fit its column, which is {}", types.join(", "))))
+            }
             Err(error) if matches!(Fault::of(&error), Fault::Passing) => Err(error),
             // also a type of the key's that is gone by now
             Err(error) => Ok(Err(message(&error))),
@@ -207,12 +216,15 @@ impl Reader {
     }
 
     /// Lets the database prepare every expression of a definition, over no row at all: what it refuses here is wrong for every row. The
-    /// problems' fields are `when`, `fields.…`, `columns.…` and `watch.TABLE`.
+    /// problems' fields are `when`, `fields.…`, `columns.…` and `watch.TABLE`, or `table` alone where a policy hides its rows from us.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn probe(&self, definition: &Definition) -> Result<Vec<Problem>, sqlx::Error> {
         let mut problems = Vec::new();
+        if let Some(problem) = self.hidden(definition).await? {
+            return Ok(vec![problem]);
+        }
         for probe in probe::all(definition) {
             let text = probe.statement.as_str().to_owned();
             let mut tx = self.begin().await?;
@@ -231,7 +243,7 @@ impl Reader {
 
     async fn begin(&self) -> Result<Tx, sqlx::Error> {
         let mut tx = self.db.begin_read_only(self.role.as_deref(), self.statement_limit).await?;
-        steady_texts(&mut tx).await?;
+        reading(&mut tx).await?;
         Ok(tx)
     }
 
@@ -254,7 +266,10 @@ impl Reader {
             match self.part(definition, part, &keys).await {
                 Ok(rows) => match rows.as_slice() {
                     [] => return Ok(Found::Gone),
-                    [only] => fill(definition, part, only, &mut row),
+                    [only] => match under_another_form(only, key) {
+                        Some(other) => return Ok(other),
+                        None => fill(definition, part, only, &mut row),
+                    },
                     _ => return Ok(failed(keys[0].clone(), NOT_UNIQUE.to_owned())),
                 },
                 Err(error) => match Fault::of(&error) {
@@ -280,11 +295,15 @@ impl Reader {
     }
 }
 
-/// Texts must not depend on the session: a time is UTC, a date is ISO, whatever the role's defaults are.
-async fn steady_texts(tx: &mut Tx) -> Result<(), sqlx::Error> {
-    sqlx::query("select set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO, YMD', true), set_config('IntervalStyle', 'iso_8601', true)")
-        .execute(tx)
-        .await?;
+/// Texts must not depend on the session: a time is UTC, a date is ISO, whatever the role's defaults are. And a row that a policy hides from us
+/// is not gone: with `row_security` off PostgreSQL refuses the statement instead of leaving rows out.
+async fn reading(tx: &mut Tx) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "select set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO, YMD', true), set_config('IntervalStyle', 'iso_8601', true),
+           set_config('bytea_output', 'hex', true), set_config('extra_float_digits', '1', true), set_config('row_security', 'off', true)",
+    )
+    .execute(tx)
+    .await?;
     Ok(())
 }
 
@@ -310,16 +329,32 @@ fn unread(key: String, message: &str) -> Found {
 fn assemble(definition: &Definition, rows: Vec<PgRow>, found: &mut BTreeMap<String, Found>) {
     for read in rows {
         let key: String = read.get(0);
-        let mut row = Row { key: key.clone(), when: false, fields: BTreeMap::new(), problems: Vec::new() };
-        fill(definition, Part::Whole, &read, &mut row);
         let twice = matches!(found.get(&key), Some(Found::Row(_)));
-        found.insert(key.clone(), if twice { failed(key, NOT_UNIQUE.to_owned()) } else { Found::Row(row) });
+        let row = if twice {
+            failed(key.clone(), NOT_UNIQUE.to_owned())
+        } else if let Some(other) = under_another_form(&read, &key) {
+            other
+        } else {
+            let mut row = Row { key: key.clone(), when: false, fields: BTreeMap::new(), problems: Vec::new() };
+            fill(definition, Part::Whole, &read, &mut row);
+            Found::Row(row)
+        };
+        found.insert(key, row);
     }
+}
+
+/// A row whose own key is equal to the one asked for, and written otherwise: it is another record's, or its record would be made twice.
+fn under_another_form(read: &PgRow, asked: &str) -> Option<Found> {
+    let own: String = read.get(1);
+    (own != asked).then(|| {
+        let message = format!("the row itself writes this key `{own}`, and is synced under that; `{asked}` is no key of it");
+        failed(own, message)
+    })
 }
 
 /// Takes what a part of the statement read into the row.
 fn fill(definition: &Definition, part: Part<'_>, read: &PgRow, row: &mut Row) {
-    let mut column = 1;
+    let mut column = 2;
     if part.has_when() {
         row.when = read.get(column);
         column += 1;

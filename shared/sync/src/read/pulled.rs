@@ -10,7 +10,7 @@ use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
 use super::statement::{self, Part};
-use super::{Fault, Found, Problem, Reader, Row, fill, is_time_out, steady_texts};
+use super::{Fault, Found, Problem, Reader, Row, fill, is_time_out, reading};
 use crate::definition::Definition;
 
 impl Reader {
@@ -110,7 +110,7 @@ impl Reader {
     /// When the database does not answer.
     pub async fn row_within(&self, tx: &mut Tx, definition: &Definition, key: &str, fields: &[&str]) -> Result<Found, sqlx::Error> {
         sqlx::query("savepoint sluice_read").execute(&mut *tx).await?;
-        steady_texts(tx).await?;
+        reading(tx).await?;
         if let Some(role) = &self.role {
             sqlx::query("select set_config('role', $1, true)").bind(role).execute(&mut *tx).await?;
         }

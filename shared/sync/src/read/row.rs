@@ -10,7 +10,7 @@ use crate::value;
 /// One local row as the mapping sees it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
-    /// The canonical key.
+    /// The canonical key, as the row has it: with another one than was asked for the row is not that record's, and a problem says so.
     pub key: String,
     /// Whether the row belongs to the sync.
     pub when: bool,

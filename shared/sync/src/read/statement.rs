@@ -6,7 +6,11 @@
 use sluice_core::config::field::{Field, Fields};
 use sluice_core::db::dynamic::{Expression, Ident, Sql};
 
+use super::key;
 use crate::definition::{Definition, KeyColumn};
+
+/// The name in the object that a time becomes which Zoho has no form for.
+pub(super) const NO_TIME: &str = "sluice_no_time";
 
 /// Which parts of a mapping a statement reads.
 #[derive(Debug, Clone, Copy)]
@@ -43,41 +47,34 @@ impl<'a> Part<'a> {
     }
 }
 
-/// Reads `part` for the keys in `$1` (text[]): the key as given, then `when` (boolean), then a text column per field.
+/// Reads `part` for the keys in `$1` (text[]): the key as given, the row's own, then `when` (boolean), then a text column per field.
 pub(super) fn rows(definition: &Definition, part: Part<'_>) -> Sql {
     let mut sql = Sql::new("select sluice_wanted.sluice_key, sluice_row.* from pg_catalog.unnest(")
         .placeholder()
         .text("::pg_catalog.text[]) as sluice_wanted(sluice_key) cross join lateral (select ");
-    let mut first = true;
+    sql = key::of_row(sql, &definition.key);
     if part.has_when() {
-        sql = when(sql, definition);
-        first = false;
+        sql = when(sql.text(", "), definition);
     }
     for (_, field) in part.fields(definition) {
-        sql = sql.text(if first { "" } else { ", " });
-        sql = value(sql, definition, field, &From::This(definition)).text("::pg_catalog.text");
-        first = false;
+        sql = value(sql.text(", "), definition, field, &From::This(definition)).text("::pg_catalog.text");
     }
-    sql = sql.text(if first { "true" } else { "" }).text(" from ").ident(&table(definition)).text(" as this where ");
-    for (index, column) in definition.key.iter().enumerate() {
-        sql = sql.text(if index > 0 { " and " } else { "" }).text("this.").ident(&Ident::name(&column.name)).text(" = ");
-        sql = wanted(sql, definition.key.len(), index, "sluice_wanted.sluice_key").text("::").ident(&column.type_ident);
-    }
-    sql.text(") as sluice_row")
+    sql = sql.text(" from ").ident(&table(definition)).text(" as this where ");
+    key::matches(sql, &definition.key, "sluice_wanted.sluice_key").text(") as sluice_row")
 }
 
 /// The canonical keys of the rows after `$1` (a key; null: from the start), at most `$2`, in key order; `with_when` also what `when` says of each.
 pub(super) fn keys(definition: &Definition, filter: Option<&Expression>, with_when: bool) -> Sql {
-    let mut sql = key_text(Sql::new("select "), &definition.key);
+    let mut sql = key::of_row(Sql::new("select "), &definition.key);
     if with_when {
         sql = when(sql.text(", "), definition);
     }
     sql = sql.text(" from ").ident(&table(definition)).text(" as this where (");
     sql = sql.numbered(1).text("::pg_catalog.text is null or (");
-    sql = key_list(sql, definition).text(") > (");
+    sql = key::after(key_list(sql, definition).text(")"), &definition.key).text("(");
     for (index, column) in definition.key.iter().enumerate() {
         sql = sql.text(if index > 0 { ", " } else { "" });
-        sql = wanted(sql, definition.key.len(), index, "$1::pg_catalog.text").text("::").ident(&column.type_ident);
+        sql = key::part(sql, definition.key.len(), index, "$1::pg_catalog.text").text("::").ident(&column.type_ident);
     }
     sql = sql.text("))");
     for column in &definition.key {
@@ -91,7 +88,7 @@ pub(super) fn keys(definition: &Definition, filter: Option<&Expression>, with_wh
 
 /// The canonical keys of the rows whose columns equal `$1`, `$2`, …; the last placeholder limits them.
 pub(super) fn keys_where(definition: &Definition, columns: &[&str]) -> Sql {
-    let mut sql = key_text(Sql::new("select "), &definition.key).text(" from ").ident(&table(definition)).text(" as this where ");
+    let mut sql = key::of_row(Sql::new("select "), &definition.key).text(" from ").ident(&table(definition)).text(" as this where ");
     for (index, column) in columns.iter().enumerate() {
         sql = sql.text(if index > 0 { " and " } else { "" }).text("pg_catalog.btrim(this.").ident(&Ident::name(column));
         sql = sql.text("::pg_catalog.text) = ").numbered(index + 1);
@@ -101,18 +98,14 @@ pub(super) fn keys_where(definition: &Definition, columns: &[&str]) -> Sql {
 
 /// One column of the rows of the keys in `$1` (text[]), as text without blanks around it: the key as given, then the text.
 pub(super) fn column(definition: &Definition, column: &str) -> Sql {
-    let mut sql = Sql::new("select sluice_wanted.sluice_key, sluice_row.* from pg_catalog.unnest(")
+    let sql = Sql::new("select sluice_wanted.sluice_key, sluice_row.* from pg_catalog.unnest(")
         .placeholder()
         .text("::pg_catalog.text[]) as sluice_wanted(sluice_key) cross join lateral (select pg_catalog.btrim(this.")
         .ident(&Ident::name(column))
         .text("::pg_catalog.text) from ")
         .ident(&table(definition))
         .text(" as this where ");
-    for (index, column) in definition.key.iter().enumerate() {
-        sql = sql.text(if index > 0 { " and " } else { "" }).text("this.").ident(&Ident::name(&column.name)).text(" = ");
-        sql = wanted(sql, definition.key.len(), index, "sluice_wanted.sluice_key").text("::").ident(&column.type_ident);
-    }
-    sql.text(") as sluice_row")
+    key::matches(sql, &definition.key, "sluice_wanted.sluice_key").text(") as sluice_row")
 }
 
 /// The name of the type that an expression over a row yields; no row is read.
@@ -124,22 +117,10 @@ pub(super) fn yields(definition: &Definition, expression: &Expression) -> Sql {
         .text(" as sluice_value) as sluice_value")
 }
 
-/// The canonical form of the key in `$1`.
-pub(super) fn canonical_key(key: &[KeyColumn]) -> Sql {
-    let piece = |sql: Sql, index: usize, column: &KeyColumn| {
-        wanted(sql, key.len(), index, "$1::pg_catalog.text").text("::").ident(&column.type_ident).text("::pg_catalog.text")
-    };
-    let sql = Sql::new("select ");
-    match key {
-        [only] => piece(sql, 0, only),
-        several => {
-            let mut sql = sql.text("pg_catalog.jsonb_build_array(");
-            for (index, column) in several.iter().enumerate() {
-                sql = piece(sql.text(if index > 0 { ", " } else { "" }), index, column);
-            }
-            sql.text(")::pg_catalog.text")
-        }
-    }
+/// The canonical form of the key in `$1`, and whether it fits the columns, as it does not if they would store another value.
+pub(super) fn canonical_key(columns: &[KeyColumn]) -> Sql {
+    let sql = key::of_text(Sql::new("select "), columns, "$1::pg_catalog.text").text(", ");
+    key::fits(sql, columns, "$1::pg_catalog.text")
 }
 
 /// Evaluates the pull's own columns over the Zoho records in `$1` (jsonb[]): a text column of JSON for each, in the order of their names, and a
@@ -173,30 +154,6 @@ pub(super) fn pulled(expression: &Expression) -> Sql {
 
 fn table(definition: &Definition) -> Ident {
     Ident::qualified(&definition.table.schema, &definition.table.name)
-}
-
-/// Takes the `index`-th part out of a key's text: all of it, or an element of the JSON array that a composite key is.
-fn wanted(sql: Sql, parts: usize, index: usize, text: &'static str) -> Sql {
-    if parts == 1 {
-        sql.text("(").text(text).text(")")
-    } else {
-        sql.text("((").text(text).text(")::pg_catalog.jsonb ->> ").literal(&index.to_string()).text("::pg_catalog.int4)")
-    }
-}
-
-/// The canonical key of the row `this`.
-fn key_text(sql: Sql, key: &[KeyColumn]) -> Sql {
-    match key {
-        [only] => sql.text("this.").ident(&Ident::name(&only.name)).text("::pg_catalog.text"),
-        several => {
-            let mut sql = sql.text("pg_catalog.jsonb_build_array(");
-            for (index, column) in several.iter().enumerate() {
-                sql = sql.text(if index > 0 { ", " } else { "" });
-                sql = sql.text("this.").ident(&Ident::name(&column.name)).text("::pg_catalog.text");
-            }
-            sql.text(")::pg_catalog.text")
-        }
-    }
 }
 
 fn key_list(mut sql: Sql, definition: &Definition) -> Sql {
@@ -240,7 +197,7 @@ fn value(sql: Sql, definition: &Definition, field: &Field, from: &From<'_>) -> S
         Field::Column(field) => match from {
             From::This(definition) if is_time(definition, &field.column) => {
                 let column = from.column(Sql::new("("), &field.column).text(")::pg_catalog.timestamptz");
-                sql.text("pg_catalog.to_jsonb(").append(&time(&column, definition)).text(")")
+                sql.append(&time(&column, definition))
             }
             From::This(_) => from.column(sql.text("pg_catalog.to_jsonb("), &field.column).text(")"),
             From::Item => of_any_type(sql, definition, &from.column(Sql::new(""), &field.column)),
@@ -254,13 +211,13 @@ fn value(sql: Sql, definition: &Definition, field: &Field, from: &From<'_>) -> S
             }
         }
         Field::Value(_) | Field::Rows(_) | Field::File(_) => sql.text("null::pg_catalog.jsonb"),
-        Field::Ref(field) => {
-            let sql = from.column(sql.text("pg_catalog.to_jsonb("), &field.column);
-            match definition.parents.get(&field.sync) {
-                Some(parent) => sql.text("::").ident(&parent.type_ident).text("::pg_catalog.text)"),
-                None => sql.text("::pg_catalog.text)"),
+        Field::Ref(field) => match definition.parents.get(&field.sync) {
+            Some(parent) => {
+                let column = from.column(Sql::new("("), &field.column).text(")");
+                key::reference(sql.text("pg_catalog.to_jsonb("), parent, &column).text(")")
             }
-        }
+            None => from.column(sql.text("pg_catalog.to_jsonb("), &field.column).text("::pg_catalog.text)"),
+        },
         Field::List(list) => {
             let each = Expression::from_configuration(&list.each);
             let sql = sql.text(
@@ -285,19 +242,24 @@ fn object(sql: Sql, definition: &Definition, fields: &Fields, from: &From<'_>) -
     sql.text("]::pg_catalog.jsonb[])")
 }
 
-/// A time as Zoho reads it: UTC, to the second, which is as finely as Zoho keeps time.
+/// A time as Zoho reads it, as jsonb: UTC, to the second, which is as finely as Zoho keeps time. One that cannot be written so (infinite,
+/// before the year 1, after 9999) would be written as another one: it becomes an object that only we make, and that is refused.
 fn time(timestamptz: &Sql, definition: &Definition) -> Sql {
     let format = format!("YYYY-MM-DD\"T\"HH24:MI:SS\"{}\"", definition.module.utc_offset());
-    Sql::new("pg_catalog.to_char(").append(timestamptz).text(" at time zone 'UTC', ").literal(&format).text(")")
+    let sql = Sql::new("case when ").append(timestamptz).text(" >= '0001-01-01 00:00Z'::pg_catalog.timestamptz and ").append(timestamptz);
+    let sql = sql.text(" < '10000-01-01 00:00Z'::pg_catalog.timestamptz then pg_catalog.to_jsonb(pg_catalog.to_char(").append(timestamptz);
+    let sql = sql.text(" at time zone 'UTC', ").literal(&format).text(")) when ").append(timestamptz);
+    let sql = sql.text(" is not null then pg_catalog.jsonb_build_object(").literal(NO_TIME).text(", ").append(timestamptz);
+    sql.text("::pg_catalog.text) end")
 }
 
 /// A value whose type only the database knows: times are told apart while it runs.
 fn of_any_type(sql: Sql, definition: &Definition, value: &Sql) -> Sql {
     let as_time = time(&Sql::new("sluice_value.sluice_value::pg_catalog.text::pg_catalog.timestamptz"), definition);
     sql.text("(select case when pg_catalog.pg_typeof(sluice_value.sluice_value) in ")
-        .text("('pg_catalog.timestamptz'::pg_catalog.regtype, 'pg_catalog.timestamp'::pg_catalog.regtype) then pg_catalog.to_jsonb(")
+        .text("('pg_catalog.timestamptz'::pg_catalog.regtype, 'pg_catalog.timestamp'::pg_catalog.regtype) then ")
         .append(&as_time)
-        .text(") else pg_catalog.to_jsonb(sluice_value.sluice_value) end from (select ")
+        .text(" else pg_catalog.to_jsonb(sluice_value.sluice_value) end from (select ")
         .append(value)
         .text(" as sluice_value) as sluice_value)")
 }

@@ -192,3 +192,37 @@ async fn whether_a_row_is_gone_asks_no_expression() {
     assert!(!reader.is_gone(&definition, "1").await.unwrap());
     assert!(reader.is_gone(&definition, "2").await.unwrap());
 }
+
+/// What cannot be written as Zoho writes times would arrive as another time, or as none.
+#[tokio::test]
+async fn a_time_that_zoho_has_no_form_for_is_a_problem_of_its_field() {
+    let test = database(
+        "create table things (id int primary key, at timestamptz, plain timestamp, n int);
+         insert into things values (1, 'infinity', null, 1), (2, null, '-infinity', 1), (3, '0044-03-15 BC', '0001-01-01', 1), (4, '10000-01-01 00:00Z', null, 1),
+           (5, '0001-01-01 00:00Z', '9999-12-31 23:59:59.9', 1), (6, null, null, 1)",
+    )
+    .await;
+    let fields = "at = \"at\"\nplain = \"plain\"\nsql = { sql = \"this.at\" }\nn = \"n\"\n\
+                  lines = { each = \"select this.plain as t where this.plain is not null\", item = { on = \"t\" } }";
+    let definition = things(&test, fields).await;
+    let found = read(&test, &definition, &["1", "2", "3", "4", "5", "6"]).await;
+    for (key, fields) in
+        [("1", &["at", "sql"][..]), ("2", &["lines[0].on", "plain"]), ("3", &["at", "sql"]), ("4", &["at", "sql"]), ("5", &[]), ("6", &[])]
+    {
+        let Found::Row(row) = &found[key] else { panic!("no row") };
+        let mut at: Vec<_> = row.problems.iter().map(|problem| problem.field.as_str()).collect();
+        at.sort_unstable();
+        assert_eq!(at, fields, "{key}: {:?}", row.problems);
+        assert!(
+            row.problems.iter().all(|problem| problem.class == Class::Validation && problem.message.contains("the time")),
+            "{:?}",
+            row.problems
+        );
+        assert!(row.fields.contains_key("n"), "the other fields are read");
+    }
+    let Found::Row(latest) = &found["5"] else { panic!("no row") };
+    assert_eq!(
+        printed(latest),
+        r#"{"at":"0001-01-01T00:00:00+0000","lines":[{"on":"9999-12-31T23:59:59+0000"}],"n":1,"plain":"9999-12-31T23:59:59+0000","sql":"0001-01-01T00:00:00+0000"}"#
+    );
+}

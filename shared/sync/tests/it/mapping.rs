@@ -265,3 +265,73 @@ async fn a_watch_yields_the_keys_that_its_expression_makes_of_a_changed_row() {
     assert_eq!(definition.watches[1].columns.names(&[]), ["other"]);
     assert_eq!(syncs(file).len(), 1);
 }
+
+#[tokio::test]
+async fn a_key_that_is_longer_or_finer_than_its_column_finds_no_row_and_is_no_other_records() {
+    let test = database(
+        "create domain code as varchar(3); create domain price as numeric(10, 2); create domain dear as price check (value > 5);
+         create table codes (id code primary key); insert into codes values ('abc');
+         create table prices (id dear primary key, code text); insert into prices values (7.50, 'abcdef');
+         create table scaled (id numeric(12, 2) primary key, code text); insert into scaled values (7.50, 'abc')",
+    )
+    .await;
+    let sync = |name: &str, field: &str| {
+        format!(
+            "[{name}]\nconnection = \"main\"\ntable = \"{name}\"\nkey = \"id\"\nmodule = \"billing/customers\"\n[{name}.fields]\n{field}\n"
+        )
+    };
+    let file =
+        [sync("codes", "name = \"id\""), sync("prices", "parent = { ref = \"codes\", column = \"code\" }"), sync("scaled", "n = \"id\"")]
+            .concat();
+    let reader = Reader::new(test.db().clone(), None);
+    for (name, own, others) in
+        [("codes", "abc", &["abcdef", "abcd"][..]), ("prices", "7.50", &["7.501", "7.5049"]), ("scaled", "7.50", &["7.501"])]
+    {
+        let definition = definition(&test, &file, name).await;
+        for other in others {
+            assert_eq!(read(&test, &definition, &[other]).await[*other], Found::Gone, "{name} {other}");
+            let said = reader.canonical_key(&definition.key, other).await.unwrap();
+            assert_ne!(said.as_deref(), Ok(own), "{name} {other}");
+            assert_eq!(said.is_err(), name != "codes", "a length cuts nothing off, a scale is said: {said:?}");
+        }
+        assert_eq!(row(&test, &definition, own).await.problems, []);
+    }
+    let prices = definition(&test, &file, "prices").await;
+    let refs = row(&test, &prices, "7.50").await.refs();
+    assert_eq!(refs[0].key, "abcdef", "a reference is not cut either");
+}
+
+#[tokio::test]
+async fn an_equal_key_that_its_row_writes_otherwise_is_a_problem_and_not_a_second_record() {
+    let test = database(
+        "create collation caseless (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+         create table things (id text collate caseless primary key, name text); insert into things values ('Abc', 'one')",
+    )
+    .await;
+    let definition = things(&test, "name = \"name\"").await;
+    assert_eq!(row(&test, &definition, "Abc").await.problems, []);
+    let other = row(&test, &definition, "aBC").await;
+    assert_eq!((other.key.as_str(), other.problems[0].field.as_str()), ("Abc", "key"), "{:?}", other.problems);
+    assert!(other.problems[0].message.contains("`Abc`"), "{:?}", other.problems);
+}
+
+#[tokio::test]
+async fn a_collation_of_equal_keys_is_warned_of() {
+    let test = database(
+        "create collation caseless (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+         create table things (id text collate caseless primary key, name text); create table plain (id text primary key, name text)",
+    )
+    .await;
+    let sync = |name: &str| {
+        format!(
+            "[{name}]\nconnection = \"main\"\ntable = \"{name}\"\nkey = \"id\"\nmodule = \"billing/customers\"\n[{name}.fields]\nname = \"name\"\n"
+        )
+    };
+    let syncs = syncs(&[sync("things"), sync("plain")].concat());
+    let mut tx = test.db().begin().await.unwrap();
+    let catalog = sluice_sync::catalog::Catalog::load(&mut tx, &["things".to_owned(), "plain".to_owned()]).await.unwrap();
+    for (name, warned) in [("things", true), ("plain", false)] {
+        let (_, findings) = sluice_sync::definition::Definition::compile(&syncs[name], &syncs, &catalog).unwrap();
+        assert_eq!(findings.iter().any(|finding| finding.message.contains("written differently")), warned, "{findings:?}");
+    }
+}

@@ -192,7 +192,18 @@ impl World {
 
     /// A worker with a file of its own.
     pub(crate) fn start_worker_with(&self, config: Arc<Config>) -> (CancellationToken, JoinHandle<()>) {
-        let (stop, url) = (self.stop.child_token(), self.database.url().to_owned());
+        self.start_worker_at(config, self.database.url().to_owned())
+    }
+
+    /// A worker that has no more rights than this role.
+    pub(crate) fn start_worker_as(&self, role: &str) -> (CancellationToken, JoinHandle<()>) {
+        let url = self.database.url();
+        let separator = if url.contains('?') { '&' } else { '?' };
+        self.start_worker_at(self.config.clone(), format!("{url}{separator}options=-c%20role%3D{role}"))
+    }
+
+    fn start_worker_at(&self, config: Arc<Config>, url: String) -> (CancellationToken, JoinHandle<()>) {
+        let stop = self.stop.child_token();
         let shutdown = stop.clone();
         let task = tokio::spawn(async move {
             let db = Db::connect(Settings::new(url)).await.expect("the database");

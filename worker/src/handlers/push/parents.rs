@@ -71,6 +71,9 @@ impl Run<'_> {
         if let Some(why) = self.excluded(&definition, parent).await? {
             return Ok(Parent::Never(format!("{}: {name} {why}", parent.field)));
         }
+        if let Some(why) = self.not_as_published(parent).await? {
+            return Ok(Parent::Never(format!("{}: {name} {why}; run \"sluice attach\"", parent.field)));
+        }
         let me = (self.definition.name(), record.slot.key.as_str());
         let waits_for_me =
             me == (parent.sync.as_str(), parent.key.as_str()) || store::waits_on(&self.engine.db, (&parent.sync, &parent.key), me).await?;
@@ -81,9 +84,28 @@ impl Run<'_> {
         let mut rows = self.engine.reader.rows(definition, std::slice::from_ref(&parent.key)).await?;
         Ok(match rows.remove(&parent.key) {
             None | Some(Found::Gone) => Some(format!("has no row in {}", definition.sync.table)),
+            Some(Found::Row(row)) if row.key != parent.key => {
+                Some(format!("is written `{}` in its own row of {}: write it alike here", row.key, definition.sync.table))
+            }
             Some(Found::Row(row)) if !row.when => Some("is excluded by its sync's `when`".to_owned()),
             Some(Found::Row(_)) => None,
         })
+    }
+
+    /// Whether the parent would be asked for under another key than the one that is waited for, as where the key's type is not the one that was published:
+    /// the child would wait for ever, and ask again each time.
+    async fn not_as_published(&self, parent: &Ref) -> Result<Option<String>, sqlx::Error> {
+        let asked = sqlx::query_scalar!(r#"select sluice.canonical_key($1, to_jsonb($2::text)) as "key!""#, parent.sync, parent.key)
+            .fetch_one(&self.engine.db)
+            .await;
+        match asked {
+            Ok(key) if key == parent.key => Ok(None),
+            Ok(key) => Ok(Some(format!("would be asked for as {key}, since its key has another type than was published"))),
+            Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("22023") => {
+                Ok(Some(format!("cannot be asked for: {}", error.message())))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     async fn open_letter(&self, parent: &Ref) -> Result<Option<String>, sqlx::Error> {
