@@ -263,6 +263,7 @@ declare
   after text := sluice.image_source(p_table, p_kept, 'new');
   make_after text := '';
   make_both text := '';
+  images text := '';
   short text;
 begin
   select string_agg(format('case when %s then %L::bigint else 0 end', sluice.differs_source(a.attname, a.atttypid, 'old', 'new'),
@@ -274,6 +275,7 @@ begin
     make_both := format(e'begin old_image := %s;\n    exception when others then old_image := %s; end;\n    ', before, sluice.careful_source(p_kept, 'old')) || make_after;
     before := 'old_image';
     after := 'new_image';
+    images := e'old_image pg_catalog.jsonb;\n  new_image pg_catalog.jsonb;\n';
   end if;
   -- Of these types, text and JSON say the same, whatever the settings of the caller's session.
   if cardinality(p_kept) = 1 and exists (
@@ -289,8 +291,7 @@ begin
 declare
   touched bigint;
   nothing boolean;                                            -- `return null` would set up an expression
-  old_image pg_catalog.jsonb;
-  new_image pg_catalog.jsonb;
+  %11$s
 begin
   if sluice.same_layout('%7$s'::pg_catalog.regclass, %1$s) then
     touched := %8$s;
@@ -314,7 +315,7 @@ begin
     perform pg_catalog.pg_notify('sluice_change', '');
   end if;
   return nothing;
-end $body$, sluice.layout(p_table), before, after, p_relation, p_kept, short, p_table::oid, comparisons, make_after, make_both);
+end $body$, sluice.layout(p_table), before, after, p_relation, p_kept, short, p_table::oid, comparisons, make_after, make_both, images);
 end $$;
 
 -- The body of a table's own capture of whole statements: inserts, deletes, and updates that are not captured by row. It turns only the columns to
