@@ -77,9 +77,10 @@ pub struct Claimed {
     /// When that was last asked for, but by a list that has just shown the record: an older reading will not do.
     #[serde(default)]
     pub asked_at: Option<chrono::DateTime<chrono::Utc>>,
-    /// Milliseconds from the making of its newest job to the claim, by the database's clock.
+    /// Milliseconds from the making of its newest job to the claim, by the database's clock. Below zero where the job came while the claim waited for the
+    /// budget.
     #[serde(default)]
-    pub age_ms: Option<u64>,
+    pub age_ms: Option<i64>,
 }
 
 /// A create in doubt.

@@ -148,6 +148,16 @@ async fn a_grant_whose_time_passed_while_the_rows_were_read_is_exchanged_for_its
 }
 
 #[tokio::test]
+async fn a_job_that_came_while_the_claim_waited_for_the_budget_is_claimed_too() {
+    let world = World::new().await;
+    world.push("orders", 1).await;
+    world.fold().await;
+    world.run("update sluice.slot_job set created_at = clock_timestamp() + interval '10 s'").await;
+    let age = world.batch().await.slots[0].age_ms.expect("an age");
+    assert!(age < 0, "{age}");
+}
+
+#[tokio::test]
 async fn a_second_call_is_refused_once_the_lease_is_gone() {
     let world = World::new().await;
     world.push("orders", 1).await;

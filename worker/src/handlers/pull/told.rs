@@ -1,6 +1,6 @@
 //! What a batch's run comes to: what is written here, what is agreed on, what runs are told, and what is kept for the next run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sluice_queue::Outcome;
 use sluice_sync::key::WITHOUT_ROW;
@@ -15,7 +15,7 @@ impl Run<'_> {
     pub(super) fn told(&self, mut verdicts: BTreeMap<i64, Verdict>, mut gathered: Gathered) -> Handled {
         let mut sums: BTreeMap<i64, Sums> = BTreeMap::new();
         let (mut pulls, mut gone, mut conflicts, mut compared) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let (mut acted_on, mut kept, mut undone) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut acted_on, mut kept, mut undone, mut unwritten) = (Vec::new(), Vec::new(), Vec::new(), BTreeSet::new());
         for slot in &self.work.batch.slots {
             let Some(verdict) = verdicts.get_mut(&slot.id) else { continue };
             let merged = gathered.merged.remove(&slot.id).unwrap_or_default();
@@ -81,6 +81,7 @@ impl Run<'_> {
                 gone.push(slot.key.clone());
             }
             let closes = matches!(verdict.outcome, Outcome::Done { .. });
+            unwritten.extend(merged.pull.as_ref().map(|_| slot.id));
             pulls.extend(merged.pull.map(|pull| Pull { closes, ..pull }));
         }
         if let (Some(run_id), made @ 1..) = (gathered.sights.values().filter_map(|sight| sight.run_id).max(), self.work.calls.made()) {
@@ -98,8 +99,7 @@ impl Run<'_> {
                 && (told.status != "synced" || told.zoho_id.is_some() || !pulls.iter().any(|pull| pull.key == told.key))
         });
         for settlement in &mut handled.settlements {
-            settlement.unwritten =
-                self.work.batch.slots.iter().any(|slot| slot.id == settlement.slot && pulls.iter().any(|pull| pull.key == slot.key));
+            settlement.unwritten = unwritten.contains(&settlement.slot);
         }
         Handled { pulls, gone, conflicts, compared, undone, acted_on, sightings: kept, sums, runs, adopted, moved, ..handled }
     }

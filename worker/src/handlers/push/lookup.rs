@@ -48,7 +48,7 @@ impl Run<'_> {
     pub(super) async fn find_match(&self, record: &Record<'_>, module: Module, body: &Value, refused: bool) -> Result<Vec<Hit>, Verdict> {
         let Some(wanted) = self.definition.matched_by(body) else { return Ok(Vec::new()) };
         // what a person made before the row was changed is seen
-        let age = record.slot.age_ms.map_or(Duration::ZERO, Duration::from_millis);
+        let age = record.slot.age_ms.and_then(|ms| u64::try_from(ms).ok()).map_or(Duration::ZERO, Duration::from_millis);
         let asked_for = self.work.asked_at.checked_sub(age).unwrap_or(self.work.asked_at);
         let rows = self.list(record, module, Age::About(asked_for)).await?;
         let found = self.hits(module, rows.iter().filter(|row| self.carries(row, &wanted, alike)));
