@@ -253,14 +253,20 @@ async fn a_parent_whose_sync_makes_no_records_is_not_waited_for_for_ever() {
     assert_eq!((letters.len(), &letters[0]["error_class"]), (1, &json!("dependency")), "{letters:?}");
 }
 
-/// Whatever of the row was edited meanwhile, what was sent is looked for as it was sent.
-#[tokio::test]
-async fn a_lost_create_is_found_though_the_row_was_edited_meanwhile() {
+/// A customer without a reference of ours, whose create was carried out and its answer lost.
+async fn customer_lost() -> World {
     let config = BILLING.replace("reference = \"cf_key\"\n", "");
     let world = World::new(Setup { request_timeout: Duration::from_secs(1), ..Setup::new(PEOPLE, config) }).await;
     world.zoho.lose("billing", "POST", "/billing/v1/customers").await;
     world.run("insert into people values (1, 'One', 'one@people.example', null)").await;
     world.until("select count(*) = 1 from sluice.slot where tries = 1 and state = 'available'").await;
+    world
+}
+
+/// Whatever of the row was edited meanwhile, what was sent is looked for as it was sent.
+#[tokio::test]
+async fn a_lost_create_is_found_though_the_row_was_edited_meanwhile() {
+    let world = customer_lost().await;
     world.run("update people set name = 'Two'").await;
     world.settled().await;
     assert_eq!(world.zoho.values("billing", "customers", "display_name").await, ["Two"], "{:?}", world.letters().await);
@@ -285,11 +291,7 @@ async fn a_lost_payment_whose_amount_is_corrected_meanwhile_is_not_paid_twice() 
 
 #[tokio::test]
 async fn a_lost_create_follows_its_row_to_another_key() {
-    let config = BILLING.replace("reference = \"cf_key\"\n", "");
-    let world = World::new(Setup { request_timeout: Duration::from_secs(1), ..Setup::new(PEOPLE, config) }).await;
-    world.zoho.lose("billing", "POST", "/billing/v1/customers").await;
-    world.run("insert into people values (1, 'One', 'one@people.example', null)").await;
-    world.until("select count(*) = 1 from sluice.slot where tries = 1 and state = 'available'").await;
+    let world = customer_lost().await;
     world.run("update people set id = 2").await;
     world.settled().await;
     assert_eq!(world.zoho.values("billing", "customers", "display_name").await, ["One"], "{:?}", world.letters().await);
