@@ -81,10 +81,21 @@ async fn a_row_that_stops_matching_when_is_left_as_it_is_or_deleted_as_its_sync_
     assert_eq!(titles(&world).await, expect(&[("kept", "here")]));
     let held = "select count(*) from sluice.record_status where sync = 'kept' and key = '1' and status = 'held'";
     assert_eq!(world.count(held).await, 1);
+    let open = "select count(*) from sluice.dead_letter where resolution is null";
+    world
+        .run(
+            "insert into sluice.dead_letter (kind, args, sync, key, lane, error_class, message)
+             values ('push', '{\"sync\": \"kept\", \"key\": \"1\"}', 'kept', '1', 'normal', 'exhausted', 'an earlier edit gave up');
+             update kept set name = 'private too' where id = 1",
+        )
+        .await;
+    world.settled().await;
+    assert_eq!(world.count(open).await, 1, "what is left as it is closes no letter");
     // it matches again with the very values that both sides agree on: nothing to send, and no longer held
     world.zoho.forget_calls().await;
-    world.run("update kept set title = 'here' where id = 1").await;
-    world.all_arrived().await;
+    world.run("update kept set name = 'kept', title = 'here' where id = 1").await;
+    world.settled().await;
+    assert_eq!(world.count(open).await, 0, "it is in step again");
     assert_eq!(world.count("select count(*) from sluice.record_status where sync = 'kept' and key = '1' and status = 'synced'").await, 1);
     assert_eq!(world.zoho.count_calls().await, 0);
     world.check_rules().await;
